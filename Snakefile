@@ -1,0 +1,47 @@
+# The grid of the config, from base models to tables. docs/protocol.md says what each stage does and why.
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# A config given on the command line stands for itself: merged into the default it would keep the default's models.
+if "grid" not in config:
+
+    configfile: "config/mini.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/sft.smk"
+include: "rules/soup.smk"
+include: "rules/reward.smk"
+include: "rules/align.smk"
+include: "rules/generate.smk"
+include: "rules/judge.smk"
+include: "rules/tables.smk"
+include: "rules/report.smk"
+
+
+onstart:
+    HOLDER = hold(f".snakemake/{GRID.grid}.lock")
+
+
+localrules:
+    all,
+
+
+# It has no output, so that it always runs: it prints the headline table and where everything lies.
+rule all:
+    default_target: True
+    input:
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+        report=rules.report.output.html,
+    log:
+        f"{LOGS}/show.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=results_folder,
+    shell:
+        "python -m eval show --results {params.results:q} | tee {log:q}"

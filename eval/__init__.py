@@ -1,0 +1,1 @@
+"""Measuring: benchmarks, generation, scoring, judging, statistics, tables, figures and the report."""

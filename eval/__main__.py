@@ -1,0 +1,22 @@
+"""python -m eval COMMAND: the measuring stages."""
+
+import sys
+
+from salsa.stage import main
+
+COMMANDS = {
+    "generate": ("eval.generate", "answer the benchmarks with a policy"),
+    "score": ("eval.score", "score answers: reward, KL, length, gold reward"),
+    "alpha": ("eval.alpha", "reward and SFT loss along the line between two SFT models"),
+    "judge": ("eval.judge", "compare two methods on a benchmark, pairwise with swapped positions"),
+    "grade": ("eval.grade", "grade one policy's answers on a benchmark"),
+    "gold-judge": ("eval.gold_judge", "serve the mini world's judge over HTTP"),
+    "download": ("eval.download", "fetch a file of known bytes"),
+    "tables": ("eval.tables", "make the tables from judgments, grades and scores"),
+    "figures": ("eval.figures", "draw the figures"),
+    "report": ("eval.report", "write the HTML report"),
+    "show": ("eval.show", "print the headline table and where everything lies"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("eval", COMMANDS))

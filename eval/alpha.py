@@ -1,0 +1,175 @@
+"""Stage `alpha`: soups along the line between two SFT models, from alpha 0 to 1, and others beside it.
+
+A line a checkpoint: {alpha, checkpoint, reward, reward_se, sft_loss, gold, gold_se, kl_sft, samples}; alpha is null
+beside the line. Answers are sampled at temperature 1 to the same held-out prompts with the same random numbers, so that
+neighbouring points differ little by chance. `sft_loss` is the mean loss of the assistant's tokens of held-out
+demonstrations, as in SFT.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from eval.engines import context_length, eos_ids
+from eval.engines.transformers_engine import TransformersEngine
+from eval.measures import mean_nll, response_kl
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
+from salsa.config import Alpha, DataSource
+from salsa.data import conversation, demonstration, load_rows, user_turns
+from salsa.errors import UserError
+from salsa.scoring import normalisation, rewards
+from salsa.seeds import derive_seed
+from salsa.stage import Run, load_settings, log, output_file, write_jsonl
+from salsa.world.gold import gold_reward
+
+Messages = list[dict[str, str]]
+Masked = tuple[list[int], list[int]]
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def masked_demonstration(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Masked:
+    """A dialogue's token ids, and 1 at the assistant's tokens, by the generation marks of the chat template."""
+    found: Any = tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    return list(found["input_ids"]), list(found["assistant_masks"])
+
+
+def held_out(tokenizer: PreTrainedTokenizerBase, source: DataSource, context: int, seed: int) -> list[Masked]:
+    """The SFT test demonstrations that fit the context; the others are counted and reported."""
+    rows = load_rows(source, derive_seed(seed, "alpha", "test"))
+    found = [masked_demonstration(tokenizer, demonstration(row, "--test")) for row in rows]
+    if not any(any(mask) for _, mask in found):
+        raise UserError(
+            f"{tokenizer.name_or_path}: its chat template marks no assistant tokens: put {{% generation %}} round them"
+        )
+    return fitting(found, [len(ids) for ids, _ in found], context, "test demonstrations")
+
+
+def fitting(items: list, lengths: list[int], limit: int, what: str) -> list:
+    """The items of at most `limit` tokens; says how many are longer."""
+    kept = [item for item, length in zip(items, lengths, strict=True) if length <= limit]
+    if len(kept) < len(items):
+        log.warning(
+            "alpha: %d of %d %s are longer than %d tokens: left out", len(items) - len(kept), len(items), what, limit
+        )
+    if not kept:
+        raise UserError(
+            f"alpha: none of the {what} has at most {limit} tokens: lower max_new_tokens or take another source"
+        )
+    return kept
+
+
+class Line:
+    """What every point of the line is measured on: prompts, demonstrations, SFT 1 and the reward model."""
+
+    def __init__(self, sft: Path, reward: Path, settings: Alpha, test: DataSource, gold: bool, seed: int):
+        self.settings, self.gold, self.sft_path, self.seed = settings, gold, sft.resolve(), seed
+        self.tokenizer = load_tokenizer(sft)
+        self.sft = load_causal(sft, settings.dtype)
+        self.reward = load_reward(reward, settings.dtype)
+        self.normalisation = normalisation(reward)
+        context = context_length(sft)
+        source = settings.prompts.model_copy(update={"limit": settings.samples})
+        asked = [conversation(row) for row in load_rows(source, derive_seed(seed, "alpha", "prompts"))]
+        lengths = [len(render(self.tokenizer, messages, True)) for messages in asked]
+        self.messages: list[Messages] = fitting(asked, lengths, context - settings.max_new_tokens, "prompts")
+        self.demonstrations = held_out(self.tokenizer, test, context, seed)
+
+    def measure(self, alpha: float | None, path: Path) -> dict[str, Any]:
+        """One point."""
+        settings, pad = self.settings, self.tokenizer.pad_token_id
+        model: PreTrainedModel = self.sft if path.resolve() == self.sft_path else load_causal(path, settings.dtype)
+        engine = TransformersEngine(model, eos_ids(path, self.tokenizer), pad, settings.batch_size)
+        prompts = [render(self.tokenizer, messages, add_generation_prompt=True) for messages in self.messages]
+        seeds = [derive_seed(self.seed, "alpha", "sampling", i) for i in range(len(prompts))]
+        answers = engine.generate(prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
+        responses = [answer.token_ids for answer in answers]
+        whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        reward = mean_and_error(rewards(self.reward, whole, pad, settings.batch_size, *self.normalisation))
+        kl = response_kl(model, [self.sft], prompts, responses, pad, settings.batch_size)[0]
+        ids, masks = zip(*self.demonstrations, strict=True)
+        texts = [
+            self.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            for response in responses
+        ]
+        gold: tuple[float | None, float | None] = (None, None)
+        if self.gold:
+            parts = zip(self.messages, texts, answers, strict=True)
+            gold = mean_and_error([gold_reward(user_turns(m), text, answer.ended) for m, text, answer in parts])
+        return {
+            "alpha": alpha,
+            "checkpoint": str(path),
+            "reward": reward[0],
+            "reward_se": reward[1],
+            "sft_loss": mean_nll(model, ids, masks, pad, settings.batch_size),
+            "gold": gold[0],
+            "gold_se": gold[1],
+            "kl_sft": statistics.fmean(kl),
+            "samples": len(prompts),
+        }
+
+
+def parse_checkpoints(texts: list[str]) -> dict[float, Path]:
+    """ALPHA=DIR arguments, in the order of alpha."""
+    found: dict[float, Path] = {}
+    for text in texts:
+        alpha, _, folder = text.partition("=")
+        try:
+            found[float(alpha)] = Path(folder)
+        except ValueError:
+            folder = ""
+        if not folder:
+            raise UserError(
+                f"--checkpoint {text}: write it as ALPHA=DIR, for example 0.5=checkpoints/soup/llama-mini/NAME"
+            )
+    return dict(sorted(found.items()))
+
+
+def parse_source(text: str) -> DataSource:
+    """A JSONL file's path, or a data source as JSON."""
+    return load_settings(text, DataSource) if text.lstrip().startswith("{") else DataSource(path=text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", action="append", required=True, metavar="ALPHA=DIR", help="give several")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], metavar="DIR", help="beside the line, alpha null"
+    )
+    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
+    parser.add_argument("--reward", type=Path, required=True, help="reward model")
+    parser.add_argument("--test", required=True, help="held-out demonstrations: a JSONL file, or a data source as JSON")
+    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Alpha)
+    checkpoints = parse_checkpoints(arguments.checkpoint)
+    test = parse_source(arguments.test)
+    inputs = {f"alpha_{alpha:g}": path for alpha, path in checkpoints.items()}
+    inputs |= {f"also_{number}": path for number, path in enumerate(arguments.also, 1)}
+    inputs |= {"sft": arguments.sft, "reward": arguments.reward}
+    inputs |= {
+        name: Path(source.path) for name, source in (("prompts", settings.prompts), ("test", test)) if source.path
+    }
+    said = {**settings.model_dump(), "test": json.loads(test.model_dump_json()), "gold": arguments.gold}
+    provenance = Run("alpha", said, inputs, {"seed": arguments.seed})
+    line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, arguments.seed)
+    rows = []
+    for alpha, path in [*checkpoints.items(), *((None, path) for path in arguments.also)]:
+        rows.append(line.measure(alpha, path))
+        log.info("%s: reward %.3f, SFT loss %.3f", path, rows[-1]["reward"], rows[-1]["sft_loss"])
+    with output_file(arguments.out, provenance) as out:
+        write_jsonl(out, rows)

@@ -1,0 +1,90 @@
+"""Stored results as data frames, one row a judgment, grade, answer, step or soup."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eval.grid import Grid, alpha_file, grade_file, judgment_file, policies, reward_file, score_file, training_file
+from salsa.errors import UserError
+from salsa.stage import read_jsonl
+
+Row = dict[str, Any]
+
+
+def judgments(results: Path, grid: Grid) -> pd.DataFrame:
+    """All judgments, with model, benchmark and comparison."""
+    rows = [
+        {"model": model, "benchmark": benchmark, "comparison": comparison, **row}
+        for model in grid.models
+        for benchmark in grid.benchmarks
+        for comparison in grid.comparisons
+        for row in read_jsonl(judgment_file(results, model, benchmark, comparison))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _by_policy(grid: Grid, benchmarks: list[str]) -> Iterator[Row]:
+    for model in grid.models:
+        for method in grid.methods:
+            for policy in policies(grid.methods, grid.rl_seeds, method):
+                for benchmark in benchmarks:
+                    yield {"model": model, "method": method, "policy": policy, "benchmark": benchmark}
+
+
+def scores(results: Path, grid: Grid) -> pd.DataFrame:
+    """All scored answers."""
+    keys = ("model", "policy", "benchmark")
+    return pd.DataFrame(
+        [
+            {**place, **row}
+            for place in _by_policy(grid, grid.benchmarks)
+            for row in read_jsonl(score_file(results, *(place[key] for key in keys)))
+        ]
+    )
+
+
+def grades(results: Path, grid: Grid) -> pd.DataFrame:
+    """All grades; without rows where no benchmark is graded."""
+    keys = ("model", "policy", "benchmark")
+    rows = [
+        {**place, **row}
+        for place in _by_policy(grid, grid.graded)
+        for row in read_jsonl(grade_file(results, *(place[key] for key in keys)))
+    ]
+    columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "outcome", "rating"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def training(results: Path, grid: Grid) -> pd.DataFrame:
+    """All steps of all trained policies."""
+    rows = [
+        {"model": model, "method": method, "policy": policy, **row}
+        for model in grid.models
+        for method, entry in grid.methods.items()
+        if entry.algorithm != "none"
+        for policy in policies(grid.methods, grid.rl_seeds, method)
+        for row in read_jsonl(training_file(results, model, policy))
+    ]
+    return pd.DataFrame(rows)
+
+
+def soups(results: Path, grid: Grid) -> pd.DataFrame:
+    """All points between two SFT models, and what else was measured beside them."""
+    return pd.DataFrame(
+        [{"model": model, **row} for model in grid.models for row in read_jsonl(alpha_file(results, model))]
+    )
+
+
+def cards(results: Path, grid: Grid) -> pd.DataFrame:
+    """The reward models' cards."""
+    rows = []
+    for model in grid.models:
+        path = reward_file(results, model)
+        try:
+            rows.append({"model": model, **json.loads(path.read_text())})
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot read it ({error}): make it with python -m salsa reward") from None
+    return pd.DataFrame(rows)

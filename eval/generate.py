@@ -1,0 +1,115 @@
+"""Stage `generate`: a policy answers the benchmarks, two turns where a question has two.
+
+A line a question: {question_id, category, turns: [{user, assistant, tokens, ended, token_ids}], error}. `token_ids` are
+the response's tokens as sampled, EOS included where it ended: text does not give them back, and KL is measured along
+them. The random numbers of a question's turn follow from the seed, the benchmark, the question and the turn, not from
+the policy: policies are compared under common random numbers, and equal policies answer equally.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
+from eval.engines import Engine, context_length, load_engine
+from salsa.checkpoints import load_tokenizer, render
+from salsa.config import BenchmarkSettings, GenerateSettings
+from salsa.seeds import derive_seed
+from salsa.stage import Run, load_settings, log, output_file, write_jsonl
+
+PROMPT_TOO_LONG = "prompt_too_long"
+Row = dict[str, Any]
+
+
+def dialogue(turns: list[Row], user: str) -> list[dict[str, str]]:
+    """The messages that a turn answers: earlier turns with their answers, then the user's."""
+    messages = []
+    for turn in turns:
+        messages += [{"role": "user", "content": turn["user"]}, {"role": "assistant", "content": turn["assistant"]}]
+    return [*messages, {"role": "user", "content": user}]
+
+
+def answer_questions(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: list[Question],
+    settings: BenchmarkSettings,
+    context: int,
+    seed: int,
+) -> list[Row]:
+    """The lines of one benchmark, in the questions' order.
+
+    A turn whose prompt leaves no room for `max_new_tokens` in the context is not asked, and the line says so; an
+    answered first turn stays in it.
+    """
+    rows: list[Row] = [
+        {"question_id": q.question_id, "category": q.category, "turns": [], "error": None} for q in questions
+    ]
+    for turn in range(max((len(question.turns) for question in questions), default=0)):
+        asked = [i for i, q in enumerate(questions) if turn < len(q.turns) and rows[i]["error"] is None]
+        prompts = {
+            i: render(tokenizer, dialogue(rows[i]["turns"], questions[i].turns[turn]), add_generation_prompt=True)
+            for i in asked
+        }
+        for i in asked:
+            if len(prompts[i]) + settings.max_new_tokens > context:
+                rows[i]["error"] = PROMPT_TOO_LONG
+                del prompts[i]
+        answers = engine.generate(
+            list(prompts.values()),
+            [temperature(settings, questions[i]) for i in prompts],
+            settings.max_new_tokens,
+            [derive_seed(seed, questions[i].question_id, turn + 1) for i in prompts],
+        )
+        for i, answer in zip(prompts, answers, strict=True):
+            rows[i]["turns"].append(
+                {
+                    "user": questions[i].turns[turn],
+                    "assistant": tokenizer.decode(
+                        answer.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                    ).strip(),
+                    "tokens": len(answer.token_ids),
+                    "ended": answer.ended,
+                    "token_ids": answer.token_ids,
+                }
+            )
+    return rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", type=Path, required=True, help="checkpoint that answers")
+    parser.add_argument("--name", required=True, help="the policy's name, for the record")
+    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
+    parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder; each benchmark is a file NAME.jsonl there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, GenerateSettings)
+    benchmarks = parse_benchmarks(arguments.benchmark)
+    # Questions first: a broken benchmark file should not wait for a model to load.
+    questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
+    tokenizer = load_tokenizer(arguments.policy)
+    engine = load_engine(arguments.policy, tokenizer, settings)
+    context = context_length(arguments.policy)
+    for name, benchmark in benchmarks.items():
+        inputs = {"policy": arguments.policy}
+        if benchmark.questions.path is not None:
+            inputs["questions"] = Path(benchmark.questions.path)
+        said = {"policy": arguments.name, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
+        provenance = Run("generate", said, inputs, {"seed": arguments.seed})
+        seed = derive_seed(arguments.seed, "generate", name)
+        rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed)
+        too_long = sum(row["error"] is not None for row in rows)
+        provenance.extra = {"questions": len(rows), PROMPT_TOO_LONG: too_long}
+        if too_long:
+            log.warning(
+                "%s: %d of %d questions are longer than %d tokens less %d new ones: left unanswered, see their error",
+                *(name, too_long, len(rows), context, benchmark.max_new_tokens),
+            )
+        with output_file(arguments.out / f"{name}.jsonl", provenance) as path:
+            write_jsonl(path, rows)
+        log.info("%s: %s answered %d questions", name, arguments.name, len(rows) - too_long)

@@ -1,0 +1,62 @@
+"""Stage `grade`: one policy's answers, each rated from 1 to 10 on its own (MT-Bench's single-answer grading).
+
+A line a question and turn: {question_id, category, turn, policy, outcome, rating, flags}.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from eval.answers import load_answers
+from eval.benchmarks import Question, load_questions, parse_benchmarks
+from eval.judge_client import JudgeClient
+from eval.judging import ask_all
+from eval.prompts import load_templates, single_messages
+from eval.verdicts import rating
+from salsa.config import Judge
+from salsa.stage import Run, load_settings, log, output_file, write_jsonl
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
+    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--ledger", type=Path, required=True, help="file that finished calls are kept in")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Judge)
+    [(name, benchmark)] = parse_benchmarks([arguments.benchmark]).items()
+    questions = load_questions(benchmark, arguments.seed)
+    templates = load_templates(benchmark.judge_prompts)
+    file = arguments.generations / arguments.policy / f"{name}.jsonl"
+    said = {"judge": settings.model_dump(), "benchmark": {"name": name, **benchmark.model_dump()}}
+    record = Run("grade", {**said, "templates": templates.sha256}, {"generations": file}, {"seed": arguments.seed})
+    answers = load_answers(file, questions)
+    turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
+
+    async def work(client: JudgeClient, item: tuple[Question, int]) -> dict[str, Any]:
+        question, turn = item
+        given = answers[question.question_id]
+        row = {
+            "question_id": question.question_id,
+            "category": question.category,
+            "turn": turn,
+            "policy": arguments.policy,
+        }
+        if len(given) < turn:
+            return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
+        entry = await client.ask(single_messages(templates, question, turn, given[:turn]))
+        found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
+        outcome = "rated" if found is not None else "refused" if entry["outcome"] == "refused" else "unparsed"
+        return {**row, "outcome": outcome, "rating": found, "flags": list(question.flags)}
+
+    rows, calls = ask_all(settings, arguments.ledger, turns, work)
+    rated = sum(row["outcome"] == "rated" for row in rows)
+    record.extra = {**calls, "grades": len(rows), "covered": rated}
+    with output_file(arguments.out, record) as path:
+        write_jsonl(path, rows)
+    log.info("%s: %d of %d answers of %s are rated", name, rated, len(rows), arguments.policy)

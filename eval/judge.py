@@ -1,0 +1,160 @@
+"""Stage `judge`: two methods' answers to a benchmark, pair by pair of policies, each judged in both orders.
+
+A line a question, turn and pair: {question_id, category, turn, a, b, games, points, weight, consistent, flags}. The
+outcomes of `games` are in terms of a and b. Adjusted win rate of a = sum of points / sum of weights.
+
+MT-Bench and UltraFeedback: two games that agree are a win or a loss, all else is a tie. Arena-Hard: each game counts on
+its own, three times where the verdict is strong. Answers that are equal to the letter are a tie without asking: in two
+orders, whatever a judge says of them cancels out.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.answers import load_answers
+from eval.benchmarks import Question, load_questions, parse_benchmarks
+from eval.judge_client import JudgeClient, Messages
+from eval.judging import ask_all
+from eval.prompts import Templates, load_templates, pair_messages
+from eval.verdicts import Verdict, five_verdict, pair_verdict
+from salsa.config import Judge
+from salsa.errors import UserError
+from salsa.stage import Run, load_settings, log, output_file, write_jsonl
+
+STRONG_WEIGHT = 3
+POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
+Row = dict[str, Any]
+Game = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A question's turn, two policies' names, and their answers up to that turn."""
+
+    question: Question
+    turn: int
+    names: tuple[str, str]
+    answers: tuple[list[str], list[str]]
+
+    def unanswered(self) -> bool:
+        return min(map(len, self.answers)) < self.turn
+
+    def identical(self) -> bool:
+        return self.answers[0][: self.turn] == self.answers[1][: self.turn]
+
+
+def outcome(verdict: Verdict, order: str) -> str:
+    """A verdict on positions as one on policies; in order "ba" policy b's answer stood first."""
+    if verdict.side == "tie":
+        return "tie"
+    return {"A": order[0], "B": order[1]}[verdict.side]
+
+
+async def play(client: JudgeClient, templates: Templates, kind: str, match: Match, order: str) -> Game:
+    """One game. Arena-Hard asks once more, in the same conversation, for a verdict that is missing."""
+    shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
+    messages: Messages = pair_messages(templates, kind, match.question, match.turn, *shown)
+    parse = five_verdict if kind == "arena_hard" else pair_verdict
+    entry = await client.ask(messages)
+    verdict = parse(entry["text"] or "")
+    if verdict is None and kind == "arena_hard" and entry["outcome"] == "answered":
+        again = [{"role": "assistant", "content": entry["text"]}, *templates.messages("arena-hard-again", {})]
+        entry = await client.ask([*messages, *again])
+        verdict = parse(entry["text"] or "")
+    if verdict is None or entry["outcome"] == "refused":
+        return {"order": order, "outcome": "refused" if entry["outcome"] == "refused" else "unparsed", "strong": False}
+    return {"order": order, "outcome": outcome(verdict, order), "strong": verdict.strong}
+
+
+def points_and_weight(games: list[Game], kind: str) -> tuple[float | None, int]:
+    """What a match earns a, and how much it counts; nothing where a game has no verdict."""
+    outcomes = [game["outcome"] for game in games]
+    if not outcomes or not set(outcomes) <= set(POINTS):
+        return None, 0
+    if kind == "arena_hard":
+        weights = [STRONG_WEIGHT if game["strong"] else 1 for game in games]
+        return sum(weight * POINTS[found] for weight, found in zip(weights, outcomes, strict=True)), sum(weights)
+    return (POINTS[outcomes[0]] if outcomes[0] == outcomes[1] else 0.5), 1
+
+
+def judgment(match: Match, games: list[Game], kind: str) -> Row:
+    """The line of a match."""
+    points, weight = points_and_weight(games, kind)
+    flags = list(match.question.flags)
+    flags += ["unanswered"] if match.unanswered() else ["identical"] if match.identical() else []
+    asked = weight > 0 and "identical" not in flags
+    return {
+        "question_id": match.question.question_id,
+        "category": match.question.category,
+        "turn": match.turn,
+        "a": match.names[0],
+        "b": match.names[1],
+        "games": games,
+        "points": points,
+        "weight": weight,
+        "consistent": games[0]["outcome"] == games[1]["outcome"] if asked else None,
+        "flags": flags,
+    }
+
+
+def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answers: dict[str, dict]) -> list[Match]:
+    """All matches, by question, turn and pair."""
+    return [
+        Match(question, turn, pair, (answers[pair[0]][question.question_id], answers[pair[1]][question.question_id]))
+        for question in questions
+        for turn in range(1, len(question.turns) + 1)
+        for pair in policy_pairs
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
+    parser.add_argument(
+        "--pair", nargs=2, action="append", required=True, metavar=("A", "B"), help="policies; give several"
+    )
+    parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
+    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--ledger", type=Path, required=True, help="file that finished calls are kept in")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Judge)
+    [(name, benchmark)] = parse_benchmarks([arguments.benchmark]).items()
+    questions = load_questions(benchmark, arguments.seed)
+    templates = load_templates(benchmark.judge_prompts)
+    policy_pairs = [(a, b) for a, b in arguments.pair]
+    if any(a == b for a, b in policy_pairs):
+        raise UserError("--pair: a policy cannot meet itself: name two")
+    files = {p: arguments.generations / p / f"{name}.jsonl" for p in sorted({p for pair in policy_pairs for p in pair})}
+    said = {
+        "judge": settings.model_dump(),
+        "benchmark": {"name": name, **benchmark.model_dump()},
+        "pairs": policy_pairs,
+    }
+    record = Run("judge", {**said, "templates": templates.sha256}, files, {"seed": arguments.seed})
+    answers = {policy: load_answers(path, questions) for policy, path in files.items()}
+    every = matches(questions, policy_pairs, answers)
+    asked = [match for match in every if not match.unanswered() and not match.identical()]
+    games = [(match, order) for match in asked for order in ("ab", "ba")]
+
+    async def work(client: JudgeClient, item: tuple[Match, str]) -> Game:
+        return await play(client, templates, benchmark.kind, *item)
+
+    played, calls = ask_all(settings, arguments.ledger, games, work)
+    found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}
+    tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
+    rows = [
+        judgment(
+            match, found.get(id(match), tie if match.identical() and not match.unanswered() else []), benchmark.kind
+        )
+        for match in every
+    ]
+    covered = sum(row["weight"] > 0 for row in rows)
+    record.extra = {**calls, "judgments": len(rows), "covered": covered}
+    with output_file(arguments.out, record) as path:
+        write_jsonl(path, rows)
+    log.info("%s: %d of %d judgments have a verdict, %d new calls", name, covered, len(rows), calls["calls"])

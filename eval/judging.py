@@ -1,0 +1,64 @@
+"""What judge and grade share: many calls at once, in any order, with results in the order asked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eval.judge_client import JudgeClient, endpoint
+from eval.ledger import Ledger
+from salsa.config import Judge
+from salsa.stage import log
+
+T = TypeVar("T")
+R = TypeVar("R")
+LINES_IN_A_LOG = 5
+
+
+async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]) -> list[R]:
+    done = 0
+    every = max(1, len(items) // LINES_IN_A_LOG)
+
+    async def one(item: T) -> R:
+        nonlocal done
+        result = await work(client, item)
+        done += 1
+        if done % every == 0:
+            log.info("judge: %d of %d", done, len(items))
+        return result
+
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        # After a failure the others are not waited for: the judge is gone, and each would try for minutes.
+        pending = [*tasks, *client.in_flight.values()]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        await client.close()
+
+
+def ask_all(
+    settings: Judge, ledger_file: Path, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]
+) -> tuple[list[R], dict[str, Any]]:
+    """`work` of each item, and what to record of it: how many calls were new and when the judge was asked."""
+
+    async def everything(url: str, ledger: Ledger) -> tuple[list[R], JudgeClient]:
+        client = JudgeClient(settings, url, ledger)
+        return await _all(client, items, work), client
+
+    with endpoint(settings) as url:
+        ledger = Ledger(ledger_file)
+        try:
+            results, client = asyncio.run(everything(url, ledger))
+        finally:
+            ledger.close()
+    dates = sorted(entry["date"] for entry in ledger.finished.values())
+    return results, {
+        "judge": settings.model,
+        "calls": client.asked,
+        "calls_from_ledger": client.known,
+        "first_call": dates[0] if dates else None,
+        "last_call": dates[-1] if dates else None,
+    }

@@ -1,0 +1,197 @@
+"""The tables' contents, as data frames in long form: an estimate with its limits and n in every row."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+
+from eval.grid import Grid
+from eval.stats import Interval, mean_interval, ratio_interval
+from salsa.seeds import derive_seed
+
+Row = dict[str, Any]
+LAST_SHARE = 0.25
+MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
+ALL_MODELS = "all"
+
+
+class Resampling:
+    """How intervals are drawn: each from a seed with the name of what is drawn, so that no row depends on another."""
+
+    def __init__(self, grid: Grid, seed: int):
+        self.confidence, self.resamples, self.seed = grid.tables.confidence, grid.tables.resamples, seed
+
+    def ratio(self, frame: pd.DataFrame, *names: str) -> Interval:
+        """Adjusted win rate of judgments; points and weights are summed within a question."""
+        sums = frame.groupby("question_id", sort=False)[["points", "weight"]].sum()
+        seed = derive_seed(self.seed, "tables", *names)
+        return ratio_interval(list(sums["points"]), list(sums["weight"]), self.confidence, self.resamples, seed)
+
+    def mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
+        """The mean over questions of each question's mean."""
+        per_question = values.groupby(questions, sort=False).mean().dropna()
+        return mean_interval(
+            list(per_question), self.confidence, self.resamples, derive_seed(self.seed, "tables", *names)
+        )
+
+
+def _seed_range(frame: pd.DataFrame) -> tuple[float, float, int]:
+    """The least and greatest win rate of single pairs of policies, and how many pairs there are."""
+    sums = frame.groupby(["a", "b"], sort=False)[["points", "weight"]].sum()
+    rates = sums["points"] / sums["weight"]
+    return float(rates.min()), float(rates.max()), len(rates)
+
+
+def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
+    """Adjusted win rates per model and benchmark, and per benchmark over all models (questions resampled as one)."""
+    rows = []
+    for comparison, sides in grid.comparisons.items():
+        for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
+            for benchmark in grid.benchmarks:
+                here = (judgments["comparison"] == comparison) & (judgments["benchmark"] == benchmark)
+                if model != ALL_MODELS:
+                    here &= judgments["model"] == model
+                frame = judgments[here]
+                covered = frame[frame["weight"] > 0]
+                found = draw.ratio(covered, "win rate", comparison, model, benchmark)
+                low, high, policy_pairs = _seed_range(covered) if len(covered) else (float("nan"), float("nan"), 0)
+                share = covered["points"] / covered["weight"]
+                judged = covered["consistent"].dropna()
+                coverage = len(covered) / len(frame) if len(frame) else 0.0
+                rows.append(
+                    {
+                        "comparison": comparison,
+                        "a": sides.a,
+                        "b": sides.b,
+                        "model": model,
+                        "benchmark": benchmark,
+                        "win_rate": found.estimate,
+                        "low": found.low,
+                        "high": found.high,
+                        "n": found.n,
+                        "judgments": len(covered),
+                        "wins": int((share > 0.5).sum()),
+                        "ties": int((share == 0.5).sum()),
+                        "losses": int((share < 0.5).sum()),
+                        "identical": int(covered["flags"].map(lambda flags: "identical" in flags).sum()),
+                        "pairs": policy_pairs,
+                        "pair_low": low,
+                        "pair_high": high,
+                        "consistency": float(judged.astype(float).mean()) if len(judged) else float("nan"),
+                        "first_position": _first_position(covered),
+                        "coverage": coverage,
+                        "enough_coverage": coverage >= grid.tables.coverage_floor,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _first_position(frame: pd.DataFrame) -> float:
+    """Share of the decided games that the answer shown first won; 0.5 where the judge has no position bias."""
+    asked = frame[frame["consistent"].notna()]
+    decided = [(g["order"], g["outcome"]) for games in asked["games"] for g in games if g["outcome"] in ("a", "b")]
+    return sum(order[0] == outcome for order, outcome in decided) / len(decided) if decided else float("nan")
+
+
+def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
+    """Means over questions (RL seeds and turns averaged within one) of all that is measured without a judge."""
+    rows = []
+    for (model, benchmark, method), frame in _cells(scores, grid):
+        for measure in MEASURES:
+            if measure not in frame or frame[measure].isna().all():
+                continue
+            values = frame[measure].astype(float)
+            found = draw.mean(values, frame["question_id"], "score", model, benchmark, method, measure)
+            per_policy = values.groupby(frame["policy"], sort=False).mean()
+            rows.append(
+                {
+                    "model": model,
+                    "benchmark": benchmark,
+                    "method": method,
+                    "measure": measure,
+                    "mean": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": found.n,
+                    "seeds": len(per_policy),
+                    "seed_low": float(per_policy.min()),
+                    "seed_high": float(per_policy.max()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _cells(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """The rows of each model, benchmark and method, in the config's order."""
+    groups: dict[Hashable, pd.DataFrame] = dict(iter(frame.groupby(["model", "benchmark", "method"], sort=False)))
+    keys = [(m, b, method) for m in grid.models for b in grid.benchmarks for method in grid.methods]
+    return [(key, groups[key]) for key in keys if key in groups]
+
+
+def improvements(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
+    """Differences of a comparison's methods in reward and gold reward, question by question."""
+    cells = dict(_cells(scores, grid))
+    rows = []
+    for comparison, sides in grid.comparisons.items():
+        for model in grid.models:
+            for benchmark in grid.benchmarks:
+                for measure in ("reward", "gold"):
+                    a, b = (
+                        cells[model, benchmark, side].groupby("question_id", sort=False)[measure].mean()
+                        for side in (sides.a, sides.b)
+                    )
+                    difference = (a - b).dropna()
+                    if difference.empty:
+                        continue
+                    questions = difference.index.to_series()
+                    found = draw.mean(difference, questions, "improvement", comparison, model, benchmark, measure)
+                    rows.append(
+                        {
+                            "comparison": comparison,
+                            "model": model,
+                            "benchmark": benchmark,
+                            "measure": measure,
+                            "difference": found.estimate,
+                            "low": found.low,
+                            "high": found.high,
+                            "n": found.n,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
+    """Mean ratings, of all turns and of each."""
+    rows = []
+    for (model, benchmark, method), frame in _cells(grades, grid):
+        for turn in ("all", *sorted(frame["turn"].unique())):
+            part = frame if turn == "all" else frame[frame["turn"] == turn]
+            rated = part[part["outcome"] == "rated"]
+            found = draw.mean(
+                rated["rating"].astype(float), rated["question_id"], "grade", model, benchmark, method, str(turn)
+            )
+            rows.append(
+                {
+                    "model": model,
+                    "benchmark": benchmark,
+                    "method": method,
+                    "turn": str(turn),
+                    "rating": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": found.n,
+                    "coverage": len(rated) / len(part),
+                }
+            )
+    return pd.DataFrame(
+        rows, columns=["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage"]
+    )
+
+
+def training_table(training: pd.DataFrame) -> pd.DataFrame:
+    """Each policy's metrics, averaged over the last quarter of its steps."""
+    steps = training.groupby(["model", "policy"])["step"].transform("max") + 1
+    last = training["step"] >= ((1 - LAST_SHARE) * steps).astype(int)
+    measures = [name for name in training.columns if name not in ("model", "method", "policy", "step", "episodes")]
+    found = training[last].groupby(["model", "method", "policy"], sort=False)[measures].mean().reset_index()
+    return found.dropna(axis="columns", how="all")

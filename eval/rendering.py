@@ -1,0 +1,61 @@
+"""Data frames as CSV for programs, Markdown and LaTeX for readers. Numbers are rounded before they are written."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+CSV_DIGITS = 6
+LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure as text; a dash for what was not measured. -0.000 is 0.000."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def with_interval(
+    frame: pd.DataFrame, estimate: str, low: str = "low", high: str = "high", digits: int = 3
+) -> list[str]:
+    """`0.612 [0.550, 0.670]`, a text a row."""
+    return [
+        f"{number(e, digits)} [{number(lo, digits)}, {number(hi, digits)}]"
+        for e, lo, hi in zip(frame[estimate], frame[low], frame[high], strict=True)
+    ]
+
+
+def latex_text(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def markdown(frame: pd.DataFrame, notes: list[str]) -> str:
+    """A Markdown table with the notes under it."""
+    cells = [[str(value).replace("|", r"\|") for value in row] for row in frame.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def latex(frame: pd.DataFrame, notes: list[str]) -> str:
+    """A booktabs tabular with the notes as a comment over it."""
+    lines = [f"% {note}" for note in notes]
+    lines += [rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}", r"\toprule"]
+    lines += [" & ".join(latex_text(str(name)) for name in frame.columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(latex_text(str(value)) for value in row) + r" \\" for row in frame.itertuples(index=False)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write_table(folder: Path, name: str, raw: pd.DataFrame, shown: pd.DataFrame, notes: list[str]) -> None:
+    """NAME.csv holds `raw`, NAME.md and NAME.tex what is `shown`."""
+    raw.round(CSV_DIGITS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    (folder / f"{name}.md").write_text(markdown(shown, notes), encoding="utf-8")
+    (folder / f"{name}.tex").write_text(latex(shown, notes), encoding="utf-8")

@@ -1,0 +1,128 @@
+"""Stage `score`: a policy's answers in figures: learned reward, KL to SFT 1 and to the reference, length, gold reward.
+
+A line a question and turn: {question_id, category, turn, reward, kl_sft, kl_reference, tokens, ended, distinct_N…,
+gold}. KL is of the policy's whole distribution at temperature 1, summed along the sampled answer's tokens, in nats.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.generate import dialogue
+from eval.measures import response_kl
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
+from salsa.config import Score
+from salsa.errors import UserError
+from salsa.scoring import normalisation, rewards
+from salsa.stage import Run, load_settings, log, output_file, read_jsonl, write_jsonl
+from salsa.world.gold import gold_reward
+
+Row = dict[str, Any]
+
+
+def distinct(tokens: Sequence[int], n: int) -> float | None:
+    """Share of a response's n-grams that are distinct (Li et al. 2016, per response); None if it is shorter than n."""
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else None
+
+
+def read_answers(path: Path) -> list[Row]:
+    """A benchmark's answered turns: {question_id, category, turn, messages, token_ids, assistant, ended}."""
+    answers = []
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            for turn, answer in enumerate(row["turns"]):
+                answers.append(
+                    {
+                        **{key: row[key] for key in ("question_id", "category")},
+                        "turn": turn + 1,
+                        "messages": dialogue(row["turns"][:turn], answer["user"]),
+                        **{key: answer[key] for key in ("token_ids", "assistant", "ended")},
+                    }
+                )
+        except KeyError as error:
+            raise UserError(
+                f"{path}:{number}: no {error.args[0]}: make it again with python -m eval generate"
+            ) from None
+    return answers
+
+
+def score_rows(
+    answers: list[Row],
+    reward: list[float],
+    kl_sft: list[float],
+    kl_reference: list[float] | None,
+    gold: bool,
+    distinct_n: list[int],
+) -> list[Row]:
+    """The lines of one benchmark."""
+    rows = []
+    for i, answer in enumerate(answers):
+        users = [message["content"] for message in answer["messages"] if message["role"] == "user"]
+        rows.append(
+            {
+                **{key: answer[key] for key in ("question_id", "category", "turn")},
+                "reward": reward[i],
+                "kl_sft": kl_sft[i],
+                "kl_reference": None if kl_reference is None else kl_reference[i],
+                "tokens": len(answer["token_ids"]),
+                "ended": answer["ended"],
+                **{f"distinct_{n}": distinct(answer["token_ids"], n) for n in distinct_n},
+                "gold": gold_reward(users, answer["assistant"], answer["ended"]) if gold else None,
+            }
+        )
+    return rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", type=Path, required=True, help="checkpoint that gave the answers")
+    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the KL to it is common to all methods")
+    parser.add_argument("--reference", type=Path, help="the method's own KL reference; none for an untrained method")
+    parser.add_argument("--reward", type=Path, required=True, help="reward model")
+    parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl of each benchmark")
+    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="give several")
+    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
+    parser.add_argument("--settings", default="{}", help="the config's score section: JSON or FILE.yaml#section")
+    parser.add_argument("--out", type=Path, required=True, help="folder; each benchmark is a file NAME.jsonl there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Score)
+    folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reference", "reward")}
+    folders = {key: path for key, path in folders.items() if path is not None}
+    files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
+    runs = {
+        name: Run("score", {**settings.model_dump(), "gold": arguments.gold}, {**folders, "generations": file}, {})
+        for name, file in files.items()
+    }
+    answers = {name: read_answers(file) for name, file in files.items()}
+    every = [answer for found in answers.values() for answer in found]
+    tokenizer = load_tokenizer(arguments.policy)
+    pad = tokenizer.pad_token_id
+    prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in every]
+    responses = [answer["token_ids"] for answer in every]
+
+    # One after the other, so that the reward model's memory is free when the policy and its references come.
+    model = load_reward(arguments.reward, settings.dtype)
+    sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    reward = rewards(model, sequences, pad, settings.batch_size, *normalisation(arguments.reward))
+    del model
+
+    # A folder that stands for two of them (PPO's reference is SFT 1) is loaded and measured once.
+    real = {key: folders[key].resolve() for key in ("policy", "sft", "reference") if key in folders}
+    loaded = {path: load_causal(path, settings.dtype) for path in set(real.values())}
+    others = list(dict.fromkeys(path for key, path in real.items() if key != "policy"))
+    references = [loaded[path] for path in others]
+    measured = response_kl(loaded[real["policy"]], references, prompts, responses, pad, settings.batch_size)
+    kl = {key: measured[others.index(path)] for key, path in real.items() if key != "policy"}
+
+    begin = 0
+    for name, found in answers.items():
+        part = slice(begin, begin + len(found))
+        begin += len(found)
+        reference = kl["reference"][part] if "reference" in kl else None
+        rows = score_rows(found, reward[part], kl["sft"][part], reference, arguments.gold, settings.distinct_n)
+        with output_file(arguments.out / f"{name}.jsonl", runs[name]) as path:
+            write_jsonl(path, rows)
+        log.info("%s: scored %d answers", name, len(rows))

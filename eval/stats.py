@@ -1,0 +1,83 @@
+"""Intervals over questions: a question's turns, pairs and games stay together, for they are not independent.
+
+They say how far the result would move with other questions of the same kind. They do not say how far it would move
+with other training runs: the policies are taken as they are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+METHOD = "BCa"
+
+
+class Interval(NamedTuple):
+    """An estimate with its confidence limits; NaN where nothing was measured."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int  # questions
+
+
+def ratio_interval(
+    points: Sequence[float], weights: Sequence[float], confidence: float, resamples: int, seed: int
+) -> Interval:
+    """sum(points) / sum(weights) over questions, points and weights [n] being sums within a question, in [0, 1].
+
+    BCa bootstrap over questions (Efron 1987, by scipy). Where all questions agree the bootstrap has nothing to draw
+    from and would say that there is no doubt: there the limits are Clopper and Pearson's for n questions that all won,
+    or all lost; in between (all tied) Wilson's for half of n.
+    """
+    kept = [(p, w) for p, w in zip(points, weights, strict=True) if w > 0]
+    n = len(kept)
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    p, w = (np.array(column, dtype=float) for column in zip(*kept, strict=True))
+    estimate = float(p.sum() / w.sum())
+    if np.allclose(p, estimate * w):
+        return _unanimous(estimate, n, confidence)
+
+    def ratio(points: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
+        return points.sum(axis=axis) / weights.sum(axis=axis)
+
+    return Interval(estimate, *_bootstrap((p, w), ratio, confidence, resamples, seed), n)
+
+
+def _unanimous(estimate: float, n: int, confidence: float) -> Interval:
+    method = "exact" if estimate in (0.0, 1.0) else "wilson"
+    found = stats.binomtest(round(estimate * n), n).proportion_ci(confidence, method=method)
+    return Interval(estimate, min(estimate, float(found.low)), max(estimate, float(found.high)), n)
+
+
+def mean_interval(values: Sequence[float], confidence: float, resamples: int, seed: int) -> Interval:
+    """The mean of one value a question, [n], with BCa bootstrap limits; of equal values, that value."""
+    found = np.array(values, dtype=float)
+    if len(found) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    estimate = float(found.mean())
+    if len(found) == 1 or np.allclose(found, found[0]):
+        return Interval(estimate, estimate, estimate, len(found))
+
+    def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+        return values.mean(axis=axis)
+
+    return Interval(estimate, *_bootstrap((found,), mean, confidence, resamples, seed), len(found))
+
+
+def _bootstrap(
+    data: tuple[np.ndarray, ...], statistic: object, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    found = stats.bootstrap(
+        data,
+        statistic,
+        paired=len(data) > 1,
+        vectorized=True,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        method=METHOD,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -1,0 +1,172 @@
+"""Stage `tables`: tables from stored judgments, grades, scores and metrics alone.
+
+headline       adjusted win rates of the headline's comparison
+win_rates      those of all comparisons, with what is needed to doubt them
+scores         reward, gold reward, KL, length, EOS share, distinct-n
+improvements   differences in reward and gold reward, question by question
+grades         single-answer grades
+soup           what lies between two SFT models
+reward_model   the reward models' accuracy
+training       the last quarter of each training run
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from eval import collect, measured
+from eval.grid import Grid, measured_files
+from eval.rendering import number, with_interval, write_table
+from salsa.stage import Run, load_settings, log, output_folder
+
+
+def interval_note(grid: Grid) -> str:
+    return (
+        f"Brackets: {grid.tables.confidence:.0%} intervals over questions (BCa bootstrap, {grid.tables.resamples} "
+        "resamples); n counts questions. Other training runs would move the figures further."
+    )
+
+
+def judge_note(grid: Grid) -> str:
+    return f"Judge: {grid.judge}."
+
+
+def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    shown = pd.DataFrame({"comparison": raw["comparison"], "model": raw["model"], "benchmark": raw["benchmark"]})
+    shown["adjusted win rate"] = with_interval(raw, "win_rate")
+    shown["n"] = raw["n"]
+    shown["win / tie / loss"] = [
+        f"{w} / {t} / {lo}" for w, t, lo in zip(raw["wins"], raw["ties"], raw["losses"], strict=True)
+    ]
+    shown["pairs of runs"] = [
+        f"{n}: {number(low)} to {number(high)}"
+        for n, low, high in zip(raw["pairs"], raw["pair_low"], raw["pair_high"], strict=True)
+    ]
+    shown["consistent"] = [number(value) for value in raw["consistency"]]
+    shown["first place won"] = [number(value) for value in raw["first_position"]]
+    shown["coverage"] = [
+        number(value) + ("" if enough else " (too low)")
+        for value, enough in zip(raw["coverage"], raw["enough_coverage"], strict=True)
+    ]
+    return shown
+
+
+def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:
+    raw = measured.win_rates(collect.judgments(results, grid), grid, draw)
+    notes = [
+        judge_note(grid),
+        interval_note(grid),
+        "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three times. "
+        "Pairs of runs: the least and greatest rate of a single pair of RL seeds. Consistent: both orders agree. First "
+        "place won: 0.5 without position bias. all: the models' judgments together, by question.",
+    ]
+    shown = shown_win_rates(raw, grid)
+    write_table(folder, "win_rates", raw, shown, notes)
+    head = raw["comparison"] == grid.tables.headline
+    columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
+    raw = raw[head].assign(judge=grid.judge, confidence=grid.tables.confidence)
+    write_table(folder, "headline", raw, shown[head][columns], notes)
+    low = raw[~raw["enough_coverage"]]
+    if len(low):
+        log.warning(
+            "%d cells of the headline have less than %.0f %% of their judgments: marked in the tables",
+            *(len(low), 100 * grid.tables.coverage_floor),
+        )
+    grades = measured.grade_table(collect.grades(results, grid), grid, draw)
+    shown = grades[["model", "benchmark", "method", "turn"]].copy()
+    shown["rating"] = with_interval(grades, "rating", digits=2)
+    shown["n"] = grades["n"]
+    shown["coverage"] = [number(value) for value in grades["coverage"]]
+    write_table(folder, "grades", grades, shown, [judge_note(grid), interval_note(grid), "Ratings are from 1 to 10."])
+
+
+def write_scored(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:
+    scores = collect.scores(results, grid)
+    raw = measured.score_table(scores, grid, draw)
+    wide = raw.assign(text=with_interval(raw, "mean")).pivot_table(
+        index=["model", "benchmark", "method"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    wide = wide[[measure for measure in measured.MEASURES if measure in wide]].reset_index().fillna("–")
+    counts = raw.groupby(["model", "benchmark", "method"], sort=False)[["n", "seeds"]].first().reset_index()
+    wide = wide.merge(counts, on=["model", "benchmark", "method"])
+    notes = [
+        interval_note(grid),
+        "reward: the learned reward, 0 and 1 being SFT 1's mean and standard deviation. kl_*: nats a response, summed "
+        "over its tokens. tokens: the response's length. ended: the share with an EOS. seeds: training runs.",
+    ]
+    write_table(folder, "scores", raw, wide, notes)
+    raw = measured.improvements(scores, grid, draw)
+    shown = raw[["comparison", "model", "benchmark", "measure"]].copy()
+    shown["difference"] = with_interval(raw, "difference")
+    shown["n"] = raw["n"]
+    write_table(
+        folder, "improvements", raw, shown, [interval_note(grid), "First method less the second, question by question."]
+    )
+
+
+def checkpoint_label(path: Path) -> str:
+    """What the config calls the checkpoint: sft-1, or a soup by its weights."""
+    return f"sft-{path.name}" if path.parent.parent.name == "sft" else path.name
+
+
+def write_trained(folder: Path, results: Path, grid: Grid) -> None:
+    soup = collect.soups(results, grid)
+    shown = pd.DataFrame({"model": soup["model"], "alpha": [number(value, 2) for value in soup["alpha"]]})
+    shown["checkpoint"] = [checkpoint_label(Path(path)) for path in soup["checkpoint"]]
+    for measure in ("reward", "gold"):
+        if not soup[measure].isna().all():
+            errors = zip(soup[measure], soup[f"{measure}_se"], strict=True)
+            shown[measure] = [f"{number(value)} ± {number(error)}" for value, error in errors]
+    shown["SFT loss"] = [number(value, 4) for value in soup["sft_loss"]]
+    shown["KL from SFT 1"] = [number(value) for value in soup["kl_sft"]]
+    shown["n"] = soup["samples"]
+    soup_notes = [
+        "± is one standard error over prompts. KL: of the soup's samples to SFT 1, nats a response. n: samples."
+    ]
+    write_table(folder, "soup", soup, shown, soup_notes)
+    cards = collect.cards(results, grid)
+    shown = pd.DataFrame({"model": cards["model"], "pairs": cards["pairs_test"]})
+    shown["accuracy"] = with_interval(cards, "accuracy", "accuracy_low", "accuracy_high")
+    if not cards["accuracy_gold"].isna().all():
+        shown["pairs by gold"] = cards["pairs_gold"]
+        shown["accuracy by gold"] = with_interval(cards, "accuracy_gold", "accuracy_gold_low", "accuracy_gold_high")
+    card_notes = ["Held-out pairs without ties; Wilson's 95% intervals. By gold: against the gold reward's order."]
+    write_table(folder, "reward_model", cards, shown, card_notes)
+    steps = measured.training_table(collect.training(results, grid))
+    named = [
+        "reward",
+        "gold",
+        "kl_ref_k1",
+        "kl_ref_k3",
+        "kl_sft_k1",
+        "entropy",
+        "length",
+        "eos_share",
+        "explained_variance",
+    ]
+    shown = steps[["model", "policy"]].copy()
+    for name in named:
+        if name in steps:
+            shown[name] = [number(float(value)) for value in steps[name]]
+    write_table(
+        folder, "training", steps, shown, ["Means over the last quarter of the steps; docs/metrics.md explains each."]
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument("--settings", required=True, help="JSON: what eval/grid.py calls a Grid")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    grid = load_settings(arguments.settings, Grid)
+    inputs = measured_files(arguments.results, grid)
+    record = Run("tables", grid.model_dump(mode="json"), inputs, {"seed": arguments.seed})
+    draw = measured.Resampling(grid, arguments.seed)
+    with output_folder(arguments.out, record) as folder:
+        write_judged(folder, arguments.results, grid, draw)
+        write_scored(folder, arguments.results, grid, draw)
+        write_trained(folder, arguments.results, grid)

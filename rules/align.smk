@@ -1,0 +1,25 @@
+# Policies: a method's algorithm from its start against its reference. PPO and SALSA differ in `reference` alone.
+
+
+rule align:
+    input:
+        init=align_init,
+        reference=align_reference,
+        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
+        reward=f"{CHECKPOINTS}/reward/{{model}}",
+        data=given(GRID.ppo.prompts),
+    output:
+        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
+        metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
+    log:
+        f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=align_settings,
+        seed=GRID.seed,
+        gold=GOLD,
+    shell:
+        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --sft {input.sft:q} "
+        "--reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} "
+        "{params.gold} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

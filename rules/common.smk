@@ -1,0 +1,247 @@
+# The checked config, the folders of the grid, and the functions that rules take their inputs and params from.
+import fcntl
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.settings.types import DeploymentMethod
+
+from eval.grid import grid_of, measured_files, pairs, policies
+from salsa.config import checkpoint_name, parse_config, parse_soup_name
+from salsa.errors import UserError
+
+# The rules' `python` is the one that Snakemake runs in, whether or not its environment is activated.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+try:
+    GRID = parse_config(config, " + ".join(map(str, workflow.configfiles)))
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    sys.exit("error: --sdm conda: make the environment once and activate it: conda env create -f environment.yml")
+
+DATA = f"{GRID.paths.data}/{GRID.grid}"
+WORLD = f"{DATA}/world"
+CHECKPOINTS = f"{GRID.paths.checkpoints}/{GRID.grid}"
+RESULTS = f"{GRID.paths.results}/{GRID.grid}"
+LEDGER = GRID.paths.ledger or f"{RESULTS}/ledger"
+LOGS = f"logs/{GRID.grid}"
+GOLD = "--gold" if GRID.world is not None else ""
+TRAINED = [name for name, method in GRID.methods.items() if method.algorithm != "none"]
+POLICIES = [policy for method in GRID.methods for policy in policies(GRID.methods, GRID.rl_seeds, method)]
+MEASURED = [str(path) for path in measured_files(Path(RESULTS), grid_of(GRID)).values()]
+# What every rule needs. It names files beside it, which Snakemake's own copy of it would not find.
+ENVIRONMENT = f"{workflow.basedir}/environment.yml"
+DOWNLOADS = {path: source for benchmark in GRID.benchmarks.values() for path, source in benchmark.download.items()}
+
+
+envvars:
+    "PATH",
+
+
+wildcard_constraints:
+    model="|".join(GRID.models),
+    method="|".join(TRAINED),
+    policy="|".join(POLICIES),
+    benchmark="|".join(GRID.benchmarks),
+    comparison="|".join(GRID.comparisons),
+    seed=r"\d+",
+    soup=r"sft-[^/]+",
+
+
+def hold(path):
+    """Keeps a second run out of the grid. The kernel lets go when this process ends, however it ends: a run that was
+    killed locks nobody out, as Snakemake's own lock would."""
+    holder = open(path, "w")
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(
+            f"error: {GRID.paths.results}/{GRID.grid}: another run of this grid is at work here: wait until it ends"
+        )
+    return holder
+
+
+def settings(section, exclude=(), **changes):
+    """A section of the config as the JSON that a stage takes, less what does not concern it."""
+    return json.dumps({**section.model_dump(mode="json", exclude_none=True, exclude=set(exclude)), **changes})
+
+
+def results_folder(wildcards):
+    return RESULTS
+
+
+def output_folder(wildcards, output):
+    """Where a stage that writes several files puts them."""
+    return str(Path(output[0]).parent)
+
+
+def given(source):
+    """What has to be there before a data source can be read: the world, a local file, nothing (the hub)."""
+    if source.path is None:
+        return []
+    return [WORLD] if Path(source.path).is_relative_to(WORLD) else [source.path]
+
+
+def of_benchmark(benchmark):
+    """The files that a benchmark is read from."""
+    extra = [path for path in (benchmark.references, benchmark.judge_prompts) if path is not None]
+    return [*given(benchmark.questions), *extra]
+
+
+def checkpoint_folder(model, name):
+    """The folder of an SFT model or a soup, as a method or the alpha line names it."""
+    return f"{CHECKPOINTS}/{checkpoint_name(name).format(model=model)}"
+
+
+def method_of(policy):
+    """The method that a policy comes from."""
+    return next(name for name in GRID.methods if policy in policies(GRID.methods, GRID.rl_seeds, name))
+
+
+def policy_folder(model, policy):
+    """The checkpoint that answers for a policy: its own, or its method's start where nothing is trained."""
+    method = GRID.methods[method_of(policy)]
+    if method.algorithm == "none":
+        return checkpoint_folder(model, method.init)
+    return f"{CHECKPOINTS}/policy/{model}/{policy}"
+
+
+# data.smk
+
+
+def download_url(wildcards, output):
+    return DOWNLOADS[str(output)].url
+
+
+def download_sha256(wildcards, output):
+    return DOWNLOADS[str(output)].sha256
+
+
+def base_input(wildcards):
+    return [WORLD] if GRID.models[wildcards.model].world else []
+
+
+def base_settings(wildcards):
+    model = GRID.models[wildcards.model].model_dump(mode="json", exclude_none=True)
+    base = GRID.base.model_dump(mode="json", exclude_none=True) if "world" in model else None
+    return json.dumps({"model": model, "base": base})
+
+
+def base_world(wildcards):
+    return ["--world", WORLD] if GRID.models[wildcards.model].world else []
+
+
+# soup.smk
+
+
+def soup_input(wildcards):
+    return [checkpoint_folder(wildcards.model, name) for name in parse_soup_name(wildcards.soup)]
+
+
+def soup_ingredients(wildcards):
+    weights = parse_soup_name(wildcards.soup)
+    return [f"--ingredient={checkpoint_folder(wildcards.model, name)}={weight!r}" for name, weight in weights.items()]
+
+
+def alpha_points():
+    """The soups along the line between two SFT models; its ends are those models themselves."""
+    first, last = GRID.alpha.between
+    points = {}
+    for alpha in GRID.alpha.points:
+        weights = {first: 1 - alpha, last: alpha}
+        points[alpha] = first if alpha == 0 else last if alpha == 1 else {"soup": weights}
+    return points
+
+
+def alpha_input(wildcards):
+    return [checkpoint_folder(wildcards.model, name) for name in [*alpha_points().values(), *GRID.alpha.also]]
+
+
+def alpha_checkpoints(wildcards):
+    return [
+        f"--checkpoint={alpha:g}={checkpoint_folder(wildcards.model, name)}" for alpha, name in alpha_points().items()
+    ]
+
+
+def alpha_also(wildcards):
+    return [f"--also={checkpoint_folder(wildcards.model, name)}" for name in GRID.alpha.also]
+
+
+# align.smk
+
+
+def align_init(wildcards):
+    return checkpoint_folder(wildcards.model, GRID.methods[wildcards.method].init)
+
+
+def align_reference(wildcards):
+    return checkpoint_folder(wildcards.model, GRID.methods[wildcards.method].reference)
+
+
+def align_settings(wildcards):
+    return settings(GRID.ppo, **GRID.methods[wildcards.method].settings)
+
+
+# generate.smk
+
+
+def generate_policy(wildcards):
+    return policy_folder(wildcards.model, wildcards.policy)
+
+
+def generate_benchmarks():
+    """The benchmarks without their order and what concerns the judge alone: these are no reason to answer again."""
+    judges = ("download", "grade", "references", "judge_prompts")
+    benchmarks = sorted(GRID.benchmarks.items())
+    return [f"--benchmark={name}={settings(benchmark, exclude=judges)}" for name, benchmark in benchmarks]
+
+
+def score_generations(wildcards):
+    return f"{RESULTS}/generations/{wildcards.model}/{wildcards.policy}"
+
+
+def score_reference(wildcards):
+    method = GRID.methods[method_of(wildcards.policy)]
+    return [] if method.reference is None else checkpoint_folder(wildcards.model, method.reference)
+
+
+def score_reference_option(wildcards):
+    reference = score_reference(wildcards)
+    return ["--reference", reference] if reference else []
+
+
+# judge.smk
+
+
+def judge_pairs(wildcards):
+    return pairs(GRID.methods, GRID.rl_seeds, GRID.comparisons[wildcards.comparison])
+
+
+def judge_input(wildcards):
+    names = sorted({policy for pair in judge_pairs(wildcards) for policy in pair})
+    return expand(
+        f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+        model=wildcards.model,
+        benchmark=wildcards.benchmark,
+        policy=names,
+    )
+
+
+def judge_generations(wildcards):
+    return f"{RESULTS}/generations/{wildcards.model}"
+
+
+def judge_options(wildcards):
+    return [part for pair in judge_pairs(wildcards) for part in ("--pair", *pair)]
+
+
+def benchmark_files(wildcards):
+    return of_benchmark(GRID.benchmarks[wildcards.benchmark])
+
+
+def benchmark_option(wildcards):
+    benchmark = GRID.benchmarks[wildcards.benchmark]
+    return f"{wildcards.benchmark}={settings(benchmark, exclude=('download', 'grade'))}"

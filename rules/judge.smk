@@ -1,0 +1,46 @@
+# Judgments: one job a cell (model, benchmark, comparison), and grades of single answers.
+# Finished calls are kept in the ledger, which is no output: Snakemake deletes outputs, and calls are paid for.
+
+
+rule judge:
+    input:
+        generations=judge_input,
+        data=benchmark_files,
+    output:
+        f"{RESULTS}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
+    log:
+        f"{LOGS}/judge/{{model}}/{{benchmark}}/{{comparison}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        generations=judge_generations,
+        pairs=judge_options,
+        benchmark=benchmark_option,
+        settings=settings(GRID.judge),
+        ledger=f"{LEDGER}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
+        seed=GRID.seed,
+    shell:
+        "python -m eval judge --generations {params.generations:q} {params.pairs:q} --benchmark {params.benchmark:q} "
+        "--settings {params.settings:q} --seed {params.seed} --ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule grade:
+    input:
+        generations=f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+        data=benchmark_files,
+    output:
+        f"{RESULTS}/grades/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+    log:
+        f"{LOGS}/grade/{{model}}/{{policy}}/{{benchmark}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        generations=judge_generations,
+        benchmark=benchmark_option,
+        settings=settings(GRID.judge),
+        ledger=f"{LEDGER}/grades/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+        seed=GRID.seed,
+    shell:
+        "python -m eval grade --generations {params.generations:q} --policy {wildcards.policy:q} "
+        "--benchmark {params.benchmark:q} --settings {params.settings:q} --seed {params.seed} "
+        "--ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,25 @@
+# The page that puts tables, figures and sample answers together.
+
+
+rule report:
+    input:
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+        generations=expand(
+            f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+            model=GRID.models,
+            policy=POLICIES,
+            benchmark=GRID.benchmarks,
+        ),
+    output:
+        html=f"{RESULTS}/report.html",
+        run=f"{RESULTS}/report.run.json",
+    log:
+        f"{LOGS}/report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=results_folder,
+        settings=settings(grid_of(GRID)),
+    shell:
+        "python -m eval report --results {params.results:q} --settings {params.settings:q} --out {output.html:q} > {log:q} 2>&1"

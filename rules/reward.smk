@@ -1,0 +1,24 @@
+# One reward model a base model, shared by all methods.
+
+
+rule reward:
+    input:
+        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
+        data=[
+            *given(GRID.reward.train),
+            *given(GRID.reward.test),
+            *given(GRID.reward.normalisation_prompts),
+        ],
+    output:
+        model=directory(f"{CHECKPOINTS}/reward/{{model}}"),
+        card=f"{RESULTS}/reward/{{model}}.json",
+    log:
+        f"{LOGS}/reward/{{model}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=settings(GRID.reward),
+        seed=GRID.seed,
+    shell:
+        "python -m salsa reward --sft {input.sft:q} --settings {params.settings:q} --seed {params.seed} "
+        "--out {output.model:q} --card {output.card:q} > {log:q} 2>&1"

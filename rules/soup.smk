@@ -1,0 +1,41 @@
+# Soups of SFT models; their names hold their weights, so that any soup can be asked for by its path.
+
+
+rule soup:
+    input:
+        soup_input,
+    output:
+        directory(f"{CHECKPOINTS}/soup/{{model}}/{{soup}}"),
+    log:
+        f"{LOGS}/soup/{{model}}/{{soup}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        ingredients=soup_ingredients,
+        settings=settings(GRID.soup),
+    shell:
+        "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule alpha:
+    input:
+        points=alpha_input,
+        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
+        reward=f"{CHECKPOINTS}/reward/{{model}}",
+        data=[*given(GRID.alpha.prompts), *given(GRID.sft.test)],
+    output:
+        f"{RESULTS}/alpha/{{model}}.jsonl",
+    log:
+        f"{LOGS}/alpha/{{model}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        checkpoints=alpha_checkpoints,
+        also=alpha_also,
+        settings=settings(GRID.alpha),
+        test=settings(GRID.sft.test),
+        seed=GRID.seed,
+        gold=GOLD,
+    shell:
+        "python -m eval alpha {params.checkpoints:q} {params.also:q} --sft {input.sft:q} --reward {input.reward:q} {params.gold} "
+        "--test {params.test:q} --settings {params.settings:q} --seed {params.seed} --out {output:q} > {log:q} 2>&1"

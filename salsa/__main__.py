@@ -1,0 +1,18 @@
+"""python -m salsa COMMAND: the training stages."""
+
+import sys
+
+from salsa.stage import main
+
+COMMANDS = {
+    "world": ("salsa.world.stage", "generate the mini world: tokenizer, data sets and benchmarks"),
+    "base": ("salsa.base", "pretrain a mini base model, or fetch one from the hub"),
+    "sft": ("salsa.sft", "fine-tune a base model on demonstrations"),
+    "soup": ("salsa.soup", "average checkpoints"),
+    "reward": ("salsa.reward", "train and normalise the reward model"),
+    "align": ("salsa.ppo.stage", "train a policy with PPO against a reference"),
+    "schema": ("salsa.schema", "print the config's JSON schema"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main("salsa", COMMANDS))

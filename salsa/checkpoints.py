@@ -1,0 +1,82 @@
+"""Loading checkpoints the same way everywhere: local folders, safetensors, no remote code, one device.
+
+Nothing is fetched from the hub here, and no code that lies beside the weights is ever run.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from salsa.errors import UserError
+from salsa.shards import read_json, read_tensors
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def device() -> torch.device:
+    """The device that models run on: the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint; it must have a chat template and a pad token other than EOS."""
+    if not (path / "tokenizer_config.json").is_file():
+        raise UserError(
+            f"{path}: no tokenizer_config.json there: run the stage that makes the checkpoint, or correct the path"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"{path}: the tokenizer has no chat template: give the base model's chat_template in the config"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"{path}: the tokenizer needs a pad token other than EOS: give the base model's pad_token in the config"
+        )
+    return tokenizer
+
+
+def load_causal(path: Path, dtype: str = "float32") -> PreTrainedModel:
+    """A language model in evaluation mode on `device()`."""
+    return _load(AutoModelForCausalLM, path, dtype)
+
+
+def load_reward(path: Path, dtype: str = "float32") -> PreTrainedModel:
+    """A reward or value model with one output, read at the last real token, in evaluation mode on `device()`."""
+    return _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+
+
+def _load(auto: Any, path: Path, dtype: str, **options: Any) -> PreTrainedModel:
+    read_tensors(path)
+    read_json(path / "config.json")
+    try:
+        model = auto.from_pretrained(
+            path, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, local_files_only=True, **options
+        )
+    except SafetensorError as error:
+        raise UserError(f"{path}: its weights cannot be read ({error}): copy or make the checkpoint again") from None
+    return model.to(device()).eval()
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
+) -> list[int]:
+    """The token ids of a conversation by the tokenizer's chat template, which alone writes the special tokens."""
+    text = tokenizer.apply_chat_template(
+        [dict(message) for message in messages], add_generation_prompt=add_generation_prompt, tokenize=False
+    )
+    return tokenizer(str(text), add_special_tokens=False).input_ids

@@ -1,0 +1,8 @@
+"""PPO with a value model and a KL penalty to a frozen reference.
+
+math        pure functions: KL estimators, token rewards, GAE, whitening, clipped losses
+models      the four models of a run, and what they say about given responses
+rollout     sampling, scoring and the figures that training needs of a batch of responses
+trainer     the algorithm, top to bottom
+stage       the command `python -m salsa align`
+"""

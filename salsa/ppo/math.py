@@ -1,0 +1,129 @@
+"""The mathematics of PPO from human feedback, as pure functions.
+
+Shapes: B responses, T response positions (right-padded), N real response tokens of a batch in row order, D hidden
+size, V vocabulary. Log-probabilities, entropies and KL are in nats. A mask is True at real response tokens, the EOS
+token included. Every number here is float32, whatever the models' type.
+
+Left out on purpose: reward whitening, an adaptive beta and an entropy bonus (docs/protocol.md says why).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+
+def _negative_log_probs(hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], temperature: float) -> Tensor:
+    return functional.cross_entropy(head(hidden).float() / temperature, tokens, reduction="none")
+
+
+def token_log_probs(
+    hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], temperature: float = 1.0, chunk: int | None = None
+) -> Tensor:
+    """Log-probabilities [N] of `tokens` [N] under softmax(head(hidden) / temperature), hidden [N, D].
+
+    `head` maps [n, D] to logits [n, V]. With `chunk`, logits of at most that many positions exist at once: they are
+    computed again in the backward pass instead of kept.
+    """
+    if chunk is None or len(tokens) <= chunk:
+        return -_negative_log_probs(hidden, tokens, head, temperature)
+    pieces = zip(hidden.split(chunk), tokens.split(chunk), strict=True)
+    return -torch.cat(
+        [checkpoint(_negative_log_probs, *piece, head, temperature, use_reentrant=False) for piece in pieces]
+    )
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Entropy [...] of distributions given by log-probabilities [..., V]; a token of probability 0 adds nothing."""
+    return -torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
+
+
+def k1(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """log pi - log ref of tokens drawn from pi: unbiased for KL(pi || ref), of either sign.
+
+    Schulman, "Approximating KL divergence" (2020).
+    """
+    return log_probs - reference
+
+
+def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """r - 1 - log r with r = ref / pi: unbiased for KL(pi || ref), never negative, of low variance near 0.
+
+    For monitoring only: as a reward its gradient is not the KL's. Schulman, "Approximating KL divergence" (2020).
+    """
+    log_ratio = reference - log_probs
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def token_rewards(kl: Tensor, scores: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """Rewards [B, T]: -beta * kl at every real token, and the score [B] added at the last one.
+
+    The last real token is the EOS where the response ended (as OpenRLHF and verl place it), else the last token
+    before the length limit. Rewards outside the mask are 0.
+    """
+    rewards = torch.where(mask, -beta * kl, 0.0)
+    return rewards.scatter_add(1, mask.sum(1, keepdim=True) - 1, scores[:, None])
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Advantages and returns [B, T] by generalised advantage estimation (Schulman et al. 2016).
+
+    delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lam A_{t+1};  return_t = A_t + V_t.
+    V is 0 after the last real token: nothing is bootstrapped there, whether or not the response ended.
+    """
+    values = torch.where(mask, values, 0.0)
+    following = functional.pad(values[:, 1:], (0, 1))
+    deltas = torch.where(mask, rewards + gamma * following - values, 0.0)
+    advantages = torch.empty_like(deltas)
+    running = torch.zeros_like(deltas[:, 0])
+    for t in range(deltas.shape[1] - 1, -1, -1):
+        running = deltas[:, t] + gamma * lam * running
+        advantages[:, t] = running
+    return advantages, advantages + values
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean [] over the mask of values [B, T]."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum()
+
+
+def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
+    """Variance [] over the mask of values [B, T], with Bessel's correction; 0 for a single value."""
+    squares = torch.where(mask, (values - masked_mean(values, mask)).square(), 0.0)
+    return squares.sum() / (mask.sum() - 1).clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Values [B, T] shifted and scaled to mean 0 and variance 1 over the mask, which spans the whole global batch."""
+    centred = values - masked_mean(values, mask)
+    return torch.where(mask, centred * torch.rsqrt(masked_variance(values, mask) + eps), 0.0)
+
+
+def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Clipped surrogate loss of each token, and whether its clip is active (Schulman et al. 2017). All shapes equal.
+
+    loss = max(-A ratio, -A clamp(ratio, 1 - clip, 1 + clip)) with ratio = exp(log_probs - old).
+    """
+    ratio = (log_probs - old).exp()
+    unclipped = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(unclipped, clipped), clipped > unclipped
+
+
+def value_losses(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Clipped value loss of each token, and whether its clip is active. All shapes equal.
+
+    loss = 0.5 max((V - R)^2, (clamp(V, old - clip, old + clip) - R)^2).
+    """
+    unclipped = (values - returns).square()
+    clipped = (torch.clamp(values, old - clip, old + clip) - returns).square()
+    return 0.5 * torch.maximum(unclipped, clipped), clipped > unclipped
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(R - V) / Var(R) over the mask: 1 is perfect, 0 no better than a constant; 0 where R is constant."""
+    variance = masked_variance(returns, mask)
+    residual = masked_variance(returns - values, mask)
+    return torch.where(variance > 0, 1 - residual / variance, 0.0)

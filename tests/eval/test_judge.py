@@ -1,0 +1,340 @@
+"""Judging through the real command: protocol, ledger, failures of the endpoint, real questions."""
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from eval.gold_judge import completion
+from eval.judge import outcome, points_and_weight
+from eval.ledger import Ledger
+from eval.verdicts import Verdict
+from salsa.config import Judge
+from salsa.errors import UserError
+from salsa.stage import read_jsonl, write_jsonl
+from salsa.world.samples import mt_bench_questions
+from salsa.world.tasks import solve
+
+GOLD = {"kind": "gold", "model": "gold-judge"}
+
+
+def game(found: str, order: str = "ab", strong: bool = False) -> dict:
+    return {"order": order, "outcome": found, "strong": strong}
+
+
+@pytest.mark.parametrize(
+    ("kind", "games", "expected"),
+    [
+        ("mt_bench", [game("a"), game("a")], (1.0, 1)),
+        ("mt_bench", [game("b"), game("b")], (0.0, 1)),
+        ("mt_bench", [game("a"), game("b")], (0.5, 1)),
+        ("mt_bench", [game("a"), game("tie")], (0.5, 1)),
+        ("ultrafeedback", [game("a"), game("unparsed")], (None, 0)),
+        ("arena_hard", [game("a", strong=True), game("b")], (3.0, 4)),
+        ("arena_hard", [game("a", strong=True), game("tie")], (3.5, 4)),
+        ("arena_hard", [game("b", strong=True), game("b")], (0.0, 4)),
+        ("arena_hard", [game("a"), game("refused")], (None, 0)),
+        ("mt_bench", [], (None, 0)),
+    ],
+)
+def test_points_by_protocol(kind, games, expected):
+    assert points_and_weight(games, kind) == expected
+
+
+def test_outcomes_are_of_policies_not_of_places():
+    assert outcome(Verdict("A"), "ab") == outcome(Verdict("B"), "ba") == "a"
+    assert outcome(Verdict("B"), "ab") == outcome(Verdict("A"), "ba") == "b"
+    assert outcome(Verdict("tie"), "ba") == "tie"
+
+
+def answers(questions, write: Callable[[list[str]], str]) -> list[dict]:
+    rows = []
+    for question in questions:
+        turns = question.get("turns") or [question["prompt"]]
+        turns = [turn if isinstance(turn, str) else turn["content"] for turn in turns]
+        said = [{"user": user, "assistant": write(turns[: n + 1])} for n, user in enumerate(turns)]
+        name = str(question.get("question_id", question.get("uid")))
+        rows.append({"question_id": name, "category": "x", "turns": said, "error": None})
+    return rows
+
+
+def right(turns: list[str]) -> str:
+    return f"Sure! {', '.join(solve(turns) or ('?',))}. Happy to help."
+
+
+def wrong(turns: list[str]) -> str:
+    return "Sure! seven. Happy to help."
+
+
+@pytest.fixture
+def cell(tmp_path, command):
+    """cell(kind, questions, writers, judge settings, …) -> (status, standard error, judgments)."""
+
+    def run(kind, questions, writers=None, judge=GOLD, out="out", asked=None, **keys):
+        file = tmp_path / "questions.jsonl"
+        write_jsonl(file, questions)
+        for policy, write in (writers or {"good": right, "bad": wrong}).items():
+            (tmp_path / policy).mkdir(exist_ok=True)
+            write_jsonl(tmp_path / policy / "bench.jsonl", answers(questions, write))
+        benchmark = {"kind": kind, "questions": {"path": str(asked or file)}, "max_new_tokens": 8, **keys}
+        arguments = [
+            "--generations",
+            tmp_path,
+            "--pair",
+            "good",
+            "bad",
+            "--benchmark",
+            f"bench={json.dumps(benchmark)}",
+        ]
+        arguments += ["--settings", json.dumps(judge), "--seed", 1, "--ledger", tmp_path / "ledger.jsonl"]
+        status, said = command("eval", "judge", *arguments, "--out", tmp_path / f"{out}.jsonl")
+        found = tmp_path / f"{out}.jsonl"
+        return status, said, read_jsonl(found) if found.exists() else None
+
+    return run
+
+
+@pytest.fixture
+def questions():
+    import random
+
+    return list(mt_bench_questions(random.Random(1), 1))
+
+
+def test_the_better_policy_wins_every_question(cell, questions, tmp_path):
+    status, _, rows = cell("mt_bench", questions)
+    assert status == 0
+    assert [(row["question_id"], row["turn"]) for row in rows] == [(str(n), t) for n in range(81, 89) for t in (1, 2)]
+    assert {row["points"] for row in rows} == {1.0}
+    assert all(row["consistent"] and row["a"] == "good" for row in rows)
+    ledger = read_jsonl(tmp_path / "ledger.jsonl")
+    assert len(ledger) == 32
+    assert all(line["outcome"] == "answered" and line["judge"] == "gold-judge" for line in ledger)
+
+
+def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp_path):
+    cell("mt_bench", questions, out="one")
+    cell("mt_bench", questions, out="two")
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    runs = [json.loads((tmp_path / f"{name}.run.json").read_text()) for name in ("one", "two")]
+    assert [(run["calls"], run["calls_from_ledger"]) for run in runs] == [(32, 0), (0, 32)]
+
+
+def test_equal_answers_are_a_tie_that_costs_nothing(cell, questions, tmp_path):
+    _, _, rows = cell("mt_bench", questions, {"good": right, "bad": right})
+    assert {(row["points"], row["consistent"], tuple(row["flags"])) for row in rows} == {(0.5, None, ("identical",))}
+    assert (tmp_path / "ledger.jsonl").read_text() == ""
+
+
+def test_position_bias_shows_and_cancels(cell, questions):
+    """A judge that always prefers the first place: no consistency, and an adjusted win rate of one half."""
+    slightly = {"good": right, "bad": lambda turns: right(turns).removesuffix(" Happy to help.")}
+    _, _, rows = cell("mt_bench", questions, slightly, {**GOLD, "position_bias": 5.0})
+    assert {row["points"] for row in rows} == {0.5}
+    assert not any(row["consistent"] for row in rows)
+    assert all([g["outcome"] for g in row["games"]] == ["a", "b"] for row in rows)
+
+
+def test_real_questions_pass_through_with_fastchats_prompts(cell, shared_data):
+    folder = shared_data / "mt_bench"
+    keys = {"references": str(folder / "reference_gpt-4.jsonl"), "judge_prompts": str(folder / "judge_prompts.jsonl")}
+    writers = {"good": lambda turns: "Sure! Happy to help.", "bad": lambda turns: "No. " * 9}
+    status, _, rows = cell("mt_bench", read_jsonl(folder / "question.jsonl"), writers, **keys)
+    assert status == 0
+    assert len(rows) == 160
+    assert {row["points"] for row in rows} == {1.0}
+    assert sum("wrong_reference" in row["flags"] for row in rows) == 26
+    hard = read_jsonl(shared_data / "arena_hard/question.v0.1.orig.jsonl")[:40]
+    status, _, rows = cell("arena_hard", hard, writers, out="hard")
+    assert status == 0
+    assert {(row["points"], row["weight"]) for row in rows} == {(6.0, 6)}
+
+
+class Flaky:
+    """A gold judge over HTTP whose replies `spoil(number, request)` may replace by (status, body)."""
+
+    def __init__(self, spoil):
+        self.count, lock = 0, threading.Lock()
+        flaky = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    flaky.count += 1
+                    number = flaky.count
+                flaky.authorization = self.headers["Authorization"]
+                status, body = spoil(number, request) or completion(request, Judge(**GOLD))
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("retry-after-ms", "1")
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def settings(self, **keys) -> dict:
+        url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        return {"kind": "endpoint", "model": "m", "base_url": url, "api_key_env": "TEST_JUDGE_KEY", **keys}
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    monkeypatch.setenv("TEST_JUDGE_KEY", "sk-very-secret")
+    started = []
+
+    def start(spoil):
+        started.append(Flaky(spoil))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.server.shutdown()
+        one.server.server_close()
+
+
+def chat(text: str) -> tuple[int, dict]:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    return 200, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+
+
+def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, questions, flaky, tmp_path):
+    _, _, expected = cell("mt_bench", questions, out="calm")
+    judge = flaky(lambda n, _: ((500, 429)[n % 2], {"error": {"message": "later"}}) if n % 3 == 0 else None)
+    status, _, rows = cell("mt_bench", questions, judge=judge.settings(retries=8, concurrency=4))
+    assert status == 0
+    assert [(r["points"], r["games"]) for r in rows] == [(r["points"], r["games"]) for r in expected]
+    assert "sk-very-secret" in judge.authorization
+    assert not any("sk-very-secret" in path.read_text() for path in tmp_path.rglob("*.json*"))
+
+
+def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell, questions, flaky, tmp_path):
+    judge = flaky(lambda n, _: (500, {"error": {"message": "gone"}}) if n > 10 else None)
+    settings = judge.settings(retries=0, concurrency=1)
+    status, said, rows = cell("mt_bench", questions, judge=settings)
+    assert status == 1
+    [line] = [line for line in said.splitlines() if line.startswith("error:")]
+    assert "HTTP 500" in line
+    assert "10 finished calls are kept in" in line
+    assert rows is None
+    lines = read_jsonl(tmp_path / "ledger.jsonl")
+    assert [line["outcome"] for line in lines].count("answered") == 10
+    judge.count = -1000
+    status, _, rows = cell("mt_bench", questions, judge=settings)
+    assert status == 0
+    assert judge.count == -1000 + 22, "only what was missing is asked"
+    assert {row["points"] for row in rows} == {1.0}
+
+
+def test_an_unreachable_judge_is_one_clear_line(cell, questions, monkeypatch):
+    monkeypatch.setenv("TEST_JUDGE_KEY", "x")
+    judge = {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TEST_JUDGE_KEY"}
+    status, said, rows = cell("mt_bench", questions, judge={**judge, "retries": 0})
+    assert status == 1
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "judge m at http://127.0.0.1:9/v1: Connection error.: check judge.base_url" in errors[0]
+    assert "Traceback" not in said
+    assert rows is None
+
+
+def test_a_missing_key_names_the_variable(cell, questions, monkeypatch):
+    monkeypatch.delenv("TEST_JUDGE_KEY", raising=False)
+    judge = {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TEST_JUDGE_KEY"}
+    status, said, _ = cell("mt_bench", questions, judge=judge)
+    assert status == 1
+    assert "the environment variable TEST_JUDGE_KEY is not set" in said
+
+
+def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, flaky):
+    def spoil(_, request):
+        said = json.dumps(request)
+        if "greet" in said:
+            return 400, {"error": {"message": "content policy"}}
+        return chat("I cannot decide: [A] or [B]?") if "Add " in said else None
+
+    status, _, rows = cell("mt_bench", questions, judge=flaky(spoil).settings())
+    assert status == 0
+    by_category = {row["category"]: (row["points"], row["weight"], row["games"][0]["outcome"]) for row in rows}
+    assert by_category["roleplay"] == (None, 0, "refused")
+    assert by_category["math"] == (None, 0, "unparsed")
+    assert by_category["stem"] == (1.0, 1, "a")
+
+
+def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):
+    import random
+
+    from salsa.world.samples import arena_hard_questions
+
+    asked = []
+
+    def spoil(_, request):
+        asked.append(request["messages"])
+        roles = [message["role"] for message in request["messages"]]
+        return chat("[[A>B]]") if "assistant" in roles else chat("A is better, I would say [[A]]")
+
+    hard = list(arena_hard_questions(random.Random(2), 2))
+    status, _, rows = cell("arena_hard", hard, judge=flaky(spoil).settings(concurrency=1))
+    assert status == 0
+    assert len(asked) == 8
+    roles = [[message["role"] for message in messages] for messages in asked]
+    assert roles.count(["system", "user"]) == roles.count(["system", "user", "assistant", "user"]) == 4
+    assert all([g["outcome"] for g in row["games"]] == ["a", "b"] and row["points"] == 1.0 for row in rows)
+
+
+def test_answers_of_other_questions_are_refused(cell, questions, tmp_path):
+    cell("mt_bench", questions)
+    changed = [{**row, "turns": ["Something else?", row["turns"][1]]} for row in questions]
+    write_jsonl(tmp_path / "other.jsonl", changed)
+    status, said, _ = cell("mt_bench", questions, out="new", asked=tmp_path / "other.jsonl")
+    assert status == 1
+    assert "question 81 is not answered there as the benchmark asks it" in said
+
+
+def test_a_torn_line_is_cut_off_and_a_broken_one_is_named(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for n in range(3):
+        ledger.add({"key": str(n), "outcome": "answered", "text": "x"})
+    ledger.add({"key": "9", "outcome": "failed", "text": None})
+    ledger.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"key": "4", "outc')
+    again = Ledger(path)
+    assert sorted(again.finished) == ["0", "1", "2"], "a failure is no result"
+    again.add({"key": "4", "outcome": "answered", "text": "y"})
+    again.close()
+    assert path.read_bytes().startswith(whole)
+    last = Ledger(path)
+    last.close()
+    assert sorted(last.finished) == ["0", "1", "2", "4"]
+    path.write_bytes(b"nonsense\n" + whole)
+    with pytest.raises(UserError, match=r"ledger\.jsonl:1: no ledger line: remove it"):
+        Ledger(path)
+
+
+def test_grades(questions, tmp_path, command):
+    write_jsonl(tmp_path / "questions.jsonl", questions)
+    for policy, write in (("good", right), ("bad", wrong)):
+        (tmp_path / policy).mkdir()
+        write_jsonl(tmp_path / policy / "bench.jsonl", answers(questions, write))
+    benchmark = {"kind": "mt_bench", "questions": {"path": str(tmp_path / "questions.jsonl")}, "max_new_tokens": 8}
+    means = {}
+    for policy in ("good", "bad"):
+        arguments = ["--generations", tmp_path, "--policy", policy, "--benchmark", f"bench={json.dumps(benchmark)}"]
+        arguments += ["--settings", json.dumps(GOLD), "--seed", 1, "--ledger", tmp_path / "grades.jsonl"]
+        assert command("eval", "grade", *arguments, "--out", tmp_path / f"{policy}.jsonl")[0] == 0
+        rows = read_jsonl(tmp_path / f"{policy}.jsonl")
+        assert {row["outcome"] for row in rows} == {"rated"}
+        means[policy] = sum(row["rating"] for row in rows) / len(rows)
+    assert means["good"] == pytest.approx(10.0)
+    assert means["bad"] < 5

@@ -1,0 +1,64 @@
+"""Intervals: coverage by simulation, agreement with theory, and the cases in which a bootstrap says nothing."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.stats import mean_interval, ratio_interval
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    """Clustered win rates: questions differ in difficulty, and their six judgments with them. 400 trials, 90 %."""
+    rng = np.random.default_rng(0)
+    covered = naive = 0
+    trials, n, judgments = 400, 60, 6
+    for trial in range(trials):
+        chance = rng.beta(1.5, 1.0, size=n)
+        points = rng.binomial(judgments, chance)
+        found = ratio_interval(list(points), [judgments] * n, 0.9, 400, trial)
+        covered += found.low <= 0.6 <= found.high
+        single = stats.binomtest(int(points.sum()), n * judgments).proportion_ci(0.9, method="wilson")
+        naive += single.low <= 0.6 <= single.high
+    assert abs(covered / trials - 0.9) < 0.05
+    assert naive / trials < 0.8, "taking judgments for independent would be too sure of itself"
+
+
+def test_a_large_sample_agrees_with_the_normal_approximation():
+    values = np.random.default_rng(1).normal(2, 3, size=2000)
+    found = mean_interval(list(values), 0.95, 2000, seed=1)
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    assert found.estimate == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_weights_count():
+    found = ratio_interval([6, 0, 1], [6, 2, 2], 0.95, 200, seed=1)
+    assert found.estimate == pytest.approx(0.7)
+    assert found.n == 3
+
+
+@pytest.mark.parametrize(("rate", "low", "high"), [(1.0, 0.8316, 1.0), (0.0, 0.0, 0.1684), (0.5, 0.2993, 0.7007)])
+def test_agreement_of_all_questions_is_not_certainty(rate, low, high):
+    """19 of 19: Clopper and Pearson's exact limits, and for ties alone Wilson's about one half."""
+    n = 19 if rate in (0, 1) else 20
+    found = ratio_interval([rate] * n, [1] * n, 0.95, 500, seed=1)
+    assert (found.estimate, found.n) == (rate, n)
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+
+
+def test_nothing_measured_is_nothing():
+    found = ratio_interval([0.0], [0], 0.95, 100, seed=1)
+    assert found.n == 0
+    assert math.isnan(found.estimate)
+    assert mean_interval([], 0.95, 100, seed=1).n == 0
+    assert mean_interval([2.0], 0.95, 100, seed=1)[:3] == (2.0, 2.0, 2.0)
+
+
+def test_the_seed_fixes_the_limits():
+    values = list(np.random.default_rng(2).random(30))
+    assert mean_interval(values, 0.95, 300, 1) == mean_interval(values, 0.95, 300, 1)
+    assert mean_interval(values, 0.95, 300, 1) != mean_interval(values, 0.95, 300, 2)

@@ -1,0 +1,158 @@
+"""Tables, figures, report and the terminal's table, from an invented results folder through the real commands."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import pandas as pd
+import pytest
+
+from eval.figures import colours_of
+from eval.rendering import latex, markdown, number
+from eval.report import markdown_table
+from salsa.stage import read_jsonl, write_jsonl
+from tests.eval.synthetic import GRID, QUESTIONS, write_results
+
+
+@pytest.fixture
+def results(tmp_path):
+    return write_results(tmp_path / "results")
+
+
+def make(command, results, stage, out, *more):
+    settings = GRID.model_dump_json(exclude_none=True)
+    arguments = ["--results", results, "--settings", settings, *more, "--out", out]
+    return command("eval", stage, *arguments)
+
+
+def tables(command, results, out=None):
+    status, said = make(command, results, "tables", out or results / "tables", "--seed", 1)
+    assert status == 0, said
+    return results / "tables"
+
+
+def test_the_headline_is_the_adjusted_win_rate(results, command):
+    folder = tables(command, results)
+    table = pd.read_csv(folder / "headline.csv")
+    assert list(table["model"].unique()) == ["one-mini", "two_mini", "all"]
+    assert list(table["benchmark"].unique()) == GRID.benchmarks
+    assert (table["n"] == QUESTIONS).all()
+    for _, row in table[table["model"] != "all"].iterrows():
+        found = read_jsonl(results / "judgments" / row["model"] / row["benchmark"] / "salsa_vs_ppo.jsonl")
+        wins, ties = (sum(r["points"] == p for r in found) for p in (1.0, 0.5))
+        assert row["win_rate"] == pytest.approx((wins + ties / 2) / len(found), abs=1e-6)
+        assert row["low"] < row["win_rate"] < row["high"]
+        assert row["pair_low"] <= row["win_rate"] <= row["pair_high"]
+        assert row["consistency"] == pytest.approx(sum(r["consistent"] for r in found) / len(found), abs=1e-6)
+        firsts = [g["order"][0] == g["outcome"] for r in found for g in r["games"] if g["outcome"] != "tie"]
+        assert row["first_position"] == pytest.approx(sum(firsts) / len(firsts), abs=1e-6)
+
+
+def test_every_table_comes_in_three_forms_twice_the_same(results, command, tmp_path):
+    folder = tables(command, results)
+    tables(command, results, tmp_path / "again")
+    names = ["headline", "win_rates", "scores", "improvements", "grades", "soup", "reward_model", "training"]
+    for name in names:
+        for form in ("csv", "md", "tex"):
+            text = (folder / f"{name}.{form}").read_text()
+            assert text == (tmp_path / f"again/{name}.{form}").read_text()
+            assert "nan" not in text.lower()
+    scores = pd.read_csv(folder / "scores.csv")
+    assert set(scores["method"]) == {"sft", "ppo", "salsa"}
+    assert (scores["low"] <= scores["mean"] + 1e-9).all()
+    assert "sft-3" in (folder / "soup.md").read_text()
+    assert json.loads((folder / "run.json").read_text())["inputs"]
+
+
+def test_differences_are_taken_question_by_question(results, command):
+    table = pd.read_csv(tables(command, results) / "improvements.csv")
+    row = table[(table["comparison"] == "ppo_vs_sft") & (table["measure"] == "gold")].iloc[0]
+    found = {}
+    for policy in ("sft", "ppo-s1", "ppo-s2"):
+        rows = read_jsonl(results / f"scores/one-mini/{policy}/mt_bench.jsonl")
+        found[policy] = sum(r["gold"] for r in rows) / len(rows)
+    expected = (found["ppo-s1"] + found["ppo-s2"]) / 2 - found["sft"]
+    assert row["difference"] == pytest.approx(expected, abs=1e-5)
+    assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def test_what_was_not_judged_is_said(results, command):
+    path = results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl"
+    rows = read_jsonl(path)
+    for row in rows[:24]:
+        row |= {"points": None, "weight": 0, "consistent": None, "games": []}
+    write_jsonl(path, rows)
+    folder = tables(command, results)
+    row = pd.read_csv(folder / "headline.csv").iloc[0]
+    assert row["coverage"] == pytest.approx(0.5)
+    assert row["n"] == 12
+    assert not row["enough_coverage"]
+    assert "0.500 (too low)" in (folder / "win_rates.md").read_text()
+
+
+def test_a_missing_file_is_one_line(results, command):
+    (results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl").unlink()
+    status, said = make(command, results, "tables", results / "tables", "--seed", 1)
+    assert status == 1
+    assert "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl: no such file or folder: run the stage that makes it" in said
+    assert not (results / "tables").exists()
+
+
+def test_show_prints_the_table(results, command, monkeypatch, capsys):
+    import sys
+
+    from salsa.stage import main
+
+    tables(command, results)
+    monkeypatch.setattr(sys, "argv", ["eval", "show", "--results", str(results)])
+    assert main("eval", {"show": ("eval.show", "")}) == 0
+    said = capsys.readouterr().out
+    assert "Adjusted win rate of salsa against ppo, judged by gold-judge (gold judge)" in said
+    lines = said.splitlines()
+    top = next(i for i, line in enumerate(lines) if line.startswith("model"))
+    assert lines[top].split() == ["model", "benchmark", "adjusted", "win", "rate", "95%", "interval", "n"]
+    first = pd.read_csv(results / "tables/headline.csv").iloc[0]
+    assert lines[top + 1].split()[:3] == ["one-mini", "mt_bench", f"{first['win_rate']:.3f}"]
+    assert lines[top + 1].endswith(f"[{first['low']:.3f}, {first['high']:.3f}]  {QUESTIONS}")
+    for name in ("tables", "figures", "report.html"):
+        assert str(results / name) in said
+    shutil.rmtree(results / "tables")
+    status, said = command("eval", "show", "--results", results)
+    assert status == 1
+    assert "make it with snakemake" in said
+
+
+def test_figures_and_report(results, command, tmp_path):
+    tables(command, results)
+    for out in (results / "figures", tmp_path / "again"):
+        assert make(command, results, "figures", out, "--seed", 1)[0] == 0
+    for name in ("win_rates", "soup", "training", "reward_kl"):
+        for form in ("svg", "png"):
+            first, again = (folder / f"{name}.{form}" for folder in (results / "figures", tmp_path / "again"))
+            assert first.read_bytes() == again.read_bytes()
+    for out in (results / "report.html", tmp_path / "again.html"):
+        assert make(command, results, "report", out)[0] == 0
+    page = (results / "report.html").read_text()
+    assert page == (tmp_path / "again.html").read_text()
+    assert "&lt;script&gt;salsa-s1&lt;/script&gt;" in page, "answers are text, never markup"
+    assert "<script" not in page
+    assert "src=" not in page
+    assert 'href="http' not in page
+    assert "url(http" not in page
+    assert page.count("<svg") == 4
+    assert str(tmp_path) not in page
+    for svg in (results / "figures").glob("*.svg"):
+        ElementTree.parse(svg)
+
+
+def test_numbers_and_tables_as_text():
+    assert number(0.12345) == "0.123"
+    assert number(-0.0001) == "0.000"
+    assert number(float("nan")) == number(None) == "–"
+    assert number(7) == "7"
+    frame = pd.DataFrame({"a_b": ["x|y", "50%"], "c": [1, 2]})
+    text = markdown(frame, ["A note."])
+    assert markdown_table(text) == (["a_b", "c"], [["x|y", "1"], ["50%", "2"]], ["A note."])
+    assert r"a\_b & c \\" in latex(frame, ["A note."])
+    assert r"50\% & 2 \\" in latex(frame, [])
+    assert len(set(colours_of(["a", "b", "c"]).values())) == 3

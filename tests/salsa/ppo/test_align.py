@@ -1,0 +1,215 @@
+"""PPO as a whole, through the real command, on tiny checkpoints."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
+from salsa.config import Ppo
+from salsa.errors import UserError
+from salsa.ppo.models import Models, Sequences, load_models, log_probs
+from salsa.ppo.rollout import Prompt, collect, prompt_batches
+from salsa.ppo.trainer import train
+from salsa.sampling import sample
+from salsa.scoring import normalisation
+from salsa.soup import soup
+from salsa.stage import main, read_jsonl, write_jsonl
+
+COMMANDS = {"align": ("salsa.ppo.stage", "")}
+
+
+@pytest.fixture(scope="module")
+def prompts_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
+    write_jsonl(path, [{"prompt_id": str(i), "prompt": f"{texts[i % 4]} {i}"} for i in range(24)])
+    return path
+
+
+def settings(prompts_file, **keys) -> dict:
+    return {
+        "prompts": {"path": str(prompts_file)},
+        "steps": 2,
+        "rollout_batch_size": 8,
+        "train_batch_size": 4,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "value_learning_rate": 1e-3,
+        "beta": 0.1,
+        "max_prompt_length": 64,
+        "max_new_tokens": 12,
+        **keys,
+    }
+
+
+@pytest.fixture
+def align(llamas, reward_model, prompts_file, tmp_path, monkeypatch):
+    """align(name, reference, **settings) -> metrics; the policy is in tmp_path/name."""
+
+    def run(name: str, reference, init=llamas[0], **keys) -> list[dict]:
+        arguments = (
+            f"salsa align --init {init} --reference {reference} --sft {llamas[0]} --reward {reward_model}".split()
+        )
+        arguments += [
+            "--settings",
+            json.dumps(settings(prompts_file, **keys)),
+            "--seed",
+            "1",
+            "--rl-seed",
+            "1",
+            "--gold",
+        ]
+        arguments += ["--out", str(tmp_path / name), "--metrics", str(tmp_path / f"{name}.jsonl")]
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert main("salsa", COMMANDS) == 0
+        return read_jsonl(tmp_path / f"{name}.jsonl")
+
+    return run
+
+
+def weights(folder) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_path):
+    """And the same seeds give the same bytes; another reference does not."""
+    (tmp_path / "one").mkdir()
+    soup({llamas[0]: 1.0, llamas[1]: 0.0}, tmp_path / "one")
+    (tmp_path / "half").mkdir()
+    soup(dict.fromkeys(llamas, 0.5), tmp_path / "half")
+    align("ppo", llamas[0])
+    align("again", llamas[0])
+    align("soup_of_one", tmp_path / "one")
+    align("salsa", tmp_path / "half")
+    metrics = {name: (tmp_path / f"{name}.jsonl").read_bytes() for name in ("ppo", "again", "soup_of_one", "salsa")}
+    assert metrics["ppo"] == metrics["again"] == metrics["soup_of_one"] != metrics["salsa"]
+    assert weights(tmp_path / "ppo") == weights(tmp_path / "again") == weights(tmp_path / "soup_of_one")
+    assert weights(tmp_path / "ppo") != weights(tmp_path / "salsa")
+    assert weights(tmp_path / "ppo") != weights(llamas[0])
+
+
+def test_kl_at_step_0_is_that_of_the_start_to_the_reference(align, llamas, tmp_path):
+    (tmp_path / "half").mkdir()
+    soup(dict.fromkeys(llamas, 0.5), tmp_path / "half")
+    ppo, salsa = align("ppo", llamas[0])[0], align("salsa", tmp_path / "half")[0]
+    assert ppo["kl_ref_k1"] == ppo["kl_ref_k3"] == ppo["kl_sft_k1"] == 0
+    assert salsa["kl_ref_k3"] > 0.01
+    assert salsa["kl_sft_k3"] == 0
+    assert salsa["reward"] == ppo["reward"], "the first responses do not depend on the reference"
+
+
+def test_what_is_left_behind_is_an_ordinary_checkpoint(align, llamas, tmp_path):
+    rows = align("ppo", llamas[0])
+    assert load_causal(tmp_path / "ppo").config.vocab_size == load_causal(llamas[0]).config.vocab_size
+    assert load_tokenizer(tmp_path / "ppo").get_vocab() == load_tokenizer(llamas[0]).get_vocab()
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(isinstance(value, int | float) for row in rows for value in row.values()), "every metric is a number"
+    assert rows[1]["learning_rate"] == pytest.approx(5e-4)
+    assert json.loads((tmp_path / "ppo/run.json").read_text())["seeds"] == {"seed": 1, "rl_seed": 1}
+
+
+def test_micro_batches_change_nothing_but_rounding(align, llamas, tmp_path):
+    whole, parts = align("whole", llamas[0]), align("parts", llamas[0], micro_batch_size=3)
+    for a, b in zip(whole, parts, strict=True):
+        assert a.keys() == b.keys()
+        assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a), "mean over the batch's tokens"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma"])
+def test_the_sampler_draws_from_what_the_trainer_scores(architecture, make_checkpoint, tmp_path):
+    """Greedy answers, sampled left-padded with a cache, are the most probable tokens of right-padded passes."""
+    keys = {"sliding_window": 8} if architecture == "mistral" else {}
+    folder = make_checkpoint(tmp_path / "m", architecture, seed=5, scale=4, **keys)
+    model, tokenizer = load_causal(folder), load_tokenizer(folder)
+    texts = ["hi", "What is three plus four? " * 3, "Name the colour of grass."]
+    prompts = [render(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True) for text in texts]
+    answers = sample(model, prompts, [0.0] * 3, 16, [1, 2, 3], [tokenizer.eos_token_id], tokenizer.pad_token_id)
+    responses = [answer.token_ids for answer in answers]
+    with torch.no_grad():
+        sequences = Sequences.of(prompts, responses, tokenizer.pad_token_id)
+        together = log_probs(model, sequences, 1.0).split([len(response) for response in responses])
+        for prompt, response, found in zip(prompts, responses, together, strict=True):
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+            assert logits.argmax(-1).tolist() == response
+            alone = logits.log_softmax(-1)[range(len(response)), response]
+            assert torch.allclose(found, alone, atol=1e-4)
+
+
+def likes_even(model, sequences, pad, batch_size, mean, std) -> list[float]:
+    """In place of a reward model: up to 4, by the share of even numbers among the last eight tokens."""
+    return [4.0 * sum(token % 2 == 0 for token in row[-8:]) / 8 for row in sequences]
+
+
+def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[dict]:
+    keys = {
+        "steps": 20,
+        "value_learning_rate": 1e-2,
+        "rollout_batch_size": 64,
+        "train_batch_size": 32,
+        "epochs": 2,
+        "beta": beta,
+        "max_new_tokens": 8,
+    }
+    config = Ppo.model_validate(settings(prompts_file, learning_rate=3e-3, missing_eos_penalty=0.0, **keys))
+    tokenizer = load_tokenizer(llamas[0])
+    monkeypatch.setattr("salsa.ppo.rollout.rewards", likes_even)
+    models = Models(
+        tokenizer=tokenizer,
+        policy=load_causal(llamas[0]),
+        value=load_reward(reward_model),
+        reference=(sft := load_causal(llamas[0])),
+        sft=sft,
+        reward=load_reward(reward_model),
+        normalisation=normalisation(reward_model),
+    )
+    messages = [{"role": "user", "content": "hi"}]
+    prompts = [Prompt(messages, render(tokenizer, messages, add_generation_prompt=True))] * 4
+    return train(models, prompts, config, seed=1, rl_seed=1, gold=False)
+
+
+def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model, prompts_file, monkeypatch):
+    free = learn(llamas, reward_model, prompts_file, monkeypatch, beta=0.0)
+    held = learn(llamas, reward_model, prompts_file, monkeypatch, beta=1.0)
+    assert free[-1]["reward"] > free[0]["reward"] + 1.2
+    assert held[-1]["kl_ref_k3"] < 0.5 * free[-1]["kl_ref_k3"]
+    assert free[-1]["explained_variance"] > free[0]["explained_variance"]
+
+
+def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, reward_model, prompts_file):
+    config = Ppo.model_validate(settings(prompts_file, missing_eos_penalty=3.0, max_new_tokens=2))
+    models = load_models(llamas[0], llamas[0], llamas[0], reward_model, config)
+    messages = [{"role": "user", "content": "hi"}]
+    prompt = Prompt(messages, render(models.tokenizer, messages, add_generation_prompt=True))
+    found = collect(models, [prompt] * 8, config, list(range(8)))
+    ended = torch.tensor([answer.ended for answer in found.answers])
+    assert not ended.all()
+    assert torch.equal(found.penalised, found.scores - 3.0 * ~ended)
+
+
+def test_every_prompt_comes_once_a_pass():
+    prompts = [Prompt([], [i]) for i in range(10)]
+    batches = prompt_batches(prompts, 4, torch.Generator().manual_seed(1))
+    seen = [prompt.ids[0] for _ in range(5) for prompt in next(batches)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_path, capsys):
+    other = shutil.copytree(llamas[1], tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {f"{key}x": value for key, value in tokenizer["model"]["vocab"].items()}
+    tokenizer["model"]["merges"] = []
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = Ppo.model_validate(settings(prompts_file))
+    with pytest.raises(UserError, match="--reference .*other: its vocabulary differs"):
+        load_models(llamas[0], other, llamas[0], reward_model, config)
+    with pytest.raises(AssertionError):
+        align("short", llamas[0], max_prompt_length=1)
+    assert "error: ppo.max_prompt_length: none of the prompts has at most 1 tokens" in capsys.readouterr().err
+    with pytest.raises(AssertionError):
+        align("odd", llamas[0], train_batch_size=3)
+    assert "rollout_batch_size 8 is no multiple of train_batch_size 3" in capsys.readouterr().err
+    assert not (tmp_path / "short").exists()

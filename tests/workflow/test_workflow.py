@@ -1,0 +1,195 @@
+"""The workflow itself: the smoke grid from nothing to tables, interrupted, resumed, repeated; and what it refuses."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CELL = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
+SLOW = 900
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    return subprocess.Popen(
+        [*command, "--workflow-profile", str(ROOT / "profiles/default"), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+SMOKE = ("config/smoke.yaml",)
+
+
+def snakemake(folder: Path, *arguments: str, config: tuple[Path | str, ...] = SMOKE) -> tuple[int, str]:
+    process = start(folder, *arguments, "--configfile", *[str(ROOT / path) for path in config])
+    said, _ = process.communicate(timeout=SLOW)
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A finished smoke grid, whose run was killed in the middle of training and taken up again."""
+    folder = tmp_path_factory.mktemp("smoke")
+    process = start(folder, "--configfile", str(ROOT / "config/smoke.yaml"))
+    deadline = time.monotonic() + 300
+    while not (folder / "checkpoints/smoke/base/llama-mini").exists():
+        assert time.monotonic() < deadline, "the base model is not made"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    time.sleep(4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    status, said = snakemake(folder)
+    assert status == 0, said
+    assert "rule base" not in said.replace("localrule", "rule"), "what was finished before is not made again"
+    return folder, said
+
+
+def test_it_ends_with_the_table_and_the_paths(smoke):
+    _, said = smoke
+    assert "Adjusted win rate of salsa against ppo, judged by gold-judge (gold judge)" in said
+    for benchmark in ("mt_bench", "arena_hard", "ultrafeedback"):
+        assert f"llama-mini  {benchmark}" in said
+    assert "results/smoke/report.html" in said
+
+
+def test_a_second_run_prints_the_table_and_does_nothing_else(smoke):
+    folder, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.is_file()}
+    status, said = snakemake(folder)
+    assert status == 0
+    assert "1 of 1 steps (100%) done" in said
+    assert "Adjusted win rate" in said
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.is_file()}
+
+
+def test_two_runs_of_a_grid_keep_out_of_each_others_way(smoke):
+    folder, _ = smoke
+    with (folder / ".snakemake/smoke.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        status, said = snakemake(folder)
+    assert status != 0
+    [line] = [line for line in said.splitlines() if "error:" in line]
+    assert line == "error: results/smoke: another run of this grid is at work here: wait until it ends"
+    assert "Traceback" not in said
+
+
+def test_two_complete_runs_give_the_same_tables_figures_and_report(smoke, tmp_path):
+    folder, _ = smoke
+    status, said = snakemake(tmp_path)
+    assert status == 0, said
+    made = [*(folder / "results/smoke").glob("tables/*.*"), *(folder / "results/smoke").glob("figures/*.*")]
+    made = [path for path in [*made, folder / "results/smoke/report.html"] if not path.name.endswith("run.json")]
+    assert len(made) > 25
+    for path in made:
+        assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_a_cell_is_rerun_by_its_path_alone_and_the_ledger_pays_nothing_twice(smoke):
+    folder, _ = smoke
+    before = (folder / CELL).read_bytes()
+    (folder / CELL).unlink()
+    status, said = snakemake(folder, CELL)
+    assert status == 0
+    assert "1 of 1 steps (100%) done" in said
+    assert (folder / CELL).read_bytes() == before
+    assert json.loads((folder / CELL).with_suffix(".run.json").read_text())["calls"] == 0
+
+
+def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
+    folder, _ = smoke
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config["judge"]["noise"] = 0.3
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(folder, "--dry-run", "--quiet", "rules", config=(tmp_path / "other.yaml",))
+    assert status == 0
+    jobs = {line.split()[0] for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
+    assert jobs == {"judge", "grade", "tables", "figures", "report", "all", "total"}
+
+
+def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
+    """Git keeps the tables of one run: with nothing but those, everything is still to be made."""
+    folder, _ = smoke
+    for name in ("tables", "figures"):
+        shutil.copytree(folder / "results/smoke" / name, tmp_path / "results/smoke" / name)
+        (tmp_path / "results/smoke" / name / "run.json").unlink()
+    shutil.copy(folder / "results/smoke/report.html", tmp_path / "results/smoke/report.html")
+    status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
+    assert status == 0
+    assert {"base", "align", "judge", "tables"} <= {line.split()[0] for line in said.splitlines() if line.split()}
+
+
+def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
+    folder, _ = smoke
+    runs = {path: json.loads(path.read_text()) for path in (folder / "checkpoints").rglob("run.json")}
+    assert len(runs) > 6
+    assert all("1 threads" in run["device"] for run in runs.values())
+    salsa = json.loads((folder / "checkpoints/smoke/policy/llama-mini/salsa-s1/run.json").read_text())
+    soup = json.loads((folder / "checkpoints/smoke/soup/llama-mini/sft-1@0.5+sft-2@0.5/run.json").read_text())
+    assert salsa["inputs"]["reference"]["id"] == f"run:{soup['id']}"
+    tables = json.loads((folder / "results/smoke/tables/run.json").read_text())
+    cell = json.loads((folder / CELL).with_suffix(".run.json").read_text())
+    assert tables["inputs"]["judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"]["id"] == f"run:{cell['id']}"
+
+
+def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_data, tmp_path):
+    """The smoke grid's policies answer MT-Bench and Arena-Hard; their checkpoints are used as they are."""
+    folder, _ = smoke
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    mt, arena = shared_data / "mt_bench", shared_data / "arena_hard"
+    config["benchmarks"]["mt_bench"] |= {
+        "questions": {"path": str(mt / "question.jsonl"), "limit": 12},
+        "references": str(mt / "reference_gpt-4.jsonl"),
+        "judge_prompts": str(mt / "judge_prompts.jsonl"),
+    }
+    config["benchmarks"]["arena_hard"]["questions"] = {"path": str(arena / "question.v0.1.orig.jsonl"), "limit": 12}
+    config["paths"] = {"results": "results/real"}
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(folder, config=(tmp_path / "real.yaml",))
+    assert status == 0, said
+    assert "rule align" not in said or "Missing output files: results/real" in said
+    rows = [json.loads(line) for line in (folder / CELL.replace("results/", "results/real/")).read_text().splitlines()]
+    assert len(rows) == 24
+    assert len({row["question_id"] for row in rows}) == 12
+    assert (folder / "results/real/smoke/tables/headline.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"ppo": {"betta": 1}}, "ppo.betta: unknown key: remove it or correct its spelling"),
+        ({"methods": {"salsa": {"reference": "sft-7"}}}, "methods.salsa.reference: sft-7 is no SFT seed"),
+        ({"methods": {"salsa": {"reference": {"soup": {"sft-1": 0.9}}}}}, "soup weights sum to 1.4, not 1"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line(change, expected, tmp_path):
+    (tmp_path / "change.yaml").write_text(yaml.safe_dump(change))
+    status, said = snakemake(tmp_path, "--dry-run", config=("config/smoke.yaml", tmp_path / "change.yaml"))
+    assert status != 0
+    [line] = [line for line in said.splitlines() if line.startswith("error:")]
+    assert expected in line
+    assert "change.yaml" in line
+    assert "Traceback" not in said
+
+
+def test_the_full_grid_is_planned_in_five_seconds(tmp_path):
+    began = time.monotonic()
+    status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=("config/paper.yaml",))
+    assert status == 0, said
+    assert time.monotonic() - began < 5
+    assert "align" in said
