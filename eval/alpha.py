@@ -1,9 +1,9 @@
 """Stage `alpha`: soups along the line between two SFT models, from alpha 0 to 1, and others beside it.
 
-A line a checkpoint: {alpha, checkpoint, reward, reward_se, sft_loss, gold, gold_se, kl_sft, samples}; alpha is null
-beside the line. Answers are sampled at temperature 1 to the same held-out prompts with the same random numbers, so that
-neighbouring points differ little by chance. `sft_loss` is the mean loss of the assistant's tokens of held-out
-demonstrations, as in SFT.
+A line a checkpoint: {alpha, checkpoint, reward, reward_se, sft_loss, gold, gold_se, kl_sft, tokens, samples};
+alpha is null beside the line. Answers are sampled at temperature 1 to the same held-out prompts with the same random
+numbers, so that neighbouring points differ little by chance. `sft_loss` is the mean loss of the assistant's tokens of
+held-out demonstrations, as in SFT; `tokens` is the mean length of the answers.
 """
 
 import argparse
@@ -115,6 +115,7 @@ class Line:
             "gold": gold[0],
             "gold_se": gold[1],
             "kl_sft": statistics.fmean(kl),
+            "tokens": statistics.fmean(map(len, responses)),
             "samples": len(prompts),
         }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from salsa.config import Comparison, Config, Method, Section, Tables
 
+ALL_MODELS = "all"  # the models' judgments together, in the column `model`
+
 
 class Grid(Section):
     """What tables, figures and the report need of the config. Names come from it alone."""
@@ -50,6 +52,10 @@ def pairs(methods: dict[str, Method], rl_seeds: list[int], comparison: Compariso
     a, b = (policies(methods, rl_seeds, method) for method in (comparison.a, comparison.b))
     count = max(len(a), len(b))
     return list(zip(a * (count // len(a)), b * (count // len(b)), strict=True))
+
+
+def generation_file(results: Path, model: str, policy: str, benchmark: str) -> Path:
+    return results / "generations" / model / policy / f"{benchmark}.jsonl"
 
 
 def judgment_file(results: Path, model: str, benchmark: str, comparison: str) -> Path:

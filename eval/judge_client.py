@@ -13,6 +13,7 @@ from salsa.config import Judge
 from salsa.errors import UserError
 
 Messages = list[dict[str, str]]
+GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")
 
 
 class JudgeClient:
@@ -20,6 +21,7 @@ class JudgeClient:
 
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
+        self.judge = judge_id(settings)
         self.client = openai.AsyncOpenAI(
             api_key=api_key(settings),
             base_url=base_url,
@@ -35,7 +37,7 @@ class JudgeClient:
 
     async def ask(self, messages: Messages) -> Entry:
         """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had."""
-        key = call_key(self.settings.model, self.parameters, messages)
+        key = call_key(self.judge, self.parameters, messages)
         if key in self.ledger.finished:
             self.known += 1
             return self.ledger.finished[key]
@@ -46,7 +48,7 @@ class JudgeClient:
     async def _call(self, key: str, messages: Messages) -> Entry:
         entry: Entry = {
             "key": key,
-            "judge": self.settings.model,
+            "judge": self.judge,
             "parameters": self.parameters,
             "messages": messages,
             "outcome": "answered",
@@ -106,6 +108,13 @@ def first_line(error: Exception) -> str:
     if isinstance(error, openai.AuthenticationError):
         return "HTTP 401"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def judge_id(settings: Judge) -> str:
+    """Whom the ledger's calls were put to. The gold judge's dials are part of it: no request carries them."""
+    if settings.kind == "endpoint":
+        return settings.model
+    return f"{settings.model}({', '.join(f'{name}={getattr(settings, name):g}' for name in GOLD_DIALS)})"
 
 
 def api_key(settings: Judge) -> str:

@@ -1,9 +1,12 @@
 """What judge and grade share: many calls at once, in any order, with results in the order asked."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from eval.judge_client import JudgeClient, endpoint
 from eval.ledger import Ledger
@@ -16,14 +19,16 @@ LINES_IN_A_LOG = 5
 
 
 async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]) -> list[R]:
-    done = 0
     every = max(1, len(items) // LINES_IN_A_LOG)
+    bar = tqdm(total=len(items), desc="judge", leave=False, disable=not sys.stderr.isatty())
+    done = 0
 
     async def one(item: T) -> R:
         nonlocal done
         result = await work(client, item)
         done += 1
-        if done % every == 0:
+        bar.update()
+        if bar.disable and done % every == 0:
             log.info("judge: %d of %d", done, len(items))
         return result
 
@@ -37,6 +42,7 @@ async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeCli
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         await client.close()
+        bar.close()
 
 
 def ask_all(

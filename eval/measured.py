@@ -5,14 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from eval.grid import Grid
+from eval.grid import ALL_MODELS, Grid
 from eval.stats import Interval, mean_interval, ratio_interval
 from salsa.seeds import derive_seed
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
-ALL_MODELS = "all"
 
 
 class Resampling:

@@ -1,13 +1,13 @@
 """Stage `report`: one HTML page, complete in itself, with tables, figures and sample answers side by side."""
 
 import argparse
-import csv
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from eval.grid import Grid, policies
+from eval.grid import Grid, generation_file, judgment_file
+from eval.headline import read_headline, sentence
 from salsa.errors import UserError
 from salsa.stage import Run, load_settings, output_file, read_jsonl
 
@@ -28,6 +28,7 @@ FIGURES = {
     "reward_kl": "Reward against the distance from SFT 1, a point a step: where the learned reward goes on rising "
     "and the gold reward falls, the reward model is over-optimised.",
 }
+SAMPLES = 10
 Row = dict[str, Any]
 
 
@@ -46,26 +47,50 @@ def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
     return cells[0], cells[2:], [line for line in lines[end:] if line]
 
 
-def samples(results: Path, grid: Grid) -> list[Row]:
-    """The first question of each benchmark with each method's answer, by the first model and RL seed."""
-    model = grid.models[0]
-    found = []
-    for benchmark in grid.benchmarks:
-        answers: dict[str, Row] = {}
-        for method in grid.methods:
-            policy = policies(grid.methods, grid.rl_seeds, method)[0]
-            answers[policy] = read_jsonl(results / "generations" / model / policy / f"{benchmark}.jsonl")[0]
-        first = next(iter(answers.values()))
-        turns = [
-            {"user": turn["user"], "answers": {name: _turn(row, i) for name, row in answers.items()}}
-            for i, turn in enumerate(first["turns"])
-        ]
-        found.append({"benchmark": benchmark, "model": model, "question": first["question_id"], "turns": turns})
-    return found
+def spread(rows: list[Row], count: int) -> list[Row]:
+    """`count` rows at equal distances, the first among them: a choice that no outcome has a part in."""
+    return rows if len(rows) <= count else [rows[i * len(rows) // count] for i in range(count)]
 
 
-def _turn(row: Row, index: int) -> str:
-    return str(row["turns"][index]["assistant"]) if index < len(row["turns"]) else ""
+def judged_samples(results: Path, grid: Grid) -> list[Row]:
+    """Some judgments of each cell that a judge was asked for, with the questions and both answers."""
+    cells = []
+    for model in grid.models:
+        answers: dict[tuple[str, str], dict[str, list[Row]]] = {}
+        for comparison in grid.comparisons:
+            for benchmark in grid.benchmarks:
+                rows = read_jsonl(judgment_file(results, model, benchmark, comparison))
+                shown = spread([row for row in rows if row["consistent"] is not None], SAMPLES)
+                for policy in {row[side] for row in shown for side in "ab"}:
+                    if (policy, benchmark) not in answers:
+                        file = generation_file(results, model, policy, benchmark)
+                        answers[policy, benchmark] = {row["question_id"]: row["turns"] for row in read_jsonl(file)}
+                cells.append(
+                    {
+                        "model": model,
+                        "benchmark": benchmark,
+                        "comparison": comparison,
+                        "asked": sum(row["consistent"] is not None for row in rows),
+                        "samples": [sample(row, answers, benchmark) for row in shown],
+                    }
+                )
+    return cells
+
+
+def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], benchmark: str) -> Row:
+    """One judgment as the page shows it: the dialogue of each side, and what each game said."""
+    sides = {row[side]: answers[row[side], benchmark][row["question_id"]][: row["turn"]] for side in "ab"}
+    names = {"a": row["a"], "b": row["b"]}
+    games = [
+        f"{names[game['order'][0]]} shown first: {names.get(game['outcome'], game['outcome'])}"
+        + (" (strong)" if game["strong"] else "")
+        for game in row["games"]
+    ]
+    turns = [
+        {"user": first["user"], "answers": {name: turns[i]["assistant"] for name, turns in sides.items()}}
+        for i, first in enumerate(sides[row["a"]])
+    ]
+    return {"question": row["question_id"], "category": row["category"], "turns": turns, "games": games}
 
 
 def read_svg(path: Path) -> str:
@@ -84,8 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
     grid = load_settings(arguments.settings, Grid)
     tables, figures = arguments.results / "tables", arguments.results / "figures"
     record = Run("report", grid.model_dump(mode="json"), {"tables": tables, "figures": figures}, {})
-    with (tables / "headline.csv").open(encoding="utf-8", newline="") as file:
-        headline = list(csv.DictReader(file))
+    headline = read_headline(arguments.results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -96,10 +120,11 @@ def run(arguments: argparse.Namespace) -> None:
     page = environment.get_template("report.html.j2").render(
         grid=grid,
         headline=headline,
+        answer=sentence(headline),
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
         tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
         figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],
-        samples=samples(arguments.results, grid),
+        cells=judged_samples(arguments.results, grid),
         inputs=record.inputs,
         seeds=grid.rl_seeds,
     )

@@ -1,15 +1,14 @@
 """Stage `show`: prints the headline table and where everything lies."""
 
 import argparse
-import csv
 from pathlib import Path
 
-from salsa.errors import UserError
+from eval.headline import Row, read_headline, sentence
 
 COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
 
 
-def headline(rows: list[dict[str, str]]) -> list[str]:
+def headline(rows: list[Row]) -> list[str]:
     """The lines of the table: columns aligned, figures to the right."""
     first = rows[0]
     interval = f"{float(first['confidence']):.0%} interval"
@@ -29,11 +28,11 @@ def headline(rows: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-def text(row: dict[str, str], key: str) -> str:
+def text(row: Row, key: str) -> str:
     return f"{float(row[key]):.3f}" if row[key] else "–"
 
 
-def limits(row: dict[str, str]) -> str:
+def limits(row: Row) -> str:
     mark = "" if row["enough_coverage"] == "True" else f" (coverage {float(row['coverage']):.0%})"
     return f"[{text(row, 'low')}, {text(row, 'high')}]{mark}"
 
@@ -43,17 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    path = arguments.results / "tables" / "headline.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror}): make it with snakemake --cores 2") from None
-    if not rows:
-        raise UserError(f"{path}: it has no rows: make it again with python -m eval tables")
+    rows = read_headline(arguments.results)
     first = rows[0]
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
     print("\n".join(headline(rows)))
-    print("\nn counts questions, and the interval is over questions; win_rates.md has each pair of training runs.\n")
+    print(f"\n{sentence(rows)}")
+    print("n counts questions; other training runs would move the figures: win_rates.md has each pair of them.\n")
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")

@@ -120,9 +120,11 @@ def write_trained(folder: Path, results: Path, grid: Grid) -> None:
             shown[measure] = [f"{number(value)} ± {number(error)}" for value, error in errors]
     shown["SFT loss"] = [number(value, 4) for value in soup["sft_loss"]]
     shown["KL from SFT 1"] = [number(value) for value in soup["kl_sft"]]
+    shown["tokens"] = [number(value, 1) for value in soup["tokens"]]
     shown["n"] = soup["samples"]
     soup_notes = [
-        "± is one standard error over prompts. KL: of the soup's samples to SFT 1, nats a response. n: samples."
+        "± is one standard error over prompts. KL: of the soup's samples to SFT 1, nats a response. "
+        "tokens: mean length of the samples. n: samples."
     ]
     write_table(folder, "soup", soup, shown, soup_notes)
     cards = collect.cards(results, grid)

@@ -11,8 +11,19 @@ rule report:
             policy=POLICIES,
             benchmark=GRID.benchmarks,
         ),
+        judgments=expand(
+            f"{RESULTS}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
+            model=GRID.models,
+            benchmark=GRID.benchmarks,
+            comparison=GRID.comparisons,
+        ),
     output:
-        html=f"{RESULTS}/report.html",
+        html=report(
+            f"{RESULTS}/report.html",
+            category="Report",
+            labels={"page": "report"},
+            caption="captions/report.rst",
+        ),
         run=f"{RESULTS}/report.run.json",
     log:
         f"{LOGS}/report.log",

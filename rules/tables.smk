@@ -7,7 +7,12 @@ rule tables:
         MEASURED,
     output:
         f"{RESULTS}/tables/run.json",
-        f"{RESULTS}/tables/headline.csv",
+        report(
+            f"{RESULTS}/tables/headline.csv",
+            category="Tables",
+            labels={"table": "headline"},
+            caption="captions/headline.rst",
+        ),
     log:
         f"{LOGS}/tables.log",
     conda:
@@ -27,6 +32,30 @@ rule figures:
         MEASURED,
     output:
         f"{RESULTS}/figures/run.json",
+        report(
+            f"{RESULTS}/figures/win_rates.svg",
+            category="Figures",
+            labels={"figure": "win rates"},
+            caption="captions/win_rates.rst",
+        ),
+        report(
+            f"{RESULTS}/figures/soup.svg",
+            category="Figures",
+            labels={"figure": "soups"},
+            caption="captions/soup.rst",
+        ),
+        report(
+            f"{RESULTS}/figures/training.svg",
+            category="Figures",
+            labels={"figure": "training curves"},
+            caption="captions/training.rst",
+        ),
+        report(
+            f"{RESULTS}/figures/reward_kl.svg",
+            category="Figures",
+            labels={"figure": "reward against KL"},
+            caption="captions/reward_kl.rst",
+        ),
     log:
         f"{LOGS}/figures.log",
     conda:

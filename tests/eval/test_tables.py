@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from eval.figures import colours_of
+from eval.headline import sentence
 from eval.rendering import latex, markdown, number
-from eval.report import markdown_table
+from eval.report import markdown_table, spread
 from salsa.stage import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID, QUESTIONS, write_results
 
@@ -140,9 +141,36 @@ def test_figures_and_report(results, command, tmp_path):
     assert 'href="http' not in page
     assert "url(http" not in page
     assert page.count("<svg") == 4
+    assert page.count('class="verdict"') == 10 * 2 * 2 * 3, "ten judged samples a cell"
+    assert "Salsa is better than ppo in " in page
     assert str(tmp_path) not in page
     for svg in (results / "figures").glob("*.svg"):
         ElementTree.parse(svg)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        (
+            [(0.51, 0.6), (0.4, 0.49), (0.4, 0.6), (0.5, 0.7)],
+            "better than b in 1 of 4 cells, worse in 1 and undecided in 2",
+        ),
+        ([(0.4, 0.6), None], "better than b in 0 of 2 cells, worse in 0, undecided in 1 and not measured in 1"),
+    ],
+)
+def test_the_answer_in_a_sentence_counts_whole_intervals(intervals, expected):
+    rows = [
+        {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5" if limits else ""}
+        | dict(zip(("low", "high"), map(str, limits or ("", "")), strict=True))
+        for limits in intervals
+    ]
+    everything = {**rows[0], "model": "all", "low": "0.9", "high": "1"}
+    assert sentence([*rows, everything]) == f"a is {expected}, by 95% intervals over questions."
+
+
+def test_samples_are_spread_evenly():
+    assert spread([{"n": n} for n in range(25)], 10) == [{"n": n} for n in (0, 2, 5, 7, 10, 12, 15, 17, 20, 22)]
+    assert spread([{"n": 1}], 10) == [{"n": 1}]
 
 
 def test_numbers_and_tables_as_text():

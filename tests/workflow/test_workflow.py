@@ -54,6 +54,10 @@ def smoke(tmp_path_factory):
     time.sleep(4)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+    # The killed stage's output is under a name of its own, which begins with a dot: what has its final name is whole.
+    stages = ("sft", "soup", "policy")
+    made = [path for stage in stages for path in folder.glob(f"checkpoints/smoke/{stage}/llama-mini/[!.]*")]
+    assert all((path / "run.json").exists() for path in made), made
     status, said = snakemake(folder)
     assert status == 0, said
     assert "rule base" not in said.replace("localrule", "rule"), "what was finished before is not made again"
@@ -132,6 +136,15 @@ def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
     status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules")
     assert status == 0
     assert {"base", "align", "judge", "tables"} <= {line.split()[0] for line in said.splitlines() if line.split()}
+
+
+def test_snakemakes_own_report_holds_tables_figures_and_page(smoke, tmp_path):
+    folder, _ = smoke
+    status, said = snakemake(folder, "--report", str(tmp_path / "report.html"))
+    assert status == 0, said
+    page = (tmp_path / "report.html").read_text()
+    for shown in ("headline.csv", "win_rates.svg", "soup.svg", "training.svg", "reward_kl.svg", "report.html"):
+        assert shown in page
 
 
 def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):

@@ -1,0 +1,47 @@
+"""The headline: the table that `tables` wrote for the comparison the grid is about, and what it says in a sentence."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+from eval.grid import ALL_MODELS
+from salsa.errors import UserError
+
+Row = dict[str, str]
+
+
+def read_headline(results: Path) -> list[Row]:
+    """The rows of headline.csv; never none."""
+    path = results / "tables" / "headline.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}): make it with snakemake --cores 2") from None
+    if not rows:
+        raise UserError(f"{path}: it has no rows: make it again with python -m eval tables")
+    return rows
+
+
+def outcome(row: Row) -> str:
+    """What a cell says: above or below one half if its whole interval is, else undecided; or not measured."""
+    if not row["win_rate"]:
+        return "not measured"
+    if float(row["low"]) > 0.5:
+        return "above"
+    return "below" if float(row["high"]) < 0.5 else "undecided"
+
+
+def sentence(rows: list[Row]) -> str:
+    """The answer in a sentence; rows over all models are no cells of their own."""
+    cells = [row for row in rows if row["model"] != ALL_MODELS]
+    found = Counter(outcome(row) for row in cells)
+    a, b = rows[0]["a"], rows[0]["b"]
+    parts = [
+        f"better than {b} in {found['above']} of {len(cells)} cells",
+        f"worse in {found['below']}",
+        f"undecided in {found['undecided']}",
+    ]
+    parts += [f"not measured in {found['not measured']}"] if found["not measured"] else []
+    said = f"{a} is {', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{said}, by {float(rows[0]['confidence']):.0%} intervals over questions."
