@@ -36,7 +36,7 @@ rule all:
     input:
         tables=rules.tables.output,
         figures=rules.figures.output,
-        report=rules.report.output.html,
+        report=rules.report.output,
     log:
         f"{LOGS}/show.log",
     conda:

@@ -24,24 +24,23 @@ def read_headline(results: Path) -> list[Row]:
 
 
 def outcome(row: Row) -> str:
-    """What a cell says: above or below one half if its whole interval is, else undecided; or not measured."""
+    """What a cell says: above or below one half, if its interval and every single pair of runs are; else undecided.
+
+    The interval leaves out what other training runs would give, so it alone decides nothing.
+    """
     if not row["win_rate"]:
         return "not measured"
-    if float(row["low"]) > 0.5:
+    if min(float(row["low"]), float(row["pair_low"])) > 0.5:
         return "above"
-    return "below" if float(row["high"]) < 0.5 else "undecided"
+    return "below" if max(float(row["high"]), float(row["pair_high"])) < 0.5 else "undecided"
 
 
 def sentence(rows: list[Row]) -> str:
     """The answer in a sentence; rows over all models are no cells of their own."""
     cells = [row for row in rows if row["model"] != ALL_MODELS]
     found = Counter(outcome(row) for row in cells)
-    a, b = rows[0]["a"], rows[0]["b"]
-    parts = [
-        f"better than {b} in {found['above']} of {len(cells)} cells",
-        f"worse in {found['below']}",
-        f"undecided in {found['undecided']}",
-    ]
+    parts = [f"better than {rows[0]['b']} in {found['above']} of {len(cells)} cells", f"worse in {found['below']}"]
+    parts += [f"undecided in {found['undecided']}"]
     parts += [f"not measured in {found['not measured']}"] if found["not measured"] else []
-    said = f"{a} is {', '.join(parts[:-1])} and {parts[-1]}"
-    return f"{said}, by {float(rows[0]['confidence']):.0%} intervals over questions."
+    criterion = f"{float(rows[0]['confidence']):.0%} interval over questions and each pair of training runs on one side"
+    return f"{rows[0]['a']} is {', '.join(parts[:-1])} and {parts[-1]} ({criterion})."

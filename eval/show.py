@@ -47,6 +47,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
     print("\n".join(headline(rows)))
     print(f"\n{sentence(rows)}")
-    print("n counts questions; other training runs would move the figures: win_rates.md has each pair of them.\n")
+    print("n counts questions; win_rates.md has each pair of training runs.\n")
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")

@@ -149,23 +149,20 @@ def test_figures_and_report(results, command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("intervals", "expected"),
+    ("limits", "pairs", "expected"),
     [
-        (
-            [(0.51, 0.6), (0.4, 0.49), (0.4, 0.6), (0.5, 0.7)],
-            "better than b in 1 of 4 cells, worse in 1 and undecided in 2",
-        ),
-        ([(0.4, 0.6), None], "better than b in 0 of 2 cells, worse in 0, undecided in 1 and not measured in 1"),
+        ((0.51, 0.6), (0.52, 0.58), "better than b in 1 of 2 cells, worse in 0, undecided in 0"),
+        ((0.51, 0.6), (0.49, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ((0.5, 0.6), (0.52, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ((0.4, 0.49), (0.41, 0.43), "better than b in 0 of 2 cells, worse in 1, undecided in 0"),
+        ((0.4, 0.49), (0.41, 0.51), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
     ],
 )
-def test_the_answer_in_a_sentence_counts_whole_intervals(intervals, expected):
-    rows = [
-        {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5" if limits else ""}
-        | dict(zip(("low", "high"), map(str, limits or ("", "")), strict=True))
-        for limits in intervals
-    ]
-    everything = {**rows[0], "model": "all", "low": "0.9", "high": "1"}
-    assert sentence([*rows, everything]) == f"a is {expected}, by 95% intervals over questions."
+def test_the_answer_in_a_sentence_needs_the_interval_and_each_pair_on_one_side(limits, pairs, expected):
+    row = {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5"}
+    row |= dict(zip(("low", "high", "pair_low", "pair_high"), map(str, (*limits, *pairs)), strict=True))
+    said = sentence([row, {**row, "win_rate": ""}, {**row, "model": "all"}])
+    assert said.startswith(f"a is {expected} and not measured in 1 (95% interval")
 
 
 def test_samples_are_spread_evenly():
