@@ -6,6 +6,7 @@ The mini models are ordinary transformers checkpoints of the real architectures;
 import argparse
 import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,11 @@ def fetched(hub: HubModel, out: Path, record: Run) -> None:
                 f"{hub.id}@{hub.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
                 "model's licence accepted if it is gated"
             ) from None
+        shutil.rmtree(folder / ".cache")  # what huggingface_hub noted of the download
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer.chat_template = template
-        if tokenizer.convert_tokens_to_ids(hub.pad_token) in (None, tokenizer.unk_token_id, tokenizer.eos_token_id):
+        # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
+        if hub.pad_token not in tokenizer.get_vocab() or hub.pad_token == tokenizer.eos_token:
             raise UserError(f"models: {hub.id} has no token {hub.pad_token} to pad with: name one that it has, not EOS")
         tokenizer.pad_token = hub.pad_token
         tokenizer.padding_side = "left"

@@ -94,7 +94,7 @@ class HubModel(Section):
     id: str
     revision: str
     chat_template: str = Field(description="Path of a Jinja file")
-    pad_token: str = Field(description="Added to the vocabulary if the tokenizer lacks it; never EOS")
+    pad_token: str = Field(description="A token that the tokenizer has; never EOS")
 
 
 class Model(Section):

@@ -1,0 +1,188 @@
+"""Loading from the hub by the real client libraries: a repository on loopback, a data set's files in a folder."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from salsa.checkpoints import load_causal, load_tokenizer, render
+from salsa.config import DataSource, parse_config
+from salsa.data import conversation, demonstration, load_rows, preference_pairs
+from salsa.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"
+
+
+def handler(repository: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
+    """What huggingface_hub asks of a hub about one model repository, at one revision."""
+
+    names = sorted(repository.iterdir())
+
+    class Hub(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self, body: bool = True):
+            asked.append(self.path)
+            if self.path.split("?")[0] == f"/api/models/org/base/tree/{REVISION}":
+                files = [{"type": "file", "path": f.name, "oid": "0" * 40, "size": f.stat().st_size} for f in names]
+                return self._send(json.dumps(files).encode(), body)
+            if self.path.split("?")[0] == f"/api/models/org/base/revision/{REVISION}":
+                return self._send(json.dumps({"id": "org/base", "sha": REVISION}).encode(), body)
+            file = repository / self.path.rpartition("/")[2]
+            if self.path.startswith(f"/org/base/resolve/{REVISION}/") and file.exists():
+                return self._send(file.read_bytes(), body)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RevisionNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_HEAD(self):
+            self.do_GET(body=False)
+
+        def _send(self, data: bytes, body: bool):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("X-Repo-Commit", REVISION)
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    return Hub
+
+
+@pytest.fixture
+def repository(tmp_path, llamas) -> Path:
+    """As Llama-2's and Mistral's: <unk>, no pad token, no chat template; beside it what must not be fetched."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((llamas[0] / name).read_bytes())
+    words = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    for name in ("pytorch_model.bin", "modeling_evil.py", "README.md"):
+        (folder / name).write_text("not asked for")
+    return folder
+
+
+@pytest.fixture
+def hub(repository, tmp_path):
+    """(environment of a process whose hub it is, the paths asked for)"""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(repository, asked))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "home")}
+    yield environment, asked
+    server.shutdown()
+    server.server_close()
+
+
+def base(environment, out: Path, **keys) -> subprocess.CompletedProcess:
+    template = str(ROOT / "config/chat_templates/turns.jinja")
+    model = {"id": "org/base", "revision": REVISION, "chat_template": template, "pad_token": "<unk>", **keys}
+    arguments = ["--model", "m", "--settings", json.dumps({"model": {"hub": model}}), "--seed", "1", "--out", str(out)]
+    command = [sys.executable, "-m", "salsa", "base", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_base_checkpoint_is_fetched_at_its_revision_and_made_fit_for_chat(hub, tmp_path, llamas):
+    environment, asked = hub
+    done = base(environment, tmp_path / "base")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "base"
+    assert not any(name in path for path in asked for name in (".bin", ".py", "README"))
+    assert (folder / "model.safetensors").read_bytes() == (llamas[0] / "model.safetensors").read_bytes()
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.pad_token_id) == ("<unk>", "</s>", 0)
+    assert load_causal(folder).config.pad_token_id == 0
+    ids = render(tokenizer, [{"role": "user", "content": "hi"}], add_generation_prompt=True)
+    assert tokenizer.decode(ids) == "<s>### User:\nhi\n### Assistant:\n"
+    assert not [path.name for path in folder.iterdir() if path.is_dir()], "the client's own notes are gone"
+    assert json.loads((folder / "run.json").read_text())["revision"] == REVISION
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"pad_token": "<pad>"}, "models: org/base has no token <pad> to pad with: name one that it has, not EOS"),
+        ({"pad_token": "</s>"}, "models: org/base has no token </s> to pad with: name one that it has, not EOS"),
+        ({"revision": "0" * 40}, f"org/base@{'0' * 40}: cannot download it ("),
+        ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, keys, expected):
+    done = base(hub[0], tmp_path / "base", **keys)
+    assert done.returncode == 1
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert line.startswith(f"error: {expected}")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_paper_grids_pad_tokens_are_no_end_tokens():
+    import yaml
+
+    config = parse_config(yaml.safe_load((ROOT / "config/paper.yaml").read_text()), "config/paper.yaml")
+    assert {model.hub.pad_token for model in config.models.values()} == {"<unk>", "<pad>"}
+
+
+def talk(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+@pytest.fixture
+def data_set(tmp_path, monkeypatch) -> Path:
+    """UltraFeedback's columns and split names, as Parquet files of a hub repository."""
+    import datasets
+
+    folder = tmp_path / "ultrafeedback"
+    (folder / "data").mkdir(parents=True)
+    common = {"prompt": ["a", "b"], "prompt_id": ["1", "2"]}
+    common |= {"chosen": [talk("a", "x"), talk("b", "y")], "rejected": [talk("a", "z"), talk("b", "")]}
+    scores = {"score_chosen": [8.0, 7.0], "score_rejected": [3.0, 7.0]}
+    for split, messages in {
+        "train_prefs": [talk("a", "x"), talk("b", "y")],
+        "train_gen": [talk("a"), talk("b")],
+    }.items():
+        rows = datasets.Dataset.from_dict({**common, "messages": messages, **scores})
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    splits = [{"split": split, "path": f"data/{split}-*"} for split in ("train_prefs", "train_gen")]
+    card = {"configs": [{"config_name": "default", "data_files": splits}]}
+    (folder / "README.md").write_text(f"---\n{json.dumps(card)}\n---\n")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return folder
+
+
+def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
+    source = DataSource(hub=str(data_set), revision=REVISION, split="train_prefs")
+    rows = load_rows(source, 1)
+    assert [row["prompt_id"] for row in rows] == ["1", "2"]
+    assert preference_pairs(rows) == (
+        [{"prompt": talk("a"), "chosen": talk("a", "x")[1:], "rejected": talk("a", "z")[1:]}],
+        1,
+    )
+    assert demonstration(rows[0], "row 1") == talk("a", "x")
+    generation = load_rows(source.model_copy(update={"split": "train_gen"}), 1)
+    assert [conversation(row) for row in generation] == [talk("a"), talk("b")]
+
+
+def test_a_split_that_is_not_there_is_one_line(data_set):
+    with pytest.raises(UserError, match="split train_other: cannot load it"):
+        load_rows(DataSource(hub=str(data_set), revision=REVISION, split="train_other"), 1)
