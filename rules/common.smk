@@ -8,7 +8,8 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 
 from eval.grid import grid_of, measured_files, pairs, policies
-from salsa.config import checkpoint_name, parse_config, parse_soup_name
+from salsa import layout
+from salsa.config import algorithm_settings, parse_config, parse_soup_name
 from salsa.errors import UserError
 
 # The rules' `python` is the one that Snakemake runs in, whether or not its environment is activated.
@@ -24,7 +25,7 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
 
 DATA = f"{GRID.paths.data}/{GRID.grid}"
 WORLD = f"{DATA}/world"
-CHECKPOINTS = f"{GRID.paths.checkpoints}/{GRID.grid}"
+CHECKPOINTS = layout.root(GRID)
 RESULTS = f"{GRID.paths.results}/{GRID.grid}"
 LEDGER = GRID.paths.ledger or f"{RESULTS}/ledger"
 LOGS = f"logs/{GRID.grid}"
@@ -93,7 +94,7 @@ def of_benchmark(benchmark):
 
 def checkpoint_folder(model, name):
     """The folder of an SFT model or a soup, as a method or the alpha line names it."""
-    return f"{CHECKPOINTS}/{checkpoint_name(name).format(model=model)}"
+    return layout.checkpoint_folder(GRID, model, name)
 
 
 def method_of(policy):
@@ -182,7 +183,7 @@ def align_reference(wildcards):
 
 
 def align_settings(wildcards):
-    return settings(GRID.ppo, **GRID.methods[wildcards.method].settings)
+    return settings(algorithm_settings(GRID, wildcards.method))
 
 
 # generate.smk

@@ -159,31 +159,41 @@ class Reward(Optimisation):
 
 
 class Ppo(Section):
-    """PPO with a value model and a KL penalty to a frozen reference; docs/protocol.md says what each does."""
+    """PPO with a value model and a KL penalty to a frozen reference; docs/protocol.md says why each is as it is."""
 
-    prompts: DataSource
+    prompts: DataSource = Field(description="What the policy answers: rows with `prompt` or `messages`")
     steps: Count = Field(description="Rollouts; each is followed by `epochs` passes over it")
-    rollout_batch_size: Count
-    train_batch_size: Count = Field(description="Responses per optimiser step")
-    micro_batch_size: Count | None = None
-    epochs: Count = 1
-    learning_rate: Positive
-    value_learning_rate: Positive
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    beta: NonNegative = Field(description="KL coefficient; fixed, so that arms differ in the reference alone")
-    gamma: Fraction = 1.0
-    lam: Fraction = 0.95
-    clip: Positive = 0.2
-    value_clip: Positive = 0.2
-    missing_eos_penalty: NonNegative = 1.0
-    temperature: Positive = 1.0
-    max_prompt_length: Count
-    max_new_tokens: Count
-    max_grad_norm: Positive = 1.0
-    adam_eps: Positive = 1e-5
-    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
+    rollout_batch_size: Count = Field(description="Responses per rollout; advantages are whitened over all of them")
+    train_batch_size: Count = Field(description="Responses per optimiser step; divides rollout_batch_size")
+    micro_batch_size: Count | None = Field(
+        None, description="Responses per forward pass, for memory; changes nothing but rounding. Default: all at once"
+    )
+    epochs: Count = Field(1, description="Passes over each rollout")
+    learning_rate: Positive = Field(description="Adam's rate for the policy at the start of the schedule")
+    value_learning_rate: Positive = Field(description="The same for the value model, usually larger")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="Of both learning rates over all optimiser steps: to 0, or constant"
+    )
+    beta: NonNegative = Field(
+        description="KL coefficient, in reward per nat; fixed, so that methods differ in the reference alone"
+    )
+    gamma: Fraction = Field(1.0, description="Discount of later rewards, per token")
+    lam: Fraction = Field(0.95, description="GAE's lambda: 1 is reward to go less the value, 0 one step's error")
+    clip: Positive = Field(0.2, description="How far a token's probability ratio may move its loss from 1")
+    value_clip: Positive = Field(0.2, description="How far a value may move from the rollout's, in units of the reward")
+    missing_eos_penalty: NonNegative = Field(
+        1.0, description="Taken from the score of a response that the token limit cut; the reward has deviation 1"
+    )
+    temperature: Positive = Field(1.0, description="Divides the logits in sampling and in all log-probabilities")
+    max_prompt_length: Count = Field(description="Tokens; longer prompts are left out and counted")
+    max_new_tokens: Count = Field(description="Tokens at which a response is cut")
+    max_grad_norm: Positive = Field(1.0, description="Each model's gradient is scaled down to this norm")
+    adam_eps: Positive = Field(1e-5, description="Adam's epsilon")
+    adam_betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="Adam's betas")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of passes and of frozen models; trained weights are float32 until they are saved"
+    )
+    gradient_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them")
 
     @model_validator(mode="after")
     def _batches_fit(self) -> "Ppo":
@@ -412,11 +422,25 @@ def parse_config(data: Any, where: str) -> Config:
         raise UserError(describe(error, where)) from None
 
 
-def load_config(path: Path) -> Config:
-    """The config of a YAML file."""
-    try:
-        return parse_config(yaml.safe_load(path.read_text()), str(path))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+def load_config(*paths: Path) -> Config:
+    """The config of a YAML file; further files are merged into it as Snakemake's --configfile does."""
+    # Of all that reads this module only a command line given --config needs it.
+    from snakemake.utils import update_config
+
+    data: dict[str, Any] = {}
+    for path in paths:
+        try:
+            part = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+        if not isinstance(part, dict):
+            raise UserError(f"{path}: a config is a mapping of sections, not {type(part).__name__}: mend it")
+        update_config(data, part)
+    return parse_config(data, " + ".join(map(str, paths)))
+
+
+def algorithm_settings(config: Config, method: str) -> Ppo:
+    """The settings that a method's training runs with: its algorithm's section and its own changes."""
+    return Ppo.model_validate({**config.ppo.model_dump(), **config.methods[method].settings})

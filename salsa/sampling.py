@@ -6,7 +6,7 @@ the batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,10 +15,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 @dataclass(frozen=True)
 class Answer:
-    """The response's tokens, EOS included where it `ended`; else it was stopped by the limit of new tokens."""
+    """The response's tokens, EOS included where it `ended`; else it was stopped by the limit of new tokens.
+
+    `log_probs` are those the sampler drew with, in nats: rounding makes them differ a little from batch to batch.
+    """
 
     token_ids: list[int]
     ended: bool
+    log_probs: list[float] = field(default_factory=list, compare=False)
 
 
 def left_pad(prompts: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -35,21 +39,23 @@ def uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.stack(rows)
 
 
-def choose(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens [B] from softmax(logits / temperature), logits [B, V]; the largest logit where the temperature is 0.
+def choose(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [B] from softmax(logits / temperature), logits [B, V], and their log-probabilities [B] there.
 
+    Where the temperature is 0: the largest logit, with log-probability 0.
     Inversion: the first token whose cumulative probability exceeds uniform [B] in [0, 1).
     """
     greedy = logits.argmax(-1)
     if not temperatures.any():
-        return greedy
-    scaled = logits.float() / torch.where(temperatures > 0, temperatures, 1.0)[:, None]
-    cumulative = scaled.softmax(-1).double().cumsum(-1)
+        return greedy, torch.zeros_like(uniform, dtype=torch.float32)
+    probabilities = (logits.float() / torch.where(temperatures > 0, temperatures, 1.0)[:, None]).softmax(-1)
+    cumulative = probabilities.double().cumsum(-1)
     total = cumulative[:, -1:]
     # Rounded up to the total, the threshold would draw the last token, however improbable.
     threshold = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    return torch.where(temperatures > 0, drawn, greedy)
+    log_probs = probabilities.gather(1, drawn[:, None])[:, 0].log()
+    return torch.where(temperatures > 0, drawn, greedy), torch.where(temperatures > 0, log_probs, 0.0)
 
 
 @torch.inference_mode()
@@ -70,14 +76,15 @@ def sample(
     noise = uniforms(seeds, max_new_tokens).to(device)
     rows = torch.arange(len(prompts), device=device)  # places in the batch of the rows that have not ended
     responses = torch.full((len(prompts), max_new_tokens), -1, device=device)
+    found = torch.zeros((len(prompts), max_new_tokens), device=device)
     ends = torch.tensor(list(eos), device=device)
     cache = DynamicCache(config=model.config)
     for step in range(max_new_tokens):
         logits = model(
             input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
         ).logits[:, -1]
-        chosen = choose(logits, temperature[rows], noise[rows, step])
-        responses[rows, step] = chosen
+        chosen, log_probs = choose(logits, temperature[rows], noise[rows, step])
+        responses[rows, step], found[rows, step] = chosen, log_probs
         running = (~torch.isin(chosen, ends)).nonzero()[:, 0]
         if not len(running):
             break
@@ -87,4 +94,4 @@ def sample(
         tokens, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
     drawn = [[token for token in row if token >= 0] for row in responses.tolist()]
-    return [Answer(ids, ids[-1] in eos) for ids in drawn]
+    return [Answer(ids, ids[-1] in eos, row[: len(ids)]) for ids, row in zip(drawn, found.tolist(), strict=True)]

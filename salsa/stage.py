@@ -17,6 +17,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -68,6 +69,17 @@ def load_settings(text: str, schema: type[S]) -> S:
         return schema.model_validate(data)
     except ValidationError as error:
         raise UserError(describe(error, where)) from None
+
+
+def settings_help(schema: type[BaseModel]) -> str:
+    """A section's keys with defaults and meanings, for a command's --help."""
+    lines = ["settings:"]
+    for name, field in schema.model_fields.items():
+        default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
+        lines.append(f"  {name} ({default})")
+        text = field.description or ""
+        lines += textwrap.wrap(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def sha256(path: Path) -> str:

@@ -37,6 +37,7 @@ class Rollout:
     penalised: Tensor  # [B] what the response's last token earns
     mask: Tensor
     log_probs: Tensor
+    sampled: Tensor  # what the sampler took for log_probs
     reference: Tensor
     sft: Tensor
     entropy: Tensor
@@ -116,6 +117,7 @@ def collect(models: Models, prompts: list[Prompt], settings: Ppo, seeds: Sequenc
         penalised=penalised,
         mask=mask,
         log_probs=log_probs,
+        sampled=pad_sequence([torch.tensor(answer.log_probs) for answer in answers], batch_first=True),
         reference=reference,
         sft=sft,
         entropy=entropies,

@@ -107,6 +107,7 @@ def rollout_metrics(rollout: Rollout, models: Models, beta: float, gold: bool) -
         "kl_ref_k3": per_response(k3(rollout.log_probs, rollout.reference), mask),
         "kl_sft_k1": per_response(k1(rollout.log_probs, rollout.sft), mask),
         "kl_sft_k3": per_response(k3(rollout.log_probs, rollout.sft), mask),
+        "sampler_gap": masked_mean((rollout.sampled - rollout.log_probs).abs(), mask).item(),
         "entropy": masked_mean(rollout.entropy, mask).item(),
         "length": lengths.mean().item(),
         "eos_share": sum(answer.ended for answer in rollout.answers) / len(rollout.answers),

@@ -66,7 +66,8 @@ def test_choose_draws_from_the_softmax(temperature):
     """Frequencies of 20,000 draws lie within four standard errors; impossible tokens never occur."""
     count = 20_000
     logits = torch.tensor([-math.inf, 2.0, 0.0, -1.0, -math.inf, 1.0, -math.inf])
-    drawn = choose(logits.repeat(count, 1), torch.full((count,), temperature), uniforms([7], count)[0])
+    drawn, log_probs = choose(logits.repeat(count, 1), torch.full((count,), temperature), uniforms([7], count)[0])
+    assert torch.allclose(log_probs, (logits / temperature).log_softmax(0)[drawn], atol=1e-5)
     frequencies = Counter(drawn.tolist())
     for token, probability in enumerate((logits / temperature).softmax(0).tolist()):
         error = math.sqrt(probability * (1 - probability) / count)
@@ -75,8 +76,9 @@ def test_choose_draws_from_the_softmax(temperature):
 
 def test_choose_at_the_ends_of_the_interval():
     logits = torch.tensor([[-math.inf, 0.0, 0.0, -math.inf]] * 2)
-    assert choose(logits, torch.ones(2), torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist() == [1, 2]
-    assert choose(torch.tensor([[0.0, 3.0, 1.0]]), torch.zeros(1), torch.tensor([0.1]).double()).tolist() == [1]
+    assert choose(logits, torch.ones(2), torch.tensor([0.0, 1.0], dtype=torch.float64))[0].tolist() == [1, 2]
+    greedy = choose(torch.tensor([[0.0, 3.0, 1.0]]), torch.zeros(1), torch.tensor([0.1]).double())
+    assert [part.tolist() for part in greedy] == [[1], [0.0]]
 
 
 class Echo:

@@ -1,13 +1,15 @@
 """SFT and the reward model through their real commands, on a tiny checkpoint of the mini world."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.config import World
-from salsa.reward import share_right
+from salsa.reward import new_head, share_right
 from salsa.scoring import normalisation
 from salsa.sft import share
 from salsa.stage import read_jsonl, write_jsonl
@@ -126,6 +128,13 @@ def test_a_clear_preference_is_learnt_and_the_score_is_normalised(world, base, t
     model, tokenizer = load_reward(tmp_path / "rm"), load_tokenizer(tmp_path / "rm")
     assert model.score.weight.shape[0] == 1
     assert tokenizer.pad_token_id == model.config.pad_token_id
+
+
+def test_a_new_reward_head_has_variance_1_over_d_plus_1():
+    model = SimpleNamespace(score=torch.nn.Linear(8191, 1, bias=False))
+    new_head(model, torch.Generator().manual_seed(1))
+    assert model.score.weight.std().item() == pytest.approx(1 / math.sqrt(8192), rel=0.05)
+    assert model.score.weight.mean().item() == pytest.approx(0, abs=4 / 8192)
 
 
 def test_ties_alone_are_one_clear_line(world, base, tmp_path, command):

@@ -115,6 +115,19 @@ def test_a_cell_is_rerun_by_its_path_alone_and_the_ledger_pays_nothing_twice(smo
     assert json.loads((folder / CELL).with_suffix(".run.json").read_text())["calls"] == 0
 
 
+def test_by_hand_and_by_the_workflow_a_policy_is_the_same(smoke, tmp_path):
+    folder, _ = smoke
+    command = [sys.executable, "-m", "salsa", "align", "--config", str(ROOT / "config/smoke.yaml"), "--method", "salsa"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", str(tmp_path / "hand")], cwd=folder, env=environment, check=True, timeout=SLOW)
+    made = folder / "checkpoints/smoke/policy/llama-mini/salsa-s1"
+    assert (tmp_path / "hand/model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
+    by_hand, by_rule = (json.loads((path / "run.json").read_text()) for path in (tmp_path / "hand", made))
+    assert by_hand["id"] == by_rule["id"]
+    metrics = folder / "results/smoke/training/llama-mini/salsa-s1.jsonl"
+    assert (tmp_path / "hand.jsonl").read_bytes() == metrics.read_bytes()
+
+
 def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
     folder, _ = smoke
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from salsa.config import Ppo
 from salsa.errors import UserError
 from salsa.ppo.models import Models, Sequences, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
-from salsa.ppo.trainer import train
+from salsa.ppo.trainer import Learner, train
 from salsa.sampling import sample
-from salsa.scoring import normalisation
+from salsa.scoring import normalisation, rewards
 from salsa.soup import soup
 from salsa.stage import main, read_jsonl, write_jsonl
 
@@ -89,6 +90,17 @@ def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_p
     assert weights(tmp_path / "ppo") == weights(tmp_path / "again") == weights(tmp_path / "soup_of_one")
     assert weights(tmp_path / "ppo") != weights(tmp_path / "salsa")
     assert weights(tmp_path / "ppo") != weights(llamas[0])
+
+
+def test_the_order_of_a_soups_ingredients_is_nothing_to_ppo(align, llamas, tmp_path):
+    """alpha on SFT 1 and 1 - alpha on SFT 2, or the other way about with the models exchanged: one reference."""
+    for name, weights_of in (("there", [0.3, 0.7]), ("back", [0.7, 0.3])):
+        (tmp_path / f"soup_{name}").mkdir()
+        models = llamas if name == "there" else llamas[::-1]
+        soup(dict(zip(models, weights_of, strict=True)), tmp_path / f"soup_{name}")
+        align(name, tmp_path / f"soup_{name}")
+    assert weights(tmp_path / "soup_there") == weights(tmp_path / "soup_back")
+    assert weights(tmp_path / "there") == weights(tmp_path / "back")
 
 
 def test_kl_at_step_0_is_that_of_the_start_to_the_reference(align, llamas, tmp_path):
@@ -189,6 +201,79 @@ def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, rewa
     assert torch.equal(found.penalised, found.scores - 3.0 * ~ended)
 
 
+@pytest.fixture
+def models(llamas, reward_model, prompts_file):
+    config = Ppo.model_validate(settings(prompts_file, micro_batch_size=3, temperature=0.7))
+    return load_models(llamas[0], llamas[0], llamas[0], reward_model, config), config
+
+
+def rollout_of(models: Models, config: Ppo):
+    messages = [[{"role": "user", "content": text}] for text in ("hi", "Name the colour of grass.") * 4]
+    prompts = [Prompt(m, render(models.tokenizer, m, add_generation_prompt=True)) for m in messages]
+    return collect(models, prompts, config, list(range(8)))
+
+
+def test_one_temperature_divides_all_logits(models):
+    """The sampler's, the policy's and the reference's: else the KL of equal models would not be 0."""
+    loaded, config = models
+    found = rollout_of(loaded, config)
+    assert torch.equal(found.log_probs, found.reference)
+    assert torch.allclose(found.sampled, found.log_probs, atol=1e-4)
+    hot = rollout_of(loaded, config.model_copy(update={"temperature": 1.5}))
+    assert not torch.allclose(hot.log_probs[:, 0], found.log_probs[:, 0], atol=1e-2)
+
+
+def test_advantages_are_whitened_over_the_whole_rollout(models):
+    found = rollout_of(*models)
+    assert found.advantages[found.mask].mean().item() == pytest.approx(0, abs=1e-5)
+    assert found.advantages[found.mask].std().item() == pytest.approx(1, abs=1e-4)
+    assert not found.advantages[~found.mask].any()
+
+
+def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(models):
+    """The value before the last token is the normalised reward of the text so far."""
+    loaded, config = models
+    found = rollout_of(loaded, config)
+    for row, (prompt, answer) in enumerate(zip(found.prompts, found.answers, strict=True)):
+        so_far = [prompt.ids + answer.token_ids[:-1]]
+        [expected] = rewards(loaded.reward, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
+        assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
+    everything = [
+        parameter.data_ptr()
+        for model in (loaded.policy, loaded.value, loaded.reward)
+        for parameter in model.parameters()
+    ]
+    assert len(everything) == len(set(everything))
+
+
+def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
+    loaded, _ = models
+    assert not any(model.training for model in (loaded.policy, loaded.value, loaded.reference, loaded.reward))
+    folder = shutil.copytree(llamas[0], tmp_path / "dropping")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+    checkpointing = Ppo.model_validate(settings(prompts_file, gradient_checkpointing=True))
+    with pytest.raises(UserError, match="attention_dropout is not 0"):
+        load_models(folder, llamas[0], llamas[0], reward_model, checkpointing)
+
+
+def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):
+    config = Ppo.model_validate(settings(prompts_file, max_grad_norm=0.5))
+    ours, theirs = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    learner = Learner(ours, 0.1, config, updates=2)
+    adam = torch.optim.Adam(theirs.parameters(), lr=0.1, betas=(0.9, 0.95), eps=1e-5)
+    for rate in (0.1, 0.05):
+        assert learner.rate() == pytest.approx(rate)
+        adam.param_groups[0]["lr"] = rate
+        ours.weight.grad = torch.tensor([[3.0, 4.0]])
+        theirs.weight.grad = torch.tensor([[0.3, 0.4]])
+        assert learner.step() == pytest.approx(5)
+        adam.step()
+        assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    assert learner.rate() == 0
+
+
 def test_every_prompt_comes_once_a_pass():
     prompts = [Prompt([], [i]) for i in range(10)]
     batches = prompt_batches(prompts, 4, torch.Generator().manual_seed(1))
@@ -213,3 +298,29 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
         align("odd", llamas[0], train_batch_size=3)
     assert "rollout_batch_size 8 is no multiple of train_batch_size 3" in capsys.readouterr().err
     assert not (tmp_path / "short").exists()
+
+
+def test_by_hand_with_a_config(command, tmp_path):
+    """What is missing, or named wrongly, is said in one line; that it runs as the workflow does: tests/workflow."""
+    config = str(Path(__file__).parents[3] / "config/mini.yaml")
+    out = ["--out", tmp_path / "x"]
+    assert command("salsa", "align", *out) == (
+        1,
+        "error: align: --init, --reference, --sft, --reward, --settings, --seed missing: give them, or --config\n",
+    )
+    assert command("salsa", "align", "--config", config, "--method", "sft", *out) == (
+        1,
+        "error: --method sft: the config has ppo, salsa: name one of these\n",
+    )
+    status, said = command("salsa", "align", "--config", tmp_path / "none.yaml", *out)
+    assert status == 1 and said.startswith(f"error: {tmp_path / 'none.yaml'}: cannot read it")
+
+
+def test_help_explains_every_setting(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["salsa", "align", "--help"])
+    with pytest.raises(SystemExit):
+        main("salsa", COMMANDS)
+    said = capsys.readouterr().out
+    for name, field in Ppo.model_fields.items():
+        assert f"  {name} (" in said
+        assert field.description, name

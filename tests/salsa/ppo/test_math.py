@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from salsa.ppo.math import (
     entropy,
@@ -134,3 +136,82 @@ def test_chunks_change_neither_log_probs_nor_gradients():
         found.append((logs.detach(), hidden.grad, head.weight.grad.clone()))
     for a, b in itertools.pairwise(found):
         assert all(torch.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
+
+
+finite = st.floats(-5, 5, width=32)
+
+
+@st.composite
+def batches(draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rewards, values and mask of up to 4 responses of up to 6 tokens; values beside the mask are anything."""
+    lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    width = max(lengths)
+    rows = st.lists(st.lists(finite, min_size=width, max_size=width), min_size=len(lengths), max_size=len(lengths))
+    mask = torch.arange(width)[None] < torch.tensor(lengths)[:, None]
+    return torch.tensor(draw(rows)), torch.tensor(draw(rows)), mask
+
+
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@PROPERTY
+@given(batches(), st.floats(0, 1), st.floats(0, 1))
+def test_gae_is_linear_in_rewards_and_a_row_does_not_see_its_neighbours(batch, gamma, lam):
+    rewards, values, mask = batch
+    both, _ = gae(2 * rewards, 2 * values, mask, gamma, lam)
+    single, returns = gae(rewards, values, mask, gamma, lam)
+    assert torch.allclose(both, 2 * single, atol=1e-4)
+    assert torch.allclose(returns[mask], (single + values)[mask], atol=1e-4)
+    for row in range(len(mask)):
+        length = int(mask[row].sum())
+        alone, _ = gae(
+            rewards[row : row + 1, :length], values[row : row + 1, :length], mask[row : row + 1, :length], gamma, lam
+        )
+        assert torch.allclose(alone[0], single[row, :length], atol=1e-4)
+
+
+@PROPERTY
+@given(batches(), st.floats(0, 2))
+def test_a_responses_rewards_sum_to_what_is_optimised(batch, beta):
+    """Sum over tokens = score - beta * (log pi - log ref), wherever the response ends."""
+    kl, scores, mask = batch
+    found = token_rewards(kl, scores[:, 0], mask, beta)
+    assert torch.allclose(found.sum(1), scores[:, 0] - beta * (kl * mask).sum(1), atol=1e-4)
+
+
+@PROPERTY
+@given(batches(), st.floats(0.5, 3), finite)
+def test_whitening_forgets_scale_and_shift(batch, scale, shift):
+    values, _, mask = batch
+    found = whiten(values, mask)
+    assert not found[~mask].any()
+    if values[mask].numel() > 1 and values[mask].std() > 0.1:
+        assert found[mask].mean().item() == pytest.approx(0, abs=1e-4)
+        assert torch.allclose(whiten(scale * values + shift, mask), found, atol=1e-2)
+
+
+@PROPERTY
+@given(st.lists(finite, min_size=2, max_size=8), st.lists(finite, min_size=2, max_size=8))
+def test_k3_is_never_negative_and_both_are_exact_in_expectation(left, right):
+    size = min(len(left), len(right))
+    p, q = (torch.tensor(part[:size], dtype=torch.float64).log_softmax(0) for part in (left, right))
+    kl = (p.exp() * (p - q)).sum().item()
+    assert (k3(p, q) >= 0).all()
+    assert (p.exp() * k1(p, q)).sum().item() == pytest.approx(kl, abs=1e-9)
+    assert (p.exp() * k3(p, q)).sum().item() == pytest.approx(kl, abs=1e-9)
+
+
+@PROPERTY
+@given(finite, finite, finite, st.floats(0.05, 0.5))
+def test_a_clip_never_makes_a_loss_smaller_and_an_active_one_has_no_gradient(new, old, advantage, clip):
+    log_probs = torch.tensor([new], requires_grad=True)
+    loss, active = policy_losses(log_probs, torch.tensor([old]), torch.tensor([advantage]), clip)
+    unclipped = -advantage * math.exp(new - old)
+    assert loss.item() >= unclipped - 1e-3 * abs(unclipped)
+    [gradient] = torch.autograd.grad(loss.sum(), log_probs)
+    assert (gradient.item() == 0) == (active.item() or advantage == 0)
+    values = torch.tensor([new], requires_grad=True)
+    error, active = value_losses(values, torch.tensor([old]), torch.tensor([advantage]), clip)
+    assert error.item() >= 0.5 * (new - advantage) ** 2 - 1e-4
+    [gradient] = torch.autograd.grad(error.sum(), values)
+    assert not active or gradient.item() == 0

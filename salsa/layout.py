@@ -1,0 +1,25 @@
+"""Where a grid's checkpoints lie, for a rule's inputs and for a stage that is run by hand with the config.
+
+checkpoints/GRID/base/MODEL          sft/MODEL/SEED            soup/MODEL/NAME
+                 reward/MODEL        policy/MODEL/METHOD-sSEED
+"""
+
+from salsa.config import Checkpoint, Config, checkpoint_name
+
+
+def root(config: Config) -> str:
+    return f"{config.paths.checkpoints}/{config.grid}"
+
+
+def checkpoint_folder(config: Config, model: str, checkpoint: Checkpoint) -> str:
+    """The folder of an SFT model or a soup, as a method or the alpha line names it."""
+    return f"{root(config)}/{checkpoint_name(checkpoint).format(model=model)}"
+
+
+def first_sft_folder(config: Config, model: str) -> str:
+    """SFT 1: the common measure of distance, and the reward model's start."""
+    return checkpoint_folder(config, model, f"sft-{config.sft.seeds[0]}")
+
+
+def reward_folder(config: Config, model: str) -> str:
+    return f"{root(config)}/reward/{model}"
