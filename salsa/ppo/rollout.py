@@ -83,27 +83,32 @@ def measured(
 def collect(models: Models, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
     """Samples a response to each prompt and measures it."""
     pad, eos = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
-    micro = settings.micro_batch_size or settings.rollout_batch_size
     asked = [prompt.ids for prompt in prompts]
-    answers: list[Answer] = []
+    temperatures = [settings.temperature] * len(asked)
     with computing_in(settings.dtype):
-        answers = sample(
-            models.policy, asked, [settings.temperature] * len(asked), settings.max_new_tokens, seeds, [eos], pad
-        )
-        responses = [answer.token_ids for answer in answers]
-        whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
-        scores = torch.tensor(rewards(models.reward, whole, pad, micro, *models.normalisation))
+        answers = sample(models.policy, asked, temperatures, settings.max_new_tokens, seeds, [eos], pad)
+        return experience(models, prompts, answers, settings)
 
-        def measure(sequences: Sequences) -> list[Tensor]:
-            log_probs, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
-            reference, _ = log_probs_and_entropy(models.reference, sequences, settings.temperature)
-            one = models.sft is models.reference
-            sft = reference if one else log_probs_and_entropy(models.sft, sequences, settings.temperature)[0]
-            return [log_probs, entropies, reference, sft, values(models.value, sequences, models.normalisation)]
 
-        log_probs, entropies, reference, sft, old_values = (
-            figure.cpu() for figure in measured(asked, responses, pad, micro, measure)
-        )
+@torch.no_grad()
+def experience(models: Models, prompts: list[Prompt], answers: list[Answer], settings: Ppo) -> Rollout:
+    """Scores given responses and computes all that the updates need of them."""
+    pad = models.tokenizer.pad_token_id
+    micro = settings.micro_batch_size or settings.rollout_batch_size
+    asked, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
+    whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
+    scores = torch.tensor(rewards(models.reward, whole, pad, micro, *models.normalisation))
+
+    def measure(sequences: Sequences) -> list[Tensor]:
+        log_probs, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
+        reference, _ = log_probs_and_entropy(models.reference, sequences, settings.temperature)
+        one = models.sft is models.reference
+        sft = reference if one else log_probs_and_entropy(models.sft, sequences, settings.temperature)[0]
+        return [log_probs, entropies, reference, sft, values(models.value, sequences, models.normalisation)]
+
+    log_probs, entropies, reference, sft, old_values = (
+        figure.cpu() for figure in measured(asked, responses, pad, micro, measure)
+    )
     lengths = torch.tensor([len(response) for response in responses])
     mask = torch.arange(log_probs.shape[1])[None] < lengths[:, None]
     ended = torch.tensor([answer.ended for answer in answers])

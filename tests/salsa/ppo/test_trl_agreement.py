@@ -1,0 +1,96 @@
+"""The same case by TRL 1.11's own PPOTrainer, whose figures `make trl` recorded.
+
+TRL places the score one position after EOS and keeps the value there; with these two lines of it changed
+(benchmarks/trl_record.py), all figures agree. Without, log-probabilities, values, KL and scores still do.
+"""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import trl_case as case
+from salsa.config import Ppo
+from salsa.ppo.math import gae, k1, token_rewards
+from salsa.ppo.models import Models
+from salsa.ppo.rollout import Prompt, Rollout, experience
+from salsa.ppo.trainer import Learner, update
+from salsa.sampling import Answer
+
+RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def ours() -> tuple[Models, Ppo, Rollout]:
+    """Our models, settings and rollout of the case."""
+    count = len(case.PROMPTS)
+    shape = {"steps": 1, "rollout_batch_size": count, "train_batch_size": count, "micro_batch_size": 2}
+    limits = {"max_prompt_length": 8, "max_new_tokens": case.NEW_TOKENS, "max_grad_norm": 1e9, "schedule": "constant"}
+    rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
+    settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
+    networks = case.models()
+    models = Models(
+        tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
+        sft=networks["reference"],
+        normalisation=(0.0, 1.0),
+        **networks,
+    )
+    prompts = [Prompt([], ids) for ids in case.PROMPTS]
+    answers = [Answer(ids, ids[-1] == case.EOS, [0.0] * len(ids)) for ids in case.RESPONSES]
+    return models, settings, experience(models, prompts, answers, settings)
+
+
+@pytest.mark.parametrize("run", ["adapted", "unchanged"])
+def test_log_probs_values_kl_and_scores_are_trls(ours, run):
+    _, _, rollout = ours
+    pairs = {
+        "logprobs": rollout.log_probs,
+        "ref_logprobs": rollout.reference,
+        "kl": k1(rollout.log_probs, rollout.reference),
+        "scores": rollout.penalised,
+    }
+    for name, found in pairs.items():
+        assert torch.allclose(found, torch.tensor(RECORDED[run][name]), **CLOSE), name
+    assert torch.allclose(rollout.values, torch.tensor(RECORDED[run]["values"]), **CLOSE)
+
+
+def test_rewards_advantages_and_returns_are_trls(ours):
+    _, settings, rollout = ours
+    kl = k1(rollout.log_probs, rollout.reference)
+    rewards = token_rewards(kl, rollout.penalised, rollout.mask, settings.beta)
+    _, returns = gae(rewards, rollout.values, rollout.mask, settings.gamma, settings.lam)
+    pairs = {"rewards": rewards, "advantages": rollout.advantages, "returns": returns}
+    for name, found in pairs.items():
+        assert torch.allclose(found, torch.tensor(RECORDED["adapted"][name]), **CLOSE), name
+    assert torch.equal(returns, rollout.returns)
+
+
+def test_the_differences_are_those_documented(ours):
+    """Unchanged, TRL gives a response with EOS its score one token later, and its advantages move with it."""
+    _, _, rollout = ours
+    unchanged = torch.tensor(RECORDED["unchanged"]["rewards"])
+    adapted = torch.tensor(RECORDED["adapted"]["rewards"])
+    for row, response in enumerate(case.RESPONSES):
+        last, score = len(response) - 1, rollout.penalised[row].item()
+        if response[-1] == case.EOS and last + 1 < case.NEW_TOKENS:
+            assert unchanged[row, last + 1].item() == pytest.approx(score, abs=1e-5)
+            assert (adapted - unchanged)[row, last].item() == pytest.approx(score, abs=1e-5)
+        else:
+            assert torch.equal(adapted[row], unchanged[row])
+    assert not torch.allclose(rollout.advantages, torch.tensor(RECORDED["unchanged"]["advantages"]), atol=1e-3)
+
+
+def test_losses_are_trls_epoch_by_epoch(ours):
+    """Losses, gradients and Adam: an error in any would show in the next epoch's losses."""
+    models, settings, rollout = ours
+    updates = settings.epochs
+    policy = Learner(models.policy, settings.learning_rate, settings, updates)
+    value = Learner(models.value, settings.value_learning_rate, settings, updates)
+    rows = list(range(len(case.PROMPTS)))
+    found = [update(models, policy, value, rollout, rows, settings) for _ in range(updates)]
+    losses = [[metrics["loss_policy"], metrics["loss_value"]] for metrics in found]
+    assert torch.allclose(torch.tensor(losses), torch.tensor(RECORDED["adapted"]["losses"]), rtol=1e-3, atol=1e-4)
+    assert found[-1]["clip_fraction_policy"] > 0.1 and found[-1]["clip_fraction_value"] > 0.1
