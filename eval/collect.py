@@ -59,12 +59,12 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def training(results: Path, grid: Grid) -> pd.DataFrame:
-    """All steps of all trained policies."""
+    """All steps of all policies that PPO trained."""
     rows = [
         {"model": model, "method": method, "policy": policy, **row}
         for model in grid.models
         for method, entry in grid.methods.items()
-        if entry.algorithm != "none"
+        if entry.algorithm == "ppo"
         for policy in policies(grid.methods, grid.rl_seeds, method)
         for row in read_jsonl(training_file(results, model, policy))
     ]

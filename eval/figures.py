@@ -22,6 +22,8 @@ from salsa.stage import Run, load_settings, output_folder
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
+PANELS_IN_A_ROW = 4
+INCHES_A_NAME = 1.3
 STYLE = {
     "svg.hashsalt": "salsa",
     "font.size": 9,
@@ -44,8 +46,15 @@ CURVES = {
 }
 
 
-def colours_of(names: list[str]) -> dict[str, str]:
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+def colours_of(names: list[str]) -> dict[str, Any]:
+    """A colour a name; beyond the palette's size, of one that is larger and harder to tell apart."""
+    palette = COLOURS if len(names) <= len(COLOURS) else plt.get_cmap("tab20").colors
+    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
+
+
+def legend_columns(figure: Figure, names: list[str]) -> int:
+    """How many names of a legend stand beside each other within the figure's width."""
+    return max(1, min(len(names), int(figure.get_size_inches()[0] / INCHES_A_NAME)))
 
 
 def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: measured.Resampling) -> Figure:
@@ -54,10 +63,14 @@ def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: measured.Resampli
     names = list(dict.fromkeys(table["model"]))
     colour = colours_of(names)
     height = 0.9 + 0.16 * len(names) * len(grid.benchmarks) + 0.35
+    columns = min(len(grid.comparisons), PANELS_IN_A_ROW)
+    rows = math.ceil(len(grid.comparisons) / columns)
     figure, panels = plt.subplots(
-        1, len(grid.comparisons), figsize=(3.1 * len(grid.comparisons) + 1.2, height), sharey=True, squeeze=False
+        rows, columns, figsize=(3.1 * columns + 1.2, height * rows), sharey=True, squeeze=False
     )
-    for axes, (comparison, sides) in zip(panels[0], grid.comparisons.items(), strict=True):
+    for axes in panels.flat[len(grid.comparisons) :]:
+        axes.set_visible(False)
+    for axes, (comparison, sides) in zip(panels.flat, grid.comparisons.items(), strict=False):
         for m, model in enumerate(names):
             part = table[(table["comparison"] == comparison) & (table["model"] == model)]
             y = np.arange(len(part)) + (m - (len(names) - 1) / 2) * 0.17
@@ -75,7 +88,7 @@ def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: measured.Resampli
         axes.grid(axis="y", visible=False)
     panels[0][0].invert_yaxis()
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(names))
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(figure, names))
     return figure
 
 
@@ -108,7 +121,7 @@ def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
         axis.set_xlabel("alpha, weight of the second model")
         axis.set_title(text, fontsize=10)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(figure, labels))
     return figure
 
 
@@ -142,7 +155,7 @@ def training_figure(training: pd.DataFrame, grid: Grid) -> Figure:
                 axis.set_ylabel("\n".join(_lines(text)), fontsize=8)
     figure.align_ylabels()
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels))
     return figure
 
 
@@ -172,7 +185,16 @@ def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
             for m, method in enumerate(methods):
                 part = training[(training["model"] == model) & (training["method"] == method)]
                 x = np.sqrt(part["kl_sft_k3"])
-                axis.scatter(x, part[key], s=7, alpha=0.6, color=colour[method], marker=MARKERS[m], lw=0, label=method)
+                axis.scatter(
+                    x,
+                    part[key],
+                    s=7,
+                    alpha=0.6,
+                    color=colour[method],
+                    marker=MARKERS[m % len(MARKERS)],
+                    lw=0,
+                    label=method,
+                )
             if row == 0:
                 axis.set_title(model, fontsize=10)
             if row == len(panels) - 1:
@@ -180,7 +202,7 @@ def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
             if column == 0:
                 axis.set_ylabel(text)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), markerscale=2)
+    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels), markerscale=2)
     return figure
 
 

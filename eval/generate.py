@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
 from eval.engines import Engine, context_length, load_engine
 from salsa.checkpoints import load_tokenizer, render
-from salsa.config import BenchmarkSettings, GenerateSettings
+from salsa.sections import BenchmarkSettings, GenerateSettings
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 

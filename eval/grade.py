@@ -13,7 +13,7 @@ from eval.judge_client import JudgeClient
 from eval.judging import ask_all
 from eval.prompts import load_templates, single_messages
 from eval.verdicts import rating
-from salsa.config import Judge
+from salsa.sections import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 
 

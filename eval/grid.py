@@ -8,7 +8,9 @@ reward/MODEL.json                           tables/  figures/  report.html
 
 from pathlib import Path
 
-from salsa.config import Comparison, Config, Method, Section, Tables
+from salsa.config import Config, Method
+from salsa.fields import Section
+from salsa.sections import Comparison, Tables
 
 ALL_MODELS = "all"  # the models' judgments together, in the column `model`
 

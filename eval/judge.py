@@ -19,8 +19,8 @@ from eval.judge_client import JudgeClient, Messages
 from eval.judging import ask_all
 from eval.prompts import Templates, load_templates, pair_messages
 from eval.verdicts import Verdict, five_verdict, pair_verdict
-from salsa.config import Judge
 from salsa.errors import UserError
+from salsa.sections import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 
 STRONG_WEIGHT = 3

@@ -9,8 +9,8 @@ from typing import Any
 import openai
 
 from eval.ledger import Entry, Ledger, call_key
-from salsa.config import Judge
 from salsa.errors import UserError
+from salsa.sections import Judge
 
 Messages = list[dict[str, str]]
 GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from eval.judge_client import JudgeClient, endpoint
 from eval.ledger import Ledger
-from salsa.config import Judge
+from salsa.sections import Judge
 from salsa.stage import log
 
 T = TypeVar("T")

@@ -12,9 +12,11 @@ from typing import Any
 from eval.generate import dialogue
 from eval.measures import response_kl
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.config import Score
 from salsa.errors import UserError
+from salsa.policy_arguments import of_references
+from salsa.references import Fixed, parse_strategy, strategy_data, strategy_json
 from salsa.scoring import normalisation, rewards
+from salsa.sections import Score
 from salsa.stage import Run, load_settings, log, output_file, read_jsonl, write_jsonl
 from salsa.world.gold import gold_reward
 
@@ -78,7 +80,14 @@ def score_rows(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, required=True, help="checkpoint that gave the answers")
     parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the KL to it is common to all methods")
-    parser.add_argument("--reference", type=Path, help="the method's own KL reference; none for an untrained method")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="the method's own reference, or what it is made of; none for an untrained method or a moving reference",
+    )
+    parser.add_argument("--strategy", default=strategy_json(Fixed()), help="how the reference is made of them")
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
     parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl of each benchmark")
     parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="give several")
@@ -89,13 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Score)
-    folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reference", "reward")}
-    folders = {key: path for key, path in folders.items() if path is not None}
+    strategy = parse_strategy(arguments.strategy, len(arguments.reference)) if arguments.reference else Fixed()
+    folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reward")}
+    folders |= of_references(arguments.reference)
+    given = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
     files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
-    runs = {
-        name: Run("score", {**settings.model_dump(), "gold": arguments.gold}, {**folders, "generations": file}, {})
-        for name, file in files.items()
-    }
+    runs = {name: Run("score", given, {**folders, "generations": file}, {}) for name, file in files.items()}
     answers = {name: read_answers(file) for name, file in files.items()}
     every = [answer for found in answers.values() for answer in found]
     tokenizer = load_tokenizer(arguments.policy)
@@ -110,19 +118,21 @@ def run(arguments: argparse.Namespace) -> None:
     del model
 
     # A folder that stands for two of them (PPO's reference is SFT 1) is loaded and measured once.
-    real = {key: folders[key].resolve() for key in ("policy", "sft", "reference") if key in folders}
-    loaded = {path: load_causal(path, settings.dtype) for path in set(real.values())}
-    others = list(dict.fromkeys(path for key, path in real.items() if key != "policy"))
-    references = [loaded[path] for path in others]
-    measured = response_kl(loaded[real["policy"]], references, prompts, responses, pad, settings.batch_size)
-    kl = {key: measured[others.index(path)] for key, path in real.items() if key != "policy"}
+    policy, sft = arguments.policy.resolve(), arguments.sft.resolve()
+    made_of = [path.resolve() for path in arguments.reference]
+    others = list(dict.fromkeys([sft, *made_of]))
+    loaded = {path: load_causal(path, settings.dtype) for path in dict.fromkeys([policy, *others])}
+    found = response_kl(loaded[policy], [loaded[path] for path in others], prompts, responses, pad, settings.batch_size)
+    kl = dict(zip(others, found, strict=True))
+    each = zip(*(kl[path] for path in made_of), strict=True)
+    to_reference = [strategy.combine(parts) for parts in each] if made_of else None
 
     begin = 0
-    for name, found in answers.items():
-        part = slice(begin, begin + len(found))
-        begin += len(found)
-        reference = kl["reference"][part] if "reference" in kl else None
-        rows = score_rows(found, reward[part], kl["sft"][part], reference, arguments.gold, settings.distinct_n)
+    for name, rows_of in answers.items():
+        part = slice(begin, begin + len(rows_of))
+        begin += len(rows_of)
+        reference = to_reference[part] if to_reference is not None else None
+        rows = score_rows(rows_of, reward[part], kl[sft][part], reference, arguments.gold, settings.distinct_n)
         with output_file(arguments.out / f"{name}.jsonl", runs[name]) as path:
             write_jsonl(path, rows)
         log.info("%s: scored %d answers", name, len(rows))

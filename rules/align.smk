@@ -13,13 +13,40 @@ rule align:
         metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
     log:
         f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
+    wildcard_constraints:
+        method=trained_with("ppo"),
     conda:
         ENVIRONMENT
     params:
+        strategy=align_strategy,
         settings=align_settings,
         seed=GRID.seed,
         gold=GOLD,
     shell:
-        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --sft {input.sft:q} "
+        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} --sft {input.sft:q} "
         "--reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} "
         "{params.gold} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
+
+
+rule dpo:
+    input:
+        init=align_init,
+        reference=align_reference,
+        data=dpo_data,
+    output:
+        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
+        metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
+    log:
+        f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
+    wildcard_constraints:
+        method=trained_with("dpo"),
+    conda:
+        ENVIRONMENT
+    params:
+        strategy=align_strategy,
+        settings=align_settings,
+        seed=GRID.seed,
+    shell:
+        "python -m salsa dpo --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
+        "--settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} "
+        "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

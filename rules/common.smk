@@ -9,8 +9,10 @@ from snakemake.settings.types import DeploymentMethod
 
 from eval.grid import grid_of, measured_files, pairs, policies
 from salsa import layout
-from salsa.config import algorithm_settings, parse_config, parse_soup_name
+from salsa.config import algorithm_settings, parse_config
 from salsa.errors import UserError
+from salsa.naming import parse_soup_name
+from salsa.references import strategy_json
 
 # The rules' `python` is the one that Snakemake runs in, whether or not its environment is activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -49,7 +51,9 @@ wildcard_constraints:
     benchmark="|".join(GRID.benchmarks),
     comparison="|".join(GRID.comparisons),
     seed=r"\d+",
-    soup=r"sft-[^/]+",
+    soup=r"sft-[^/_]+",
+    of=r"\d+",
+    draw=r"\d+",
 
 
 def hold(path):
@@ -147,6 +151,14 @@ def soup_ingredients(wildcards):
     return [f"--ingredient={checkpoint_folder(wildcards.model, name)}={weight!r}" for name, weight in weights.items()]
 
 
+def perturb_of(wildcards):
+    return f"{CHECKPOINTS}/sft/{wildcards.model}/{wildcards.of}"
+
+
+def perturb_like(wildcards):
+    return f"{CHECKPOINTS}/soup/{wildcards.model}/{wildcards.soup}"
+
+
 def alpha_points():
     """The soups along the line between two SFT models; its ends are those models themselves."""
     first, last = GRID.alpha.between
@@ -174,16 +186,31 @@ def alpha_also(wildcards):
 # align.smk
 
 
+def trained_with(algorithm):
+    """A pattern of the methods that an algorithm trains; where there are none, one that nothing matches."""
+    return "|".join(name for name, method in GRID.methods.items() if method.algorithm == algorithm) or "(?!)"
+
+
 def align_init(wildcards):
     return checkpoint_folder(wildcards.model, GRID.methods[wildcards.method].init)
 
 
 def align_reference(wildcards):
-    return checkpoint_folder(wildcards.model, GRID.methods[wildcards.method].reference)
+    _, checkpoints = GRID.methods[wildcards.method].reference_parts()
+    return [checkpoint_folder(wildcards.model, checkpoint) for checkpoint in checkpoints]
+
+
+def align_strategy(wildcards):
+    strategy, _ = GRID.methods[wildcards.method].reference_parts()
+    return strategy_json(strategy)
 
 
 def align_settings(wildcards):
     return settings(algorithm_settings(GRID, wildcards.method))
+
+
+def dpo_data(wildcards):
+    return given(algorithm_settings(GRID, wildcards.method).train)
 
 
 # generate.smk
@@ -205,13 +232,15 @@ def score_generations(wildcards):
 
 
 def score_reference(wildcards):
-    method = GRID.methods[method_of(wildcards.policy)]
-    return [] if method.reference is None else checkpoint_folder(wildcards.model, method.reference)
+    """What the method's reference is made of; none where it moved with the policy and is gone."""
+    strategy, checkpoints = GRID.methods[method_of(wildcards.policy)].reference_parts()
+    return [] if strategy.moves else [checkpoint_folder(wildcards.model, checkpoint) for checkpoint in checkpoints]
 
 
 def score_reference_option(wildcards):
-    reference = score_reference(wildcards)
-    return ["--reference", reference] if reference else []
+    references = score_reference(wildcards)
+    strategy, _ = GRID.methods[method_of(wildcards.policy)].reference_parts()
+    return ["--reference", *references, "--strategy", strategy_json(strategy)] if references else []
 
 
 # judge.smk

@@ -17,6 +17,23 @@ rule soup:
         "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
+rule perturb:
+    input:
+        of=perturb_of,
+        like=perturb_like,
+    output:
+        directory(f"{CHECKPOINTS}/perturbed/{{model}}/{{of}}_{{draw}}_{{soup}}"),
+    log:
+        f"{LOGS}/perturb/{{model}}/{{of}}_{{draw}}_{{soup}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        seed=GRID.seed,
+    shell:
+        "python -m salsa perturb --of {input.of:q} --like {input.like:q} --seed {params.seed} --draw {wildcards.draw} "
+        "--out {output:q} > {log:q} 2>&1"
+
+
 rule alpha:
     input:
         points=alpha_input,

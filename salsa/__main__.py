@@ -10,7 +10,9 @@ COMMANDS = {
     "sft": ("salsa.sft", "fine-tune a base model on demonstrations"),
     "soup": ("salsa.soup", "average checkpoints"),
     "reward": ("salsa.reward", "train and normalise the reward model"),
+    "perturb": ("salsa.perturb", "move a checkpoint at random, as far as another is from it"),
     "align": ("salsa.ppo.stage", "train a policy with PPO against a reference"),
+    "dpo": ("salsa.dpo", "train a policy with DPO against a fixed reference"),
     "schema": ("salsa.schema", "print the config's JSON schema"),
 }
 

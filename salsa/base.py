@@ -25,8 +25,9 @@ from transformers import (
 )
 
 from salsa.checkpoints import device, load_tokenizer
-from salsa.config import Base, HubModel, Model, Section, WorldModel
 from salsa.errors import UserError
+from salsa.fields import Section
+from salsa.sections import Base, HubModel, Model, WorldModel
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder, read_jsonl
 from salsa.training import pooled_batches, schedule, steps

@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from salsa.config import DataSource
 from salsa.errors import UserError
+from salsa.sections import DataSource
 from salsa.stage import read_jsonl
 
 Row = dict[str, Any]

@@ -4,7 +4,8 @@ checkpoints/GRID/base/MODEL          sft/MODEL/SEED            soup/MODEL/NAME
                  reward/MODEL        policy/MODEL/METHOD-sSEED
 """
 
-from salsa.config import Checkpoint, Config, checkpoint_name
+from salsa.config import Config
+from salsa.naming import Checkpoint, checkpoint_name
 
 
 def root(config: Config) -> str:

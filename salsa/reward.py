@@ -18,11 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.config import Reward
 from salsa.data import Row, conversation, load_rows, preference_pairs
 from salsa.errors import UserError
 from salsa.sampling import sample
 from salsa.scoring import rewards
+from salsa.sections import Reward
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder
 from salsa.training import save

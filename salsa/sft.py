@@ -12,9 +12,9 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from salsa.checkpoints import load_causal, load_tokenizer
-from salsa.config import Sft
 from salsa.data import Row, demonstration, load_rows
 from salsa.errors import UserError
+from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
 from salsa.training import save

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from salsa.agreement import check_files, check_tensors, copied_files
-from salsa.config import Soup, check_weights
 from salsa.errors import UserError
+from salsa.naming import check_weights
+from salsa.sections import Soup
 from salsa.shards import (
     SIZES,
     Tensor,

@@ -13,7 +13,7 @@ from datasets import Dataset, disable_progress_bars
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from salsa.config import Optimisation
+from salsa.sections import Optimisation
 from salsa.stage import log
 from salsa.training import LINES_IN_A_LOG, pooled_batches
 

@@ -29,7 +29,7 @@ def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
     from transformers import LlamaForSequenceClassification
 
     from salsa.base import build
-    from salsa.config import WorldModel
+    from salsa.sections import WorldModel
 
     def make(folder: Path, architecture: str = "llama", seed: int = 0, reward: bool = False, scale: float = 1, **keys):
         sizes = {

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from salsa.config import GenerateSettings
 from salsa.errors import UserError
 from salsa.sampling import Answer
+from salsa.sections import GenerateSettings
 from salsa.shards import read_json
 
 

@@ -5,7 +5,7 @@ Sequences are right-padded here, so that positions are those of the tokens thems
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,41 +13,54 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from salsa.checkpoints import device, load_causal, load_reward, load_tokenizer
-from salsa.config import Ppo
 from salsa.errors import UserError
 from salsa.ppo.math import entropy, token_log_probs
+from salsa.references import Fixed, Strategy
 from salsa.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
+from salsa.sections import Ppo
 
 
 @dataclass(frozen=True)
 class Models:
-    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are loaded once."""
+    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are loaded once.
+
+    The reference is what `strategy` makes of `references`.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     policy: PreTrainedModel
     value: PreTrainedModel
-    reference: PreTrainedModel
+    references: list[PreTrainedModel]
     sft: PreTrainedModel
     reward: PreTrainedModel
     normalisation: tuple[float, float]
+    strategy: Strategy = field(default_factory=Fixed)
 
 
-def load_models(init: Path, reference: Path, sft: Path, reward: Path, settings: Ppo) -> Models:
+def load_models(
+    init: Path, references: Sequence[Path], strategy: Strategy, sft: Path, reward: Path, settings: Ppo
+) -> Models:
     """All of them, in evaluation mode: dropout stays off, also in training."""
     tokenizer = load_tokenizer(init)
     frozen = {
-        path: load_causal(path, settings.dtype).requires_grad_(False) for path in {reference.resolve(), sft.resolve()}
+        path: load_causal(path, settings.dtype).requires_grad_(False)
+        for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
     models = Models(
         tokenizer=tokenizer,
         policy=load_causal(init),
         value=load_reward(reward),
-        reference=frozen[reference.resolve()],
+        references=[
+            # In a narrower type small steps of a moving reference would be rounded away.
+            load_causal(path).requires_grad_(False) if strategy.moves else frozen[path.resolve()]
+            for path in references
+        ],
         sft=frozen[sft.resolve()],
         reward=load_reward(reward, settings.dtype).requires_grad_(False),
         normalisation=normalisation(reward),
+        strategy=strategy,
     )
-    for name, folder in (("reference", reference), ("sft", sft), ("reward", reward)):
+    for name, folder in (*(("reference", path) for path in references), ("sft", sft), ("reward", reward)):
         if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
             raise UserError(
                 f"--{name} {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from salsa.config import Ppo
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
 from salsa.sampling import Answer, sample
 from salsa.scoring import batches_by_length, rewards
+from salsa.sections import Ppo
 
 Messages = list[dict[str, str]]
 
@@ -100,20 +100,23 @@ def experience(models: Models, prompts: list[Prompt], answers: list[Answer], set
     scores = torch.tensor(rewards(models.reward, whole, pad, micro, *models.normalisation))
 
     def measure(sequences: Sequences) -> list[Tensor]:
-        log_probs, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
-        reference, _ = log_probs_and_entropy(models.reference, sequences, settings.temperature)
-        one = models.sft is models.reference
-        sft = reference if one else log_probs_and_entropy(models.sft, sequences, settings.temperature)[0]
-        return [log_probs, entropies, reference, sft, values(models.value, sequences, models.normalisation)]
+        own, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
+        frozen = {
+            model: log_probs_and_entropy(model, sequences, settings.temperature)[0]
+            for model in dict.fromkeys([*models.references, models.sft])
+        }
+        reference = models.strategy.combine([frozen[model] for model in models.references])
+        state_values = values(models.value, sequences, models.normalisation)
+        return [own, entropies, reference, frozen[models.sft], state_values]
 
-    log_probs, entropies, reference, sft, old_values = (
+    own, entropies, reference, sft, old_values = (
         figure.cpu() for figure in measured(asked, responses, pad, micro, measure)
     )
     lengths = torch.tensor([len(response) for response in responses])
-    mask = torch.arange(log_probs.shape[1])[None] < lengths[:, None]
+    mask = torch.arange(own.shape[1])[None] < lengths[:, None]
     ended = torch.tensor([answer.ended for answer in answers])
     penalised = scores - settings.missing_eos_penalty * ~ended
-    earned = token_rewards(k1(log_probs, reference), penalised, mask, settings.beta)
+    earned = token_rewards(k1(own, reference), penalised, mask, settings.beta)
     advantages, returns = gae(earned, old_values, mask, settings.gamma, settings.lam)
     return Rollout(
         prompts=prompts,
@@ -121,7 +124,7 @@ def experience(models: Models, prompts: list[Prompt], answers: list[Answer], set
         scores=scores,
         penalised=penalised,
         mask=mask,
-        log_probs=log_probs,
+        log_probs=own,
         sampled=pad_sequence([torch.tensor(answer.log_probs) for answer in answers], batch_first=True),
         reference=reference,
         sft=sft,

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from salsa.config import Ppo
 from salsa.data import user_turns
 from salsa.ppo.math import explained_variance, k1, k3, masked_mean, policy_losses, value_losses
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs, values
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
 from salsa.scoring import batches_by_length
+from salsa.sections import Ppo
 from salsa.seeds import derive_seed
 from salsa.training import schedule, steps
 from salsa.world.gold import gold_reward
@@ -27,7 +27,7 @@ class Learner:
     """A model with its optimiser and the factor on its learning rate."""
 
     def __init__(self, model: torch.nn.Module, rate: float, settings: Ppo, updates: int):
-        self.model, self.limit = model, settings.max_grad_norm
+        self.model, self.limit, self.steps = model, settings.max_grad_norm, 0
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=rate, betas=settings.adam_betas, eps=settings.adam_eps, weight_decay=0.0
         )
@@ -42,6 +42,7 @@ class Learner:
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.schedule.step()
+        self.steps += 1
         return norm
 
 
@@ -149,6 +150,8 @@ def train(
             for begin in range(0, len(order), settings.train_batch_size):
                 rows = order[begin : begin + settings.train_batch_size]
                 found.append(update(models, policy, value, rollout, rows, settings))
+                with torch.no_grad():
+                    models.strategy.after_step(models.references, models.policy, policy.steps)
         history.append(
             {
                 "step": step,

@@ -4,7 +4,7 @@ import argparse
 import random
 from pathlib import Path
 
-from salsa.config import World
+from salsa.sections import World
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder, write_jsonl
 from salsa.world import samples

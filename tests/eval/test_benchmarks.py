@@ -3,8 +3,8 @@
 import pytest
 
 from eval.benchmarks import load_questions, parse_benchmarks, temperature
-from salsa.config import BenchmarkSettings, DataSource
 from salsa.errors import UserError
+from salsa.sections import BenchmarkSettings, DataSource
 from salsa.stage import write_jsonl
 
 

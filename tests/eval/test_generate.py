@@ -11,9 +11,9 @@ from eval.engines import context_length, eos_ids, load_engine
 from eval.engines.transformers_engine import TransformersEngine
 from eval.generate import answer_questions
 from salsa.checkpoints import load_causal, load_tokenizer, render
-from salsa.config import BenchmarkSettings, DataSource, GenerateSettings
 from salsa.errors import UserError
 from salsa.sampling import Answer, choose, uniforms
+from salsa.sections import BenchmarkSettings, DataSource, GenerateSettings
 from salsa.stage import main, read_jsonl, write_jsonl
 
 LIMIT = 24

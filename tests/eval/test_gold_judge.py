@@ -9,7 +9,7 @@ from eval.benchmarks import Question
 from eval.gold_judge import judge, read_prompt, serving
 from eval.prompts import load_templates, pair_messages, single_messages
 from eval.verdicts import five_verdict, pair_verdict, rating
-from salsa.config import Judge
+from salsa.sections import Judge
 from salsa.world.gold import compose, gold_reward
 
 PLAIN = Judge(kind="gold", model="gold-judge")
@@ -75,7 +75,7 @@ def test_noise_is_a_function_of_the_prompt():
 
 def test_the_real_questions_are_judged_too(shared_data):
     from eval.benchmarks import load_questions
-    from salsa.config import BenchmarkSettings, DataSource
+    from salsa.sections import BenchmarkSettings, DataSource
 
     templates = load_templates(None)
     for kind, file in (("mt_bench", "mt_bench/question.jsonl"), ("arena_hard", "arena_hard/question.v0.1.orig.jsonl")):

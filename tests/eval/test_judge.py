@@ -11,8 +11,8 @@ from eval.gold_judge import completion
 from eval.judge import outcome, points_and_weight
 from eval.ledger import Ledger
 from eval.verdicts import Verdict
-from salsa.config import Judge
 from salsa.errors import UserError
+from salsa.sections import Judge
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.world.samples import mt_bench_questions
 from salsa.world.tasks import solve

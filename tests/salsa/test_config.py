@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from salsa.config import checkpoint_name, load_config, parse_soup_name, soup_name
+from salsa.config import load_config
 from salsa.errors import UserError
+from salsa.naming import checkpoint_name, parse_soup_name, soup_name
 from salsa.schema import schema
 from salsa.stage import load_settings
 
@@ -85,7 +86,7 @@ def test_a_soups_name_holds_its_weights():
 
 
 def test_settings_come_from_json_or_from_a_section_of_a_file():
-    from salsa.config import Judge
+    from salsa.sections import Judge
 
     path = ROOT / "config/mini.yaml"
     data = yaml.safe_load(path.read_text())["judge"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from salsa.config import DataSource
 from salsa.data import conversation, demonstration, load_rows, preference_pairs
 from salsa.errors import UserError
+from salsa.sections import DataSource
 from salsa.stage import write_jsonl
 
 

@@ -14,9 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from salsa.checkpoints import load_causal, load_tokenizer, render
-from salsa.config import DataSource, parse_config
+from salsa.config import parse_config
 from salsa.data import conversation, demonstration, load_rows, preference_pairs
 from salsa.errors import UserError
+from salsa.sections import DataSource
 
 ROOT = Path(__file__).parents[2]
 REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.config import World
 from salsa.reward import new_head, share_right
 from salsa.scoring import normalisation
+from salsa.sections import World
 from salsa.sft import share
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.training import pooled_batches
@@ -54,7 +54,7 @@ def sft(command, world, base, out, seed=1, **keys):
 
 def test_the_loss_is_on_the_assistants_tokens_alone(world, base):
     """TRL's labels against our own reading of the template: everything else is left out of the loss."""
-    from salsa.config import DataSource, Sft
+    from salsa.sections import DataSource, Sft
     from salsa.sft import train
 
     sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
@@ -191,7 +191,7 @@ def test_pooled_batches_hold_every_index_once_with_little_padding_and_end_with_t
 
 def test_the_trainer_takes_batches_of_similar_lengths(world, base):
     """What reaches the model, through accelerate's loader: each row of a batch pads little, each demonstration once."""
-    from salsa.config import DataSource, Sft
+    from salsa.sections import DataSource, Sft
     from salsa.sft import train
 
     sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from eval.engines import load_engine
 from salsa.checkpoints import load_tokenizer, render
-from salsa.config import GenerateSettings
+from salsa.sections import GenerateSettings
 
 path = Path(sys.argv[1])
 tokenizer = load_tokenizer(path)

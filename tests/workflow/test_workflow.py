@@ -128,6 +128,17 @@ def test_by_hand_and_by_the_workflow_a_policy_is_the_same(smoke, tmp_path):
     assert (tmp_path / "hand.jsonl").read_bytes() == metrics.read_bytes()
 
 
+@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 12), ("mini", 18, 72), ("paper", 27, 108)])
+def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path):
+    status, said = snakemake(
+        tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")
+    )
+    assert status == 0, said
+    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
+    assert (int(jobs["dpo"]), int(jobs["align"])) == (dpo, ppo)
+    assert int(jobs["perturb"]) == (1 if grid == "smoke" else 3)
+
+
 def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
     folder, _ = smoke
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
@@ -167,7 +178,7 @@ def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
     assert all("1 threads" in run["device"] for run in runs.values())
     salsa = json.loads((folder / "checkpoints/smoke/policy/llama-mini/salsa-s1/run.json").read_text())
     soup = json.loads((folder / "checkpoints/smoke/soup/llama-mini/sft-1@0.5+sft-2@0.5/run.json").read_text())
-    assert salsa["inputs"]["reference"]["id"] == f"run:{soup['id']}"
+    assert salsa["inputs"]["reference_1"]["id"] == f"run:{soup['id']}"
     tables = json.loads((folder / "results/smoke/tables/run.json").read_text())
     cell = json.loads((folder / CELL).with_suffix(".run.json").read_text())
     assert tables["inputs"]["judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"]["id"] == f"run:{cell['id']}"

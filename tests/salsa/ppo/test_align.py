@@ -1,6 +1,7 @@
 """PPO as a whole, through the real command, on tiny checkpoints."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -8,14 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from salsa import references
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.config import Ppo
 from salsa.errors import UserError
+from salsa.fields import Count
 from salsa.ppo.models import Models, Sequences, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
 from salsa.ppo.trainer import Learner, train
+from salsa.references import Fixed
 from salsa.sampling import sample
 from salsa.scoring import normalisation, rewards
+from salsa.sections import Ppo
 from salsa.soup import soup
 from salsa.stage import main, read_jsonl, write_jsonl
 
@@ -50,11 +54,11 @@ def settings(prompts_file, **keys) -> dict:
 def align(llamas, reward_model, prompts_file, tmp_path, monkeypatch):
     """align(name, reference, **settings) -> metrics; the policy is in tmp_path/name."""
 
-    def run(name: str, reference, init=llamas[0], **keys) -> list[dict]:
-        arguments = (
-            f"salsa align --init {init} --reference {reference} --sft {llamas[0]} --reward {reward_model}".split()
-        )
+    def run(name: str, *references, init=llamas[0], strategy=None, **keys) -> list[dict]:
+        arguments = f"salsa align --init {init} --sft {llamas[0]} --reward {reward_model}".split()
+        arguments += ["--reference", *map(str, references)]
         arguments += [
+            *(["--strategy", json.dumps(strategy)] if strategy else []),
             "--settings",
             json.dumps(settings(prompts_file, **keys)),
             "--seed",
@@ -101,6 +105,32 @@ def test_the_order_of_a_soups_ingredients_is_nothing_to_ppo(align, llamas, tmp_p
         align(name, tmp_path / f"soup_{name}")
     assert weights(tmp_path / "soup_there") == weights(tmp_path / "soup_back")
     assert weights(tmp_path / "there") == weights(tmp_path / "back")
+
+
+def test_a_strategy_that_does_nothing_is_ppo_bit_for_bit(align, llamas, tmp_path):
+    align("ppo", llamas[0])
+    align("mean", llamas[0], llamas[0], strategy={"mean_kl": {}})
+    align("ema", llamas[0], strategy={"ema": {"rate": 0}})
+    align("two", *llamas, strategy={"mean_kl": {}})
+    assert weights(tmp_path / "ppo") == weights(tmp_path / "mean") == weights(tmp_path / "ema")
+    assert weights(tmp_path / "ppo") != weights(tmp_path / "two")
+
+
+def test_a_moving_average_of_rate_1_is_the_policy_itself(align, llamas):
+    kl = [row["kl_ref_k3"] for row in align("ema", llamas[1], strategy={"ema": {"rate": 1}}, steps=3)]
+    assert kl[0] > 0.01, "it starts as another model"
+    assert kl[1:] == [0, 0]
+
+
+def test_the_strategy_of_the_docs_works_as_it_stands_there(align, llamas):
+    """Every 8 optimiser steps, two rollouts', the reference becomes the policy; until then it is another model."""
+    page = (Path(__file__).parents[3] / "docs/howto-method.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, vars(references) | {"Count": Count})
+    kl = [
+        row["kl_ref_k3"] for row in align("docs", llamas[1], strategy={"periodic": {"every": 8, "share": 1}}, steps=3)
+    ]
+    assert kl[0] > 0.01 and kl[1] > 0.01 and kl[2] == 0
 
 
 def test_kl_at_step_0_is_that_of_the_start_to_the_reference(align, llamas, tmp_path):
@@ -172,7 +202,7 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         tokenizer=tokenizer,
         policy=load_causal(llamas[0]),
         value=load_reward(reward_model),
-        reference=(sft := load_causal(llamas[0])),
+        references=[sft := load_causal(llamas[0])],
         sft=sft,
         reward=load_reward(reward_model),
         normalisation=normalisation(reward_model),
@@ -192,7 +222,7 @@ def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model,
 
 def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, reward_model, prompts_file):
     config = Ppo.model_validate(settings(prompts_file, missing_eos_penalty=3.0, max_new_tokens=2))
-    models = load_models(llamas[0], llamas[0], llamas[0], reward_model, config)
+    models = load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config)
     messages = [{"role": "user", "content": "hi"}]
     prompt = Prompt(messages, render(models.tokenizer, messages, add_generation_prompt=True))
     found = collect(models, [prompt] * 8, config, list(range(8)))
@@ -204,7 +234,7 @@ def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, rewa
 @pytest.fixture
 def models(llamas, reward_model, prompts_file):
     config = Ppo.model_validate(settings(prompts_file, micro_batch_size=3, temperature=0.7))
-    return load_models(llamas[0], llamas[0], llamas[0], reward_model, config), config
+    return load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config), config
 
 
 def rollout_of(models: Models, config: Ppo):
@@ -248,13 +278,13 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
 
 def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
-    assert not any(model.training for model in (loaded.policy, loaded.value, loaded.reference, loaded.reward))
+    assert not any(model.training for model in (loaded.policy, loaded.value, *loaded.references, loaded.reward))
     folder = shutil.copytree(llamas[0], tmp_path / "dropping")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
     checkpointing = Ppo.model_validate(settings(prompts_file, gradient_checkpointing=True))
     with pytest.raises(UserError, match="attention_dropout is not 0"):
-        load_models(folder, llamas[0], llamas[0], reward_model, checkpointing)
+        load_models(folder, [llamas[0]], Fixed(), llamas[0], reward_model, checkpointing)
 
 
 def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):
@@ -290,7 +320,7 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = Ppo.model_validate(settings(prompts_file))
     with pytest.raises(UserError, match="--reference .*other: its vocabulary differs"):
-        load_models(llamas[0], other, llamas[0], reward_model, config)
+        load_models(llamas[0], [other], Fixed(), llamas[0], reward_model, config)
     with pytest.raises(AssertionError):
         align("short", llamas[0], max_prompt_length=1)
     assert "error: ppo.max_prompt_length: none of the prompts has at most 1 tokens" in capsys.readouterr().err
@@ -306,7 +336,7 @@ def test_by_hand_with_a_config(command, tmp_path):
     out = ["--out", tmp_path / "x"]
     assert command("salsa", "align", *out) == (
         1,
-        "error: align: --init, --reference, --sft, --reward, --settings, --seed missing: give them, or --config\n",
+        "error: --init, --reference, --sft, --reward, --settings, --seed missing: give them, or --config\n",
     )
     assert command("salsa", "align", "--config", config, "--method", "sft", *out) == (
         1,

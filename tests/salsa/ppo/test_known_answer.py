@@ -10,13 +10,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from salsa.checkpoints import load_causal
-from salsa.config import Ppo
 from salsa.ppo.models import Models, Sequences, log_probs
 from salsa.ppo.rollout import Prompt
 from salsa.ppo.trainer import train
+from salsa.references import Fixed, MeanKl
+from salsa.sections import Ppo
 from salsa.soup import soup
 
-PAD, EOS, PROMPT, VOCABULARY = 0, 1, [2], 5
+# Two different tokens: attention over equal ones does not tell their number, and [2] and [2, 2] would be one state.
+PAD, EOS, PROMPT, VOCABULARY = 0, 1, [2, 3], 5
 # Every response of at most two tokens.
 RESPONSES = [[EOS]] + [[a, b] for a in range(VOCABULARY) if a != EOS for b in range(VOCABULARY)]
 BETA = 0.5
@@ -28,10 +30,8 @@ def network(seed: int, reward: bool = False):
     torch.manual_seed(seed)
     if reward:
         return LlamaForSequenceClassification(LlamaConfig(**SIZES, **IDS, num_labels=1)).eval()
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, **IDS, initializer_range=0.2)).eval()
-    with torch.no_grad():  # far enough from uniform that two references differ
-        model.lm_head.weight.mul_(2)
-    return model
+    # Far enough from uniform that references differ; no response so rare that sampling would not find it.
+    return LlamaForCausalLM(LlamaConfig(**SIZES, **IDS, initializer_range=0.15)).eval()
 
 
 @torch.no_grad()
@@ -57,20 +57,29 @@ def references(tmp_path_factory):
         network(seed).save_pretrained(folder / str(seed))
     (folder / "soup").mkdir()
     soup({folder / "1": 0.5, folder / "2": 0.5}, folder / "soup")
-    return {"sft": load_causal(folder / "1"), "soup": load_causal(folder / "soup")}
+    names = {"sft": "1", "other": "2", "soup": "soup"}
+    return {name: load_causal(folder / path) for name, path in names.items()}
 
 
 def reward_of() -> dict[tuple[int, ...], float]:
-    drawn = torch.randn(len(RESPONSES), generator=torch.Generator().manual_seed(3)).tolist()
+    """Between -0.75 and 0.75: a large reward on a rare response would be a test of exploration."""
+    drawn = (1.5 * torch.rand(len(RESPONSES), generator=torch.Generator().manual_seed(3)) - 0.75).tolist()
     return dict(zip(map(tuple, RESPONSES), drawn, strict=True))
 
 
-@pytest.mark.parametrize("name", ["sft", "soup"])
+MADE_OF = {"sft": (Fixed(), ["sft"]), "soup": (Fixed(), ["soup"]), "mean_kl": (MeanKl(), ["sft", "other"])}
+
+
+@pytest.mark.parametrize("name", MADE_OF)
 def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
     table = reward_of()
     rewards = torch.tensor(list(table.values()))
-    optimum = {key: (distribution(model) + rewards / BETA).log_softmax(0) for key, model in references.items()}
+    optimum = {
+        key: (strategy.combine([distribution(references[part]) for part in parts]) + rewards / BETA).log_softmax(0)
+        for key, (strategy, parts) in MADE_OF.items()
+    }
     assert divergence(optimum["sft"], optimum["soup"]) > 0.1, "the references ask for different policies"
+    strategy, parts = MADE_OF[name]
 
     def scores(model, sequences, pad, batch_size, mean, std):
         return [table[tuple(row[len(PROMPT) :])] for row in sequences]
@@ -83,11 +92,11 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
             "rollout_batch_size": 256,
             "train_batch_size": 256,
             "epochs": 4,
-            "learning_rate": 2e-3,
+            "learning_rate": 1e-3,
             "value_learning_rate": 3e-3,
             "beta": BETA,
             "missing_eos_penalty": 0,
-            "max_prompt_length": 1,
+            "max_prompt_length": 2,
             "max_new_tokens": 2,
         }
     )
@@ -96,7 +105,8 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=policy,
         value=network(4, reward=True),
-        reference=references[name],
+        references=[references[part] for part in parts],
+        strategy=strategy,
         sft=references["sft"],
         reward=network(5, reward=True),
         normalisation=(0.0, 1.0),
@@ -104,6 +114,6 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
     before = divergence(distribution(policy), optimum[name])
     train(models, [Prompt([], PROMPT)] * 4, settings, seed=1, rl_seed=1, gold=False)
     found = distribution(policy)
-    other = optimum["soup" if name == "sft" else "sft"]
-    assert divergence(found, optimum[name]) < 0.02 < 0.2 * before
-    assert divergence(found, other) > 5 * divergence(found, optimum[name])
+    assert divergence(found, optimum[name]) < 0.005 < 0.02 * before
+    for other in optimum.keys() - {name}:
+        assert divergence(found, optimum[other]) > 0.03

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from benchmarks import trl_case as case
-from salsa.config import Ppo
 from salsa.ppo.math import gae, k1, token_rewards
 from salsa.ppo.models import Models
 from salsa.ppo.rollout import Prompt, Rollout, experience
 from salsa.ppo.trainer import Learner, update
 from salsa.sampling import Answer
+from salsa.sections import Ppo
 
 RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -32,9 +32,11 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
+    reference = networks.pop("reference")
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
-        sft=networks["reference"],
+        references=[reference],
+        sft=reference,
         normalisation=(0.0, 1.0),
         **networks,
     )

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from salsa.config import World
+from salsa.sections import World
 from salsa.world import samples
 from salsa.world.gold import compose, correctness, gold_reward, ideal_answer, is_world_task
 from salsa.world.stage import write_world

@@ -1,0 +1,132 @@
+"""Stage `dpo`: trains a policy on preference pairs with TRL's DPOTrainer, against a fixed reference.
+
+Soup-DPO is this command with a soup as --reference. The reference's log-probabilities are computed once, before
+training; its models are then let go.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+from trl.trainer import add_fused_lm_head
+
+from salsa.checkpoints import load_causal, load_tokenizer
+from salsa.data import load_rows, preference_pairs
+from salsa.errors import UserError
+from salsa.policy_arguments import add_policy_arguments, complete, of_references
+from salsa.references import Strategy, strategy_data
+from salsa.sections import Dpo
+from salsa.seeds import derive_seed
+from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
+from salsa.training import save
+from salsa.trl_trainers import LengthPooled, Progress, quiet, scratch, trainer_arguments
+
+# TRL's names for what docs/metrics.md explains.
+METRICS = {
+    "loss": "loss",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+class ReferencesTrainer(LengthPooled, DPOTrainer):
+    """TRL's DPOTrainer on batches of similar lengths, with a reference that a strategy makes of several models."""
+
+    def __init__(self, references: Sequence[PreTrainedModel], strategy: Strategy, **options: Any):
+        self.references, self.strategy = list(references), strategy
+        for model in self.references:
+            add_fused_lm_head(model)
+        super().__init__(**options)
+        self.references = []
+
+    def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Log-probabilities of the chosen and the rejected answers, each [B]; `model`, the policy, is not asked."""
+        found = [super(ReferencesTrainer, self).compute_ref_log_probs(each, inputs) for each in self.references]
+        return tuple(self.strategy.combine(side) for side in zip(*found, strict=True))
+
+
+class History(TrainerCallback):
+    """The Trainer's figures of each step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            figures = {name: float(logs[key]) for key, name in METRICS.items() if key in logs}
+            self.rows.append({"step": state.global_step - 1, **figures})
+
+
+def train(
+    init: Path, references: Sequence[Path], strategy: Strategy, settings: Dpo, seed: int, rl_seed: int, work: str
+) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
+    """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
+    tokenizer = load_tokenizer(init)
+    for folder in references:
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"--reference {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
+            )
+    pairs, dropped = preference_pairs(load_rows(settings.train, derive_seed(seed, "dpo", "train")))
+    if not pairs:
+        raise UserError(
+            "dpo.train: no row holds a preference (ties and empty or equal answers carry none): use more data"
+        )
+    history = History()
+    arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
+    trainer = ReferencesTrainer(
+        references=[load_causal(folder, settings.dtype) for folder in references],
+        strategy=strategy,
+        model=load_causal(init),
+        args=DPOConfig(
+            **{**arguments, "logging_steps": 1},
+            beta=settings.beta,
+            max_length=settings.max_length,
+            precompute_ref_log_probs=True,
+            disable_dropout=True,
+        ),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=tokenizer,
+        callbacks=[history, Progress("dpo")],
+    )
+    quiet(trainer)
+    trainer.train()
+    return trainer, history.rows, {"pairs": len(pairs), "dropped": dropped}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_policy_arguments(parser, "dpo", Dpo)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
+    if strategy.moves:
+        raise UserError(
+            f"--strategy {strategy.kind}: it moves while the policy learns, and DPO takes a fixed reference"
+        )
+    settings = load_settings(arguments.settings, Dpo)
+    inputs = {"init": arguments.init} | of_references(arguments.reference)
+    if settings.train.path is not None:
+        inputs["train"] = Path(settings.train.path)
+    given = {**settings.model_dump(), "reference": strategy_data(strategy)}
+    record = Run("dpo", given, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
+    with scratch(arguments.out) as work:
+        trainer, history, counts = train(
+            arguments.init, arguments.reference, strategy, settings, arguments.seed, arguments.rl_seed, work
+        )
+    record.extra = {**counts, "last_step": history[-1]}
+    log.info("dpo: %s", record.extra)
+    with output_folder(arguments.out, record) as folder, torch.no_grad():
+        save(trainer.model, trainer.processing_class, folder, settings.dtype)
+    with output_file(arguments.metrics) as path:
+        write_jsonl(path, history)
