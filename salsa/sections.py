@@ -175,6 +175,9 @@ class Ppo(Section):
         "float32", description="Of passes and of frozen models; trained weights are float32 until they are saved"
     )
     gradient_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them")
+    keep_frozen_models: bool = Field(
+        True, description="False: references and reward model are read from disk for each rollout, one at a time"
+    )
 
     @model_validator(mode="after")
     def _batches_fit(self) -> "Ppo":

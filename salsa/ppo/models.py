@@ -4,9 +4,10 @@ Sequences are right-padded here, so that positions are those of the tokens thems
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,28 @@ from salsa.references import Fixed, Strategy
 from salsa.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
 from salsa.sections import Ppo
 
+T = TypeVar("T")
+
+
+class Frozen:
+    """A model that is only asked: kept in memory, or read from its folder each time that it is needed."""
+
+    def __init__(self, load: Callable[[], PreTrainedModel], keep: bool = True):
+        self._load = load
+        self.kept = load() if keep else None
+
+    @staticmethod
+    def of(model: PreTrainedModel) -> "Frozen":
+        return Frozen(lambda: model)
+
+    def ask(self, question: Callable[[PreTrainedModel], T]) -> T:
+        """What `question` finds; a model that is not kept is gone afterwards."""
+        return question(self._load() if self.kept is None else self.kept)
+
 
 @dataclass(frozen=True)
 class Models:
-    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are loaded once.
+    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are one model.
 
     The reference is what `strategy` makes of `references`.
     """
@@ -30,11 +49,17 @@ class Models:
     tokenizer: PreTrainedTokenizerBase
     policy: PreTrainedModel
     value: PreTrainedModel
-    references: list[PreTrainedModel]
-    sft: PreTrainedModel
-    reward: PreTrainedModel
+    references: list[Frozen]
+    sft: Frozen
+    reward: Frozen
     normalisation: tuple[float, float]
     strategy: Strategy = field(default_factory=Fixed)
+
+    def after_step(self, step: int) -> None:
+        """Lets a reference that moves follow the policy's optimiser step, the `step`th."""
+        if self.strategy.moves:
+            with torch.no_grad():
+                self.strategy.after_step([reference.kept for reference in self.references], self.policy, step)
 
 
 def load_models(
@@ -42,8 +67,17 @@ def load_models(
 ) -> Models:
     """All of them, in evaluation mode: dropout stays off, also in training."""
     tokenizer = load_tokenizer(init)
-    frozen = {
-        path: load_causal(path, settings.dtype).requires_grad_(False)
+    for name, folder in (*(("reference", path) for path in references), ("sft", sft), ("reward", reward)):
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"--{name} {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
+            )
+
+    def frozen(load: Callable[[Path, str], PreTrainedModel], folder: Path) -> Frozen:
+        return Frozen(lambda: load(folder, settings.dtype).requires_grad_(False), settings.keep_frozen_models)
+
+    fixed = {
+        path: frozen(load_causal, path)
         for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
     models = Models(
@@ -52,19 +86,14 @@ def load_models(
         value=load_reward(reward),
         references=[
             # In a narrower type small steps of a moving reference would be rounded away.
-            load_causal(path).requires_grad_(False) if strategy.moves else frozen[path.resolve()]
+            Frozen.of(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
             for path in references
         ],
-        sft=frozen[sft.resolve()],
-        reward=load_reward(reward, settings.dtype).requires_grad_(False),
+        sft=fixed[sft.resolve()],
+        reward=frozen(load_reward, reward),
         normalisation=normalisation(reward),
         strategy=strategy,
     )
-    for name, folder in (*(("reference", path) for path in references), ("sft", sft), ("reward", reward)):
-        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"--{name} {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
-            )
     if settings.gradient_checkpointing:
         for model in (models.policy, models.value):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

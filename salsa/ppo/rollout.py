@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
@@ -97,21 +98,19 @@ def experience(models: Models, prompts: list[Prompt], answers: list[Answer], set
     micro = settings.micro_batch_size or settings.rollout_batch_size
     asked, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
     whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
-    scores = torch.tensor(rewards(models.reward, whole, pad, micro, *models.normalisation))
+    scores = torch.tensor(models.reward.ask(lambda model: rewards(model, whole, pad, micro, *models.normalisation)))
 
-    def measure(sequences: Sequences) -> list[Tensor]:
-        own, entropies = log_probs_and_entropy(models.policy, sequences, settings.temperature)
-        frozen = {
-            model: log_probs_and_entropy(model, sequences, settings.temperature)[0]
-            for model in dict.fromkeys([*models.references, models.sft])
-        }
-        reference = models.strategy.combine([frozen[model] for model in models.references])
-        state_values = values(models.value, sequences, models.normalisation)
-        return [own, entropies, reference, frozen[models.sft], state_values]
+    def measure(figures: Callable[[Sequences], Sequence[Tensor]]) -> list[Tensor]:
+        return [figure.cpu() for figure in measured(asked, responses, pad, micro, figures)]
 
-    own, entropies, reference, sft, old_values = (
-        figure.cpu() for figure in measured(asked, responses, pad, micro, measure)
-    )
+    def of_distribution(model: PreTrainedModel) -> list[Tensor]:
+        return measure(lambda sequences: log_probs_and_entropy(model, sequences, settings.temperature))
+
+    # One model after the other, so that those that are not kept need memory one at a time.
+    own, entropies = of_distribution(models.policy)
+    [old_values] = measure(lambda sequences: [values(models.value, sequences, models.normalisation)])
+    frozen = {model: model.ask(of_distribution)[0] for model in dict.fromkeys([*models.references, models.sft])}
+    reference, sft = models.strategy.combine([frozen[model] for model in models.references]), frozen[models.sft]
     lengths = torch.tensor([len(response) for response in responses])
     mask = torch.arange(own.shape[1])[None] < lengths[:, None]
     ended = torch.tensor([answer.ended for answer in answers])

@@ -13,7 +13,7 @@ from salsa import references
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.errors import UserError
 from salsa.fields import Count
-from salsa.ppo.models import Models, Sequences, load_models, log_probs
+from salsa.ppo.models import Frozen, Models, Sequences, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
 from salsa.ppo.trainer import Learner, train
 from salsa.references import Fixed
@@ -105,6 +105,12 @@ def test_the_order_of_a_soups_ingredients_is_nothing_to_ppo(align, llamas, tmp_p
         align(name, tmp_path / f"soup_{name}")
     assert weights(tmp_path / "soup_there") == weights(tmp_path / "soup_back")
     assert weights(tmp_path / "there") == weights(tmp_path / "back")
+
+
+def test_models_read_anew_for_each_rollout_change_nothing(align, llamas, tmp_path):
+    kept = align("kept", llamas[1])
+    assert align("read", llamas[1], keep_frozen_models=False) == kept
+    assert weights(tmp_path / "kept") == weights(tmp_path / "read")
 
 
 def test_a_strategy_that_does_nothing_is_ppo_bit_for_bit(align, llamas, tmp_path):
@@ -202,9 +208,9 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         tokenizer=tokenizer,
         policy=load_causal(llamas[0]),
         value=load_reward(reward_model),
-        references=[sft := load_causal(llamas[0])],
+        references=[sft := Frozen.of(load_causal(llamas[0]))],
         sft=sft,
-        reward=load_reward(reward_model),
+        reward=Frozen.of(load_reward(reward_model)),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]
@@ -266,11 +272,11 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
     found = rollout_of(loaded, config)
     for row, (prompt, answer) in enumerate(zip(found.prompts, found.answers, strict=True)):
         so_far = [prompt.ids + answer.token_ids[:-1]]
-        [expected] = rewards(loaded.reward, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
+        [expected] = rewards(loaded.reward.kept, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
         assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
     everything = [
         parameter.data_ptr()
-        for model in (loaded.policy, loaded.value, loaded.reward)
+        for model in (loaded.policy, loaded.value, loaded.reward.kept)
         for parameter in model.parameters()
     ]
     assert len(everything) == len(set(everything))
@@ -278,7 +284,7 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
 
 def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
-    assert not any(model.training for model in (loaded.policy, loaded.value, *loaded.references, loaded.reward))
+    assert not any(model.training for model in (loaded.policy, loaded.value, loaded.sft.kept, loaded.reward.kept))
     folder = shutil.copytree(llamas[0], tmp_path / "dropping")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from salsa.checkpoints import load_causal
-from salsa.ppo.models import Models, Sequences, log_probs
+from salsa.ppo.models import Frozen, Models, Sequences, log_probs
 from salsa.ppo.rollout import Prompt
 from salsa.ppo.trainer import train
 from salsa.references import Fixed, MeanKl
@@ -101,14 +101,15 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         }
     )
     policy = network(1)
+    frozen = {key: Frozen.of(model) for key, model in references.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=policy,
         value=network(4, reward=True),
-        references=[references[part] for part in parts],
+        references=[frozen[part] for part in parts],
         strategy=strategy,
-        sft=references["sft"],
-        reward=network(5, reward=True),
+        sft=frozen["sft"],
+        reward=Frozen.of(network(5, reward=True)),
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import trl_case as case
 from salsa.ppo.math import gae, k1, token_rewards
-from salsa.ppo.models import Models
+from salsa.ppo.models import Frozen, Models
 from salsa.ppo.rollout import Prompt, Rollout, experience
 from salsa.ppo.trainer import Learner, update
 from salsa.sampling import Answer
@@ -32,11 +32,12 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
-    reference = networks.pop("reference")
+    reference, reward = (Frozen.of(networks.pop(name)) for name in ("reference", "reward"))
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
         references=[reference],
         sft=reference,
+        reward=reward,
         normalisation=(0.0, 1.0),
         **networks,
     )

@@ -1,0 +1,185 @@
+"""Samples per second of whole PPO updates, of salsa/ppo and of TRL 1.11's PPOTrainer in turns, in one run.
+
+    make bench-ppo                                            both, on the CPU's shapes
+    python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (wants a GPU with 80 GB)
+    python benchmarks/ppo_step.py --shape mini --ours         without TRL
+
+An update is a rollout, its scoring and its training. Both get the same shapes, prompts, lengths of responses, batch and
+epochs (ppo_shapes.py). The first update warms up and is not counted; of the others the median stands.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ppo_shapes import EOS, PAD, SHAPES, build, force, work
+
+HERE = Path(__file__).parent
+PARTS = ("generation", "scoring", "training")
+
+
+class Ending:
+    """A model whose responses end where ppo_shapes says; rows that have ended leave the batch, the rest keep order."""
+
+    def __init__(self, model: torch.nn.Module, lengths: list[int]):
+        self.model, self.lengths, self.step = model, lengths, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, **inputs: Any) -> Any:
+        output = self.model(**inputs)
+        self.step += 1
+        running = torch.tensor([length for length in self.lengths if length >= self.step])
+        output.logits = force(output.logits[:, -1], (running == self.step).to(output.logits.device))[:, None]
+        return output
+
+
+def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[str, Any]:
+    from salsa.checkpoints import load_causal, load_reward
+    from salsa.ppo import rollout
+    from salsa.ppo.models import Frozen, Models
+    from salsa.ppo.rollout import Prompt, collect
+    from salsa.ppo.trainer import Learner, update
+    from salsa.sections import Ppo
+
+    torch.set_num_threads(threads)
+    shape, cuda = SHAPES[name], torch.cuda.is_available()
+    half = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
+    device = torch.device("cuda" if cuda else "cpu")
+    settings = Ppo.model_validate(
+        {
+            "prompts": {"path": "none"},
+            "steps": updates,
+            "rollout_batch_size": shape.batch,
+            "train_batch_size": shape.batch,
+            "micro_batch_size": micro,
+            "epochs": shape.epochs,
+            "learning_rate": 1e-6,
+            "value_learning_rate": 1e-6,
+            "beta": 0.05,
+            "max_prompt_length": shape.max_prompt,
+            "max_new_tokens": shape.new_tokens,
+            "dtype": shape.dtype,
+        }
+    )
+    folder = Path(tempfile.mkdtemp())
+    for name, scalar, seed in (("reference", False, 2), ("reward", True, 4)):
+        build(shape, scalar, seed, half).save_pretrained(folder / name)
+
+    def read(name: str, load: Any) -> Frozen:
+        return Frozen(lambda: load(folder / name, shape.dtype).requires_grad_(False), keep)
+
+    reference = read("reference", load_causal)
+    models = Models(
+        tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
+        policy=build(shape, False, 1).to(device),
+        value=build(shape, True, 3).to(device),
+        references=[reference],
+        sft=reference,
+        reward=read("reward", load_reward),
+        normalisation=(0.0, 1.0),
+    )
+    policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)
+    value = Learner(models.value, settings.value_learning_rate, settings, updates * shape.epochs)
+    plain, ends, spent = rollout.sample, [], {}
+
+    def now() -> float:
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def timed(model: torch.nn.Module, *rest: Any) -> Any:
+        begin = now()
+        answers = plain(Ending(model, ends), *rest)
+        assert [len(answer.token_ids) for answer in answers] == ends
+        spent["generation"] = now() - begin
+        return answers
+
+    rollout.sample = timed
+    found = []
+    for prompts, lengths in work(shape, updates):
+        ends, begin = lengths, now()
+        batch = collect(models, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
+        middle = now()
+        for _ in range(shape.epochs):
+            update(models, policy, value, batch, list(range(shape.batch)), settings)
+        spent |= {"scoring": middle - begin - spent["generation"], "training": now() - middle}
+        found.append(dict(spent))
+    shutil.rmtree(folder)
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"updates": found, "peak_bytes": peak}
+
+
+def run(command: list[str], threads: int) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(who: str, runs: list[dict[str, Any]], batch: int) -> float:
+    """Prints the median update of all runs but each one's first; returns its samples per second."""
+    updates = [update for run in runs for update in run["updates"][1:]]
+    totals = [sum(update.values()) for update in updates]
+    total = statistics.median(totals)
+    parts = "  ".join(f"{part} {statistics.median(update[part] for update in updates):8.3f}" for part in PARTS)
+    memory = max(run["peak_bytes"] for run in runs) / 1e9
+    print(
+        f"{who:<9}{total:9.3f} s an update ({min(totals):.3f} to {max(totals):.3f}) {batch / total:8.1f} samples/s  "
+        f"{parts}  {memory:6.2f} GB"
+    )
+    return batch / total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="mini")
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2, help="how often each has its turn")
+    parser.add_argument("--trl", default=str(HERE.parent / ".venv-trl/bin/python"), help="TRL's Python (make trl)")
+    parser.add_argument("--micro", type=int, help="responses per forward pass; TRL's is the shape's (default: shape's)")
+    parser.add_argument("--reload", action="store_true", help="frozen models are read from disk for each rollout")
+    parser.add_argument("--ours", action="store_true", help="without TRL")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        micro = arguments.micro or SHAPES[arguments.shape].micro
+        print(json.dumps(ours(arguments.shape, arguments.updates, arguments.threads, micro, not arguments.reload)))
+        return
+    shape = SHAPES[arguments.shape]
+    commands = {"salsa": [sys.executable, __file__, *sys.argv[1:], "--worker"]}
+    if not arguments.ours:
+        theirs = [arguments.shape, str(arguments.updates), str(arguments.threads)]
+        commands["TRL 1.11"] = [arguments.trl, str(HERE / "trl_step.py"), *theirs]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for _ in range(arguments.rounds):
+        for name, command in commands.items():
+            runs[name].append(run(command, arguments.threads))
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {arguments.threads} threads"
+    print(
+        f"{arguments.shape}: batch {shape.batch}, {shape.epochs} epochs, up to {shape.new_tokens} new tokens; {where}; "
+        f"medians of {arguments.rounds} x {arguments.updates - 1} updates, peak memory of the process"
+    )
+    rates = {name: line(name, found, shape.batch) for name, found in runs.items()}
+    if len(rates) > 1:
+        print(f"salsa makes {rates['salsa'] / rates['TRL 1.11']:.2f} times TRL's samples per second")
+
+
+if __name__ == "__main__":
+    main()
