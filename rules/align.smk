@@ -23,9 +23,9 @@ rule align:
         seed=GRID.seed,
         gold=GOLD,
     shell:
-        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} --sft {input.sft:q} "
-        "--reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} "
-        "{params.gold} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
+        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
+        "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} "
+        "--rl-seed {wildcards.seed} {params.gold} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 rule dpo:

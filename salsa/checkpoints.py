@@ -3,7 +3,7 @@
 Nothing is fetched from the hub here, and no code that lies beside the weights is ever run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,16 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             f"{path}: the tokenizer needs a pad token other than EOS: give the base model's pad_token in the config"
         )
     return tokenizer
+
+
+def check_vocabularies(tokenizer: PreTrainedTokenizerBase, others: Iterable[tuple[str, Path]]) -> None:
+    """Tokens mean the same to all checkpoints of a run: others as (command-line option, folder)."""
+    for option, folder in others:
+        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"{option} {folder}: its vocabulary differs from that of {tokenizer.name_or_path}: "
+                "name checkpoints of one base"
+            )
 
 
 def load_causal(path: Path, dtype: str = "float32") -> PreTrainedModel:

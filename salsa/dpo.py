@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
-from salsa.checkpoints import load_causal, load_tokenizer
+from salsa.checkpoints import check_vocabularies, load_causal, load_tokenizer
 from salsa.data import load_rows, preference_pairs
 from salsa.errors import UserError
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
@@ -72,11 +72,7 @@ def train(
 ) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
     """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
     tokenizer = load_tokenizer(init)
-    for folder in references:
-        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"--reference {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
-            )
+    check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
     pairs, dropped = preference_pairs(load_rows(settings.train, derive_seed(seed, "dpo", "train")))
     if not pairs:
         raise UserError(

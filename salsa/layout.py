@@ -1,7 +1,7 @@
 """Where a grid's checkpoints lie, for a rule's inputs and for a stage that is run by hand with the config.
 
-checkpoints/GRID/base/MODEL          sft/MODEL/SEED            soup/MODEL/NAME
-                 reward/MODEL        policy/MODEL/METHOD-sSEED
+checkpoints/GRID/base/MODEL      sft/MODEL/SEED              soup/MODEL/WEIGHTS
+                 reward/MODEL    policy/MODEL/METHOD-sSEED   perturbed/MODEL/SEED_DRAW_WEIGHTS
 """
 
 from salsa.config import Config
@@ -13,7 +13,7 @@ def root(config: Config) -> str:
 
 
 def checkpoint_folder(config: Config, model: str, checkpoint: Checkpoint) -> str:
-    """The folder of an SFT model or a soup, as a method or the alpha line names it."""
+    """The folder of a checkpoint as a method or the alpha line names it."""
     return f"{root(config)}/{checkpoint_name(checkpoint).format(model=model)}"
 
 

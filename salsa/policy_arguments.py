@@ -77,6 +77,7 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> N
             "strategy": strategy_json(strategy),
         }
     for key, value in found.items():
+        # An option that this stage does not have counts as given.
         given = getattr(arguments, key, value)
         if given is None or given is False:
             setattr(arguments, key, value)

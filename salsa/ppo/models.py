@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from salsa.checkpoints import device, load_causal, load_reward, load_tokenizer
+from salsa.checkpoints import check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.references import Fixed, Strategy
@@ -67,11 +67,8 @@ def load_models(
 ) -> Models:
     """All of them, in evaluation mode: dropout stays off, also in training."""
     tokenizer = load_tokenizer(init)
-    for name, folder in (*(("reference", path) for path in references), ("sft", sft), ("reward", reward)):
-        if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"--{name} {folder}: its vocabulary differs from that of {init}: name checkpoints of one base"
-            )
+    named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
+    check_vocabularies(tokenizer, named)
 
     def frozen(load: Callable[[Path, str], PreTrainedModel], folder: Path) -> Frozen:
         return Frozen(lambda: load(folder, settings.dtype).requires_grad_(False), settings.keep_frozen_models)

@@ -57,11 +57,6 @@ def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Genera
         waiting = waiting[size:]
 
 
-def in_rows(flat: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Figures [N] of response tokens, row after row, as [B, T] with zeros on the right."""
-    return pad_sequence(list(flat.split(list(lengths))), batch_first=True)
-
-
 def measured(
     prompts: Sequence[list[int]],
     responses: Sequence[list[int]],

@@ -1,7 +1,6 @@
 """Stage `align`: trains a policy with PPO against a reference. PPO and SALSA are this command with another one."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from salsa.checkpoints import load_tokenizer, render
@@ -16,8 +15,6 @@ from salsa.sections import Ppo
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
 from salsa.training import save
-
-GENERATION_CONFIG = "generation_config.json"
 
 
 def load_prompts(settings: Ppo, init: Path, seed: int) -> list[Prompt]:
@@ -60,7 +57,5 @@ def run(arguments: argparse.Namespace) -> None:
     record.extra = {"prompts": len(prompts), "last_step": history[-1]}
     with output_folder(arguments.out, record) as folder:
         save(models.policy, models.tokenizer, folder, settings.dtype)
-        if (arguments.init / GENERATION_CONFIG).exists():
-            shutil.copyfile(arguments.init / GENERATION_CONFIG, folder / GENERATION_CONFIG)
     with output_file(arguments.metrics) as path:
         write_jsonl(path, history)
