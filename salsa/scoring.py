@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from salsa.attention import hidden_states
 from salsa.errors import UserError
 from salsa.shards import read_json
 
@@ -59,9 +60,14 @@ def predictors(prompts: Sequence[list[int]], responses: Sequence[list[int]], wid
 
 
 def states_at(model: PreTrainedModel, ids: Tensor, mask: Tensor, index: Tensor) -> Tensor:
-    """The last layer's states [n, D] of right-padded sequences [B, L], at `index` [n] of the B * L positions."""
-    states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return states.flatten(0, 1)[index.to(states.device)]
+    """The last layer's states [n, D] of right-padded sequences [B, L], at `index` [n] of the B * L positions.
+
+    Nothing is computed for the padding: the model sees the real tokens alone, one sequence behind the other.
+    """
+    real = mask.flatten().bool()
+    positions = (mask.cumsum(1) - 1).flatten()[real]
+    states = hidden_states(model, ids.flatten()[real], positions, mask.sum(1).tolist())
+    return states[(real.cumsum(0) - 1)[index.to(real.device)]]
 
 
 @torch.inference_mode()
@@ -72,7 +78,8 @@ def rewards(
     found = [0.0] * len(sequences)
     for batch in batches_by_length([len(row) for row in sequences], batch_size):
         ids, mask = right_pad([sequences[i] for i in batch], pad, model.device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].float()
+        last = torch.arange(len(batch), device=ids.device) * ids.shape[1] + mask.sum(1) - 1
+        logits = model.score(states_at(model, ids, mask, last))[:, 0].float()
         for i, logit in zip(batch, logits.tolist(), strict=True):
             found[i] = (logit - mean) / std
     return found

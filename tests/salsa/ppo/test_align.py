@@ -193,7 +193,7 @@ def likes_even(model, sequences, pad, batch_size, mean, std) -> list[float]:
 
 def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[dict]:
     keys = {
-        "steps": 20,
+        "steps": 30,
         "value_learning_rate": 1e-2,
         "rollout_batch_size": 64,
         "train_batch_size": 32,
