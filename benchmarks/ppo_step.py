@@ -25,9 +25,11 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from ppo_memory import peak_bytes
 from ppo_shapes import EOS, PAD, SHAPES, build, force, work
 
 HERE = Path(__file__).parent
+OFF = 1.25  # how far the memory that is measured may be from the formula
 PARTS = ("generation", "scoring", "training")
 
 
@@ -57,6 +59,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     from salsa.sections import Ppo
 
     torch.set_num_threads(threads)
+    before = resident_bytes()
     shape, cuda = SHAPES[name], torch.cuda.is_available()
     half = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
     device = torch.device("cuda" if cuda else "cpu")
@@ -121,7 +124,16 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
         found.append(dict(spent))
     shutil.rmtree(folder)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"updates": found, "peak_bytes": peak}
+    kept = [model.kept for model in (reference, models.reward) if model.kept is not None]
+    counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, models.value)]
+    frozen = [sum(weight.nbytes for weight in model.parameters()) for model in kept]
+    formula = peak_bytes(shape, updates, micro, *counts, frozen) + (0 if cuda else before)
+    return {"updates": found, "peak_bytes": peak, "formula_bytes": formula}
+
+
+def resident_bytes() -> int:
+    """What the process holds in memory now: Python and its libraries, before any model is made."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def run(command: list[str], threads: int) -> dict[str, Any]:
@@ -177,8 +189,15 @@ def main() -> None:
         f"medians of {arguments.rounds} x {arguments.updates - 1} updates, peak memory of the process"
     )
     rates = {name: line(name, found, shape.batch) for name, found in runs.items()}
+    measured, formula = (max(run[key] for run in runs["salsa"]) / 1e9 for key in ("peak_bytes", "formula_bytes"))
     if len(rates) > 1:
         print(f"salsa makes {rates['salsa'] / rates['TRL 1.11']:.2f} times TRL's samples per second")
+    if shape.dtype == "float32":
+        print(f"peak memory by the formula: {formula:.2f} GB; measured {measured / formula:.2f} times that")
+        if not 1 / OFF < measured / formula < OFF:
+            raise SystemExit(
+                f"the formula of ppo_memory.py is off by more than {OFF} times: correct it, or find the leak"
+            )
 
 
 if __name__ == "__main__":
