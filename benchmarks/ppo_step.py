@@ -53,9 +53,10 @@ class Ending:
 def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[str, Any]:
     from salsa.checkpoints import load_causal, load_reward
     from salsa.ppo import rollout
+    from salsa.ppo.learner import Learner
     from salsa.ppo.models import Frozen, Models
     from salsa.ppo.rollout import Prompt, collect
-    from salsa.ppo.trainer import Learner, update
+    from salsa.ppo.trainer import update
     from salsa.sections import Ppo
 
     torch.set_num_threads(threads)

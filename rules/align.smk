@@ -17,6 +17,10 @@ rule align:
         method=trained_with("ppo"),
     conda:
         ENVIRONMENT
+    # How to run it is for a profile to say (set-resources): a change of these makes no policy anew.
+    resources:
+        checkpoint_minutes=30,
+        report_to="none",
     params:
         strategy=align_strategy,
         settings=align_settings,
@@ -25,7 +29,8 @@ rule align:
     shell:
         "python -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
         "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} "
-        "--rl-seed {wildcards.seed} {params.gold} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
+        "--rl-seed {wildcards.seed} {params.gold} --checkpoint-minutes {resources.checkpoint_minutes} "
+        "--report-to {resources.report_to:q} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 rule dpo:

@@ -174,6 +174,9 @@ class Ppo(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of passes and of frozen models; trained weights are float32 until they are saved"
     )
+    max_kl: Positive | None = Field(
+        None, description="Stop when a rollout's kl_ref_k1, in nats a response, is above this. Default: never"
+    )
     gradient_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them")
     keep_frozen_models: bool = Field(
         True, description="False: references and reward model are read from disk for each rollout, one at a time"

@@ -23,12 +23,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from salsa.errors import UserError
+from salsa.errors import RESUBMIT, Interrupted, UserError
 
 RUN_FILE = "run.json"
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "openai", "vllm", "numpy")
@@ -204,9 +204,9 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line, UTF-8, keys in the order given."""
-    with path.open("w", encoding="utf-8") as handle:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"] = "w") -> None:
+    """One JSON object a line, UTF-8, keys in the order given; mode "a" adds them to the file."""
+    with path.open(mode, encoding="utf-8") as handle:
         for row in rows:
             handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -233,7 +233,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
-    """Runs the stage named on the command line; a UserError becomes one line and exit status 1.
+    """Runs the stage named on the command line; a UserError becomes one line and exit status 1, an Interrupted
+    one line and RESUBMIT.
 
     `commands` maps a name to its module and help line. Only the module of the command asked for is imported
     (its `add_arguments(parser)` and `run(arguments)`), so that tables never wait for torch.
@@ -259,4 +260,7 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return RESUBMIT
     return 0

@@ -40,16 +40,16 @@ def schedule(
     return get_scheduler(kind, optimiser, num_warmup_steps=int(warmup_ratio * total), num_training_steps=total)
 
 
-def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]]) -> Iterator[T]:
-    """The items, with a progress bar on a terminal, or a line of figures now and then in a log file."""
+def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]], done: int = 0) -> Iterator[T]:
+    """The items after the `done` first, with a progress bar on a terminal, or a line now and then in a log file."""
     if sys.stderr.isatty():
-        bar = tqdm(items, desc=what, leave=False)
+        bar = tqdm(items[done:], desc=what, leave=False, initial=done, total=len(items))
         for item in bar:
             yield item
             bar.set_postfix(figures(), refresh=False)
         return
     every = max(1, len(items) // LINES_IN_A_LOG)
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(items[done:], done + 1):
         yield item
         if number % every == 0 or number == len(items):
             text = " ".join(f"{name} {value:.4g}" for name, value in figures().items())

@@ -1,19 +1,23 @@
 """Stage `align`: trains a policy with PPO against a reference. PPO and SALSA are this command with another one."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 from salsa.checkpoints import load_tokenizer, render
 from salsa.data import conversation, load_rows
 from salsa.errors import UserError
+from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
 from salsa.ppo.models import load_models
+from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt
-from salsa.ppo.trainer import train
+from salsa.ppo.trainer import Training, train
 from salsa.references import strategy_data
 from salsa.sections import Ppo
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
+from salsa.trackers import TRACKERS, tracker_names, trackers
 from salsa.training import save
 
 
@@ -40,6 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sft", type=Path, help="SFT 1: the KL to it is logged for every method")
     parser.add_argument("--reward", type=Path, help="reward model; the value model starts from it")
     parser.add_argument("--gold", action="store_true", help="log the mini world's gold reward")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=30, metavar="N", help="save the run's state so often (default 30)"
+    )
+    parser.add_argument(
+        "--keep-checkpoints", type=int, default=1, metavar="K", help="how many of those states to keep (default 1)"
+    )
+    parser.add_argument(
+        "--report-to",
+        type=tracker_names,
+        default="none",
+        metavar="NAME,…",
+        help=f"log the metrics there too: {', '.join(TRACKERS)} (default: none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -49,13 +66,25 @@ def run(arguments: argparse.Namespace) -> None:
     if settings.prompts.path is not None:
         inputs["prompts"] = Path(settings.prompts.path)
     seeds = {"seed": arguments.seed, "rl_seed": arguments.rl_seed}
-    given = {**settings.model_dump(), "reference": strategy_data(strategy)}
+    # The bound makes no result another one: a run that it stopped goes on when it is raised.
+    given = {**settings.model_dump(exclude={"max_kl"}), "reference": strategy_data(strategy)}
     record = Run("align", given, inputs, seeds)
     prompts = load_prompts(settings, arguments.init, arguments.seed)
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
-    history = train(models, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
-    record.extra = {"prompts": len(prompts), "last_step": history[-1]}
+    training = Training(models, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
+    unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
+    checkpoints = Checkpoints(
+        unfinished / record.id(), arguments.checkpoint_minutes, max(1, arguments.keep_checkpoints)
+    )
+    board = arguments.metrics.with_suffix(".board")
+    with (
+        sigterm_noted() as stop_asked,
+        trackers(arguments.report_to, board, record.id(), given, checkpoints.newest()) as report,
+    ):
+        history = train(training, checkpoints, report, stop_asked)
+    record.extra = {"max_kl": settings.max_kl, "prompts": len(prompts), "last_step": history[-1]}
     with output_folder(arguments.out, record) as folder:
         save(models.policy, models.tokenizer, folder, settings.dtype)
     with output_file(arguments.metrics) as path:
         write_jsonl(path, history)
+    shutil.rmtree(unfinished)

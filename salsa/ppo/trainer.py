@@ -3,53 +3,25 @@
 One device; batches larger than its memory go through in micro-batches. What each metric means: docs/metrics.md.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from salsa.data import user_turns
-from salsa.ppo.math import explained_variance, k1, k3, masked_mean, policy_losses, value_losses
+from salsa.errors import Interrupted, UserError
+from salsa.ppo.learner import Learner
+from salsa.ppo.math import k3, policy_losses, value_losses
+from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs, values
+from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
 from salsa.scoring import batches_by_length
 from salsa.sections import Ppo
 from salsa.seeds import derive_seed
-from salsa.training import schedule, steps
-from salsa.world.gold import gold_reward
-
-Metrics = dict[str, Any]
-
-
-class Learner:
-    """A model with its optimiser and the factor on its learning rate."""
-
-    def __init__(self, model: torch.nn.Module, rate: float, settings: Ppo, updates: int):
-        self.model, self.limit, self.steps = model, settings.max_grad_norm, 0
-        self.optimiser = torch.optim.AdamW(
-            model.parameters(),
-            lr=rate,
-            betas=settings.adam_betas,
-            eps=settings.adam_eps,
-            weight_decay=0.0,
-            fused=True,  # without copies of all weights, and several times as fast on a CPU
-        )
-        self.schedule = schedule(self.optimiser, settings.schedule, updates)
-
-    def rate(self) -> float:
-        return float(self.schedule.get_last_lr()[0])
-
-    def step(self) -> float:
-        """One update from the gradients gathered; returns their norm before it was clipped."""
-        norm = clip_grad_norm_(self.model.parameters(), self.limit).item()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.schedule.step()
-        self.steps += 1
-        return norm
+from salsa.training import steps
 
 
 def update(
@@ -90,7 +62,13 @@ def update(
             for key, figure in found.items():
                 sums[key] = sums.get(key, 0.0) + figure.detach().float().sum()
         metrics |= {key: total.item() / count for key, total in sums.items()}
-        metrics[f"grad_norm_{name}"] = learner.step()
+        metrics[f"grad_norm_{name}"] = learner.clip()
+        if names := broken(metrics):
+            raise UserError(
+                f"{' and '.join(names)} not finite: lower ppo.learning_rate and ppo.value_learning_rate, or use "
+                "dtype float32"
+            )
+        learner.step()
     return metrics
 
 
@@ -99,81 +77,102 @@ def tokens_of(figures: Tensor, chosen: list[int], mask: Tensor, device: torch.de
     return figures[chosen][mask].to(device)
 
 
-def per_response(figures: Tensor, mask: Tensor) -> float:
-    """The mean over responses of the sum over tokens, of figures [B, T]."""
-    return torch.where(mask, figures, 0.0).sum(1).mean().item()
+def broken(metrics: Metrics) -> list[str]:
+    """The figures that are not finite."""
+    return [name for name, figure in metrics.items() if isinstance(figure, float) and not math.isfinite(figure)]
 
 
-def rollout_metrics(rollout: Rollout, models: Models, beta: float, gold: bool) -> Metrics:
-    """What the responses were like, before the update."""
-    mask, lengths = rollout.mask, rollout.mask.sum(1).float()
-    kl = per_response(k1(rollout.log_probs, rollout.reference), mask)
-    golds = [
-        gold_reward(
-            user_turns(prompt.messages),
-            models.tokenizer.decode(answer.token_ids, skip_special_tokens=True),
-            answer.ended,
-        )
-        for prompt, answer in zip(rollout.prompts, rollout.answers, strict=True)
-        if gold
-    ]
-    return {
-        "reward": rollout.scores.mean().item(),
-        "objective": rollout.penalised.mean().item() - beta * kl,
-        "kl_ref_k1": kl,
-        "kl_ref_k3": per_response(k3(rollout.log_probs, rollout.reference), mask),
-        "kl_sft_k1": per_response(k1(rollout.log_probs, rollout.sft), mask),
-        "kl_sft_k3": per_response(k3(rollout.log_probs, rollout.sft), mask),
-        "sampler_gap": masked_mean((rollout.sampled - rollout.log_probs).abs(), mask).item(),
-        "entropy": masked_mean(rollout.entropy, mask).item(),
-        "length": lengths.mean().item(),
-        "eos_share": sum(answer.ended for answer in rollout.answers) / len(rollout.answers),
-        "explained_variance": explained_variance(rollout.values, rollout.returns, mask).item(),
-        "gold": sum(golds) / len(golds) if golds else None,
-    }
-
-
-def mean_of(found: Sequence[Metrics]) -> Metrics:
-    return {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
-
-
-def train(
-    models: Models, prompts: Sequence[Prompt], settings: Ppo, seed: int, rl_seed: int, gold: bool
-) -> list[Metrics]:
-    """Trains `models.policy` in place; returns each step's metrics.
+class Training:
+    """A run's models, optimisers, and the draws that are still to come.
 
     No seed here depends on the method: arms of one RL seed meet the same prompts with the same random numbers.
     """
 
-    def generator(name: str) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(seed, "ppo", rl_seed, name))
+    def __init__(
+        self, models: Models, prompts: Sequence[Prompt], settings: Ppo, seed: int, rl_seed: int, gold: bool
+    ) -> None:
+        def derived(*names: str | int) -> int:
+            return derive_seed(seed, "ppo", rl_seed, *names)
 
-    batches: Iterator[list[Prompt]] = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
-    shuffles = generator("minibatches")
-    updates = settings.steps * settings.epochs * (settings.rollout_batch_size // settings.train_batch_size)
-    policy = Learner(models.policy, settings.learning_rate, settings, updates)
-    value = Learner(models.value, settings.value_learning_rate, settings, updates)
-    history: list[Metrics] = []
-    shown = ("reward", "kl_ref_k1", "length", "eos_share")
-    for step in steps(range(settings.steps), "ppo", lambda: {key: history[-1][key] for key in shown if history}):
-        asked = next(batches)
-        draws = [derive_seed(seed, "ppo", rl_seed, "sampling", step, i) for i in range(len(asked))]
-        rollout = collect(models, asked, settings, draws)
-        rate = policy.rate()
-        found = []
-        for _ in range(settings.epochs):
-            order = torch.randperm(len(asked), generator=shuffles).tolist()
+        def generator(name: str) -> torch.Generator:
+            return torch.Generator().manual_seed(derived(name))
+
+        self.models, self.settings, self.gold, self.derived = models, settings, gold, derived
+        self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
+        self.shuffles = generator("minibatches")
+        updates = settings.steps * settings.epochs * (settings.rollout_batch_size // settings.train_batch_size)
+        self.policy = Learner(models.policy, settings.learning_rate, settings, updates)
+        self.value = Learner(models.value, settings.value_learning_rate, settings, updates)
+
+    def orders(self) -> list[list[int]]:
+        """The order of the rollout's responses in each of its epochs."""
+        size = self.settings.rollout_batch_size
+        return [torch.randperm(size, generator=self.shuffles).tolist() for _ in range(self.settings.epochs)]
+
+    def step(self, step: int) -> Metrics:
+        """A rollout and the updates on it; a UserError where it cannot go on, then without the update at fault."""
+        settings, asked = self.settings, next(self.batches)
+        draws = [self.derived("sampling", step, i) for i in range(len(asked))]
+        rollout = collect(self.models, asked, settings, draws)
+        metrics = rollout_metrics(rollout, self.models, settings.beta, self.gold)
+        check_rollout(rollout, metrics, settings)
+        rate, found = self.policy.rate(), []
+        for order in self.orders():
             for begin in range(0, len(order), settings.train_batch_size):
                 rows = order[begin : begin + settings.train_batch_size]
-                found.append(update(models, policy, value, rollout, rows, settings))
-                models.after_step(policy.steps)
-        history.append(
-            {
-                "step": step,
-                "episodes": (step + 1) * settings.rollout_batch_size,
-                **rollout_metrics(rollout, models, settings.beta, gold),
-                **mean_of(found),
-                "learning_rate": rate,
-            }
-        )
+                found.append(update(self.models, self.policy, self.value, rollout, rows, settings))
+                self.models.after_step(self.policy.steps)
+        episodes = (step + 1) * settings.rollout_batch_size
+        return {"step": step, "episodes": episodes, **metrics, **mean_of(found), "learning_rate": rate}
+
+    def state(self) -> dict[str, Any]:
+        """All that steps change, but for the draws."""
+        moving = enumerate(self.models.references) if self.models.strategy.moves else ()
+        return {
+            "policy": self.policy.state(),
+            "value": self.value.state(),
+            "references": {str(number): reference.kept.state_dict() for number, reference in moving if reference.kept},
+        }
+
+    def restore(self, state: dict[str, Any], steps: int) -> None:
+        """Takes up a `state` after `steps` steps, whose tensors are those in use; takes the draws that those took."""
+        self.policy.restore(state["policy"])
+        self.value.restore(state["value"])
+        for _ in range(steps):
+            next(self.batches)
+            self.orders()
+
+
+def train(
+    training: Training,
+    checkpoints: Checkpoints | None = None,
+    report: Callable[[Metrics], None] = lambda metrics: None,
+    stop_asked: Callable[[], bool] = lambda: False,
+) -> list[Metrics]:
+    """Trains in place, on from the newest of the checkpoints; returns each step's metrics, and reports them."""
+    history: list[Metrics] = []
+    if checkpoints is not None:
+        state = training.state()
+        history = checkpoints.load(state)
+        if history:
+            training.restore(state, len(history))
+    total, begun = training.settings.steps, len(history)
+    shown = ("reward", "kl_ref_k1", "length", "eos_share")
+    for step in steps(range(total), "ppo", lambda: {key: history[-1][key] for key in shown if history}, begun):
+        try:
+            history.append(training.step(step))
+        except UserError as error:
+            kept = f"; what was saved stays in {checkpoints.folder}" if checkpoints and checkpoints.newest() else ""
+            raise UserError(f"ppo: step {step}: {error}{kept}") from None
+        report(history[-1])
+        if checkpoints is not None:
+            checkpoints.append(history[-1])
+            stopping = stop_asked() and step + 1 < total
+            if stopping or checkpoints.due():
+                checkpoints.save(step + 1, training.state(), history)
+            if stopping:
+                raise Interrupted(
+                    f"ppo: stopped after step {step}, as SIGTERM asked; the same command goes on from "
+                    f"{checkpoints.path(step + 1)}"
+                )
     return history

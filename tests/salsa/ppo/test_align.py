@@ -8,75 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from ppo_case import COMMANDS, settings, weights
 
 from salsa import references
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.errors import UserError
 from salsa.fields import Count
+from salsa.ppo.learner import Learner
 from salsa.ppo.models import Frozen, Models, Sequences, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
-from salsa.ppo.trainer import Learner, train
+from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed
 from salsa.sampling import sample
 from salsa.scoring import normalisation, rewards
 from salsa.sections import Ppo
 from salsa.soup import soup
-from salsa.stage import main, read_jsonl, write_jsonl
-
-COMMANDS = {"align": ("salsa.ppo.stage", "")}
-
-
-@pytest.fixture(scope="module")
-def prompts_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
-    write_jsonl(path, [{"prompt_id": str(i), "prompt": f"{texts[i % 4]} {i}"} for i in range(24)])
-    return path
-
-
-def settings(prompts_file, **keys) -> dict:
-    return {
-        "prompts": {"path": str(prompts_file)},
-        "steps": 2,
-        "rollout_batch_size": 8,
-        "train_batch_size": 4,
-        "epochs": 2,
-        "learning_rate": 1e-3,
-        "value_learning_rate": 1e-3,
-        "beta": 0.1,
-        "max_prompt_length": 64,
-        "max_new_tokens": 12,
-        **keys,
-    }
-
-
-@pytest.fixture
-def align(llamas, reward_model, prompts_file, tmp_path, monkeypatch):
-    """align(name, reference, **settings) -> metrics; the policy is in tmp_path/name."""
-
-    def run(name: str, *references, init=llamas[0], strategy=None, **keys) -> list[dict]:
-        arguments = f"salsa align --init {init} --sft {llamas[0]} --reward {reward_model}".split()
-        arguments += ["--reference", *map(str, references)]
-        arguments += [
-            *(["--strategy", json.dumps(strategy)] if strategy else []),
-            "--settings",
-            json.dumps(settings(prompts_file, **keys)),
-            "--seed",
-            "1",
-            "--rl-seed",
-            "1",
-            "--gold",
-        ]
-        arguments += ["--out", str(tmp_path / name), "--metrics", str(tmp_path / f"{name}.jsonl")]
-        monkeypatch.setattr(sys, "argv", arguments)
-        assert main("salsa", COMMANDS) == 0
-        return read_jsonl(tmp_path / f"{name}.jsonl")
-
-    return run
-
-
-def weights(folder) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
+from salsa.stage import main
 
 
 def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_path):
@@ -215,7 +162,7 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     )
     messages = [{"role": "user", "content": "hi"}]
     prompts = [Prompt(messages, render(tokenizer, messages, add_generation_prompt=True))] * 4
-    return train(models, prompts, config, seed=1, rl_seed=1, gold=False)
+    return train(Training(models, prompts, config, seed=1, rl_seed=1, gold=False))
 
 
 def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model, prompts_file, monkeypatch):
@@ -304,7 +251,8 @@ def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_f
         adam.param_groups[0]["lr"] = rate
         ours.weight.grad = torch.tensor([[3.0, 4.0]])
         theirs.weight.grad = torch.tensor([[0.3, 0.4]])
-        assert learner.step() == pytest.approx(5)
+        assert learner.clip() == pytest.approx(5)
+        learner.step()
         adam.step()
         assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
     assert learner.rate() == 0

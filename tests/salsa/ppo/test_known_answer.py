@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from salsa.checkpoints import load_causal
 from salsa.ppo.models import Frozen, Models, Sequences, log_probs
 from salsa.ppo.rollout import Prompt
-from salsa.ppo.trainer import train
+from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed, MeanKl
 from salsa.sections import Ppo
 from salsa.soup import soup
@@ -113,7 +113,7 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])
-    train(models, [Prompt([], PROMPT)] * 4, settings, seed=1, rl_seed=1, gold=False)
+    train(Training(models, [Prompt([], PROMPT)] * 4, settings, seed=1, rl_seed=1, gold=False))
     found = distribution(policy)
     assert divergence(found, optimum[name]) < 0.005 < 0.02 * before
     for other in optimum.keys() - {name}:

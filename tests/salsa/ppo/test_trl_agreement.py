@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from benchmarks import trl_case as case
+from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
 from salsa.ppo.models import Frozen, Models
 from salsa.ppo.rollout import Prompt, Rollout, experience
-from salsa.ppo.trainer import Learner, update
+from salsa.ppo.trainer import update
 from salsa.sampling import Answer
 from salsa.sections import Ppo
 

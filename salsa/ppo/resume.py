@@ -1,0 +1,93 @@
+"""The states of an unfinished run on disk: what is needed to go on as if nothing had happened.
+
+FOLDER/step-000012/   weights, optimisers and schedules after 12 steps (torch.distributed.checkpoint), and metrics.jsonl
+FOLDER/metrics.jsonl  a line for each step so far, written as the run goes
+
+Random numbers and the place in the data follow from the seeds and the number of steps: they need no state.
+"""
+
+import contextlib
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
+from salsa.errors import UserError
+from salsa.stage import log, output_folder, read_jsonl, write_jsonl
+
+NAME = re.compile(r"step-(\d{6})")
+METRICS = "metrics.jsonl"
+
+
+class Checkpoints:
+    """Saves a run's state every so many minutes and keeps the last few; the newest is where the run goes on."""
+
+    def __init__(self, folder: Path, minutes: float, keep: int):
+        self.folder, self.interval, self.keep = folder, 60 * minutes, keep
+        self.last = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def steps(self) -> list[int]:
+        """The steps after which a state was saved, the oldest first."""
+        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def newest(self) -> int:
+        """The number of steps that the newest holds, 0 without any."""
+        return max(self.steps(), default=0)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last >= self.interval
+
+    def save(self, step: int, state: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
+        """The state after `step` steps; then those before the last `keep` are removed."""
+        with output_folder(self.path(step)) as folder, alone():
+            dcp.save(state, checkpoint_id=folder)
+            write_jsonl(folder / METRICS, history)
+        for old in self.steps()[: -self.keep]:
+            # Renamed first: what is half removed must not look whole.
+            going = self.path(old).rename(self.folder / f".step-{old:06d}.old")
+            shutil.rmtree(going)
+        self.last = time.monotonic()
+
+    def load(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """Fills `state` with the newest that was saved, if there is any; returns the metrics of its steps."""
+        for leftover in self.folder.glob(".step-*"):
+            shutil.rmtree(leftover)
+        saved = self.steps()
+        history: list[dict[str, Any]] = []
+        if saved:
+            folder = self.path(saved[-1])
+            try:
+                with alone():
+                    dcp.load(state, checkpoint_id=folder)
+            except (CheckpointException, OSError, EOFError, ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"{folder}: cannot be read ({str(error).splitlines()[0]}): remove it, to go on from "
+                    f"{f'step {saved[-2]}' if len(saved) > 1 else 'the beginning'}"
+                ) from None
+            history = read_jsonl(folder / METRICS)
+            log.info("ppo: going on after step %d, from %s", saved[-1], folder)
+        write_jsonl(self.folder / METRICS, history)
+        return history
+
+    def append(self, metrics: dict[str, Any]) -> None:
+        """A step's line in the metrics file of the run so far."""
+        write_jsonl(self.folder / METRICS, [metrics], "a")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Without the notice that a single process saves or loads by itself, which is as it should be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

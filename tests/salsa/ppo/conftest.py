@@ -1,0 +1,41 @@
+import json
+import sys
+
+import pytest
+from ppo_case import COMMANDS, settings
+
+from salsa.stage import main, read_jsonl, write_jsonl
+
+
+@pytest.fixture(scope="session")
+def prompts_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
+    write_jsonl(path, [{"prompt_id": str(i), "prompt": f"{texts[i % 4]} {i}"} for i in range(24)])
+    return path
+
+
+@pytest.fixture
+def align(llamas, reward_model, prompts_file, tmp_path, monkeypatch):
+    """align(name, reference, **settings) -> metrics, if its exit status is 0; the policy is in tmp_path/name."""
+
+    def run(name: str, *references, init=llamas[0], strategy=None, options=(), status=0, **keys) -> list[dict]:
+        arguments = f"salsa align --init {init} --sft {llamas[0]} --reward {reward_model}".split()
+        arguments += ["--reference", *map(str, references)]
+        arguments += [
+            *(["--strategy", json.dumps(strategy)] if strategy else []),
+            "--settings",
+            json.dumps(settings(prompts_file, **keys)),
+            "--seed",
+            "1",
+            "--rl-seed",
+            "1",
+            "--gold",
+        ]
+        arguments += map(str, options)
+        arguments += ["--out", str(tmp_path / name), "--metrics", str(tmp_path / f"{name}.jsonl")]
+        monkeypatch.setattr(sys, "argv", arguments)
+        assert main("salsa", COMMANDS) == status
+        return read_jsonl(tmp_path / f"{name}.jsonl") if status == 0 else []
+
+    return run

@@ -1,0 +1,218 @@
+"""A PPO run that is interrupted, by whatever and wherever, ends with the same bytes as one that is not."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ppo_case import settings, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from salsa import trackers
+from salsa.errors import RESUBMIT
+from salsa.ppo import resume, rollout, trainer
+from salsa.sampling import Answer
+from salsa.stage import read_jsonl
+
+EVERY_STEP = ("--checkpoint-minutes", 0)
+EMA = {"ema": {"rate": 0.1}}
+STEPS = 4
+
+
+class Fault(Exception):
+    """What no code here catches: to the run's state on disk it is like a kill."""
+
+
+@contextlib.contextmanager
+def fault(monkeypatch, module, name: str, call: int, after: bool = False) -> Iterator[None]:
+    """Inside, that call of module.name fails, before it has done its work or after; it has to come."""
+    plain, calls = getattr(module, name), [0]
+
+    def faulty(*arguments, **options):
+        calls[0] += 1
+        if calls[0] != call:
+            return plain(*arguments, **options)
+        if after:
+            plain(*arguments, **options)
+        raise Fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, faulty)
+        try:
+            yield
+        except Fault:
+            return
+        pytest.fail(f"{name} was not called {call} times")
+
+
+def the_same(tmp_path: Path, name: str, other: str) -> bool:
+    metrics = [(tmp_path / f"{run}.jsonl").read_bytes() for run in (name, other)]
+    return weights(tmp_path / name) == weights(tmp_path / other) and metrics[0] == metrics[1]
+
+
+# A step is a rollout and 4 updates; it is saved after each.
+FAULTS = [
+    *((trainer, "collect", call, True) for call in (1, 2, STEPS)),
+    *((trainer, "update", call, True) for call in (1, 4, 7, 4 * STEPS)),
+    *((resume.dcp, "save", call, after) for call in (1, 3) for after in (False, True)),
+    (resume, "write_jsonl", 3, True),
+    (resume.shutil, "rmtree", 2, False),
+]
+
+
+def test_a_fault_anywhere_changes_nothing(align, llamas, tmp_path, monkeypatch):
+    """With a reference that moves, so that there is the most to keep."""
+    align("whole", llamas[1], strategy=EMA, steps=STEPS)
+    for number, where in enumerate(FAULTS):
+        with fault(monkeypatch, *where):
+            align(str(number), llamas[1], strategy=EMA, steps=STEPS, options=EVERY_STEP)
+        align(str(number), llamas[1], strategy=EMA, steps=STEPS, options=EVERY_STEP)
+        assert the_same(tmp_path, str(number), "whole"), where
+        assert not (tmp_path / f"{number}.training").exists()
+
+
+def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
+    """The real thing: a process that is killed again and again, as soon as it has written another step's metrics."""
+
+    def start(name: str) -> subprocess.Popen:
+        given = json.dumps(settings(prompts_file, steps=6))
+        command = f"-m salsa align --init {llamas[0]} --reference {llamas[1]} --sft {llamas[0]} --reward {reward_model}"
+        out = ["--out", str(tmp_path / name), "--settings", given, *map(str, EVERY_STEP)]
+        return subprocess.Popen([sys.executable, *command.split(), "--seed", "1", *out], stderr=subprocess.PIPE)
+
+    def lines() -> int:
+        return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "killed.training").glob("*/metrics.jsonl"))
+
+    whole, killed = start("whole"), start("killed")
+    for goal in (1, 4):
+        while lines() < goal:
+            assert killed.poll() is None, killed.communicate()[1]
+            time.sleep(0.005)
+        killed.kill()
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed").exists()
+        killed = start("killed")
+    said = killed.communicate()[1]
+    assert killed.returncode == 0 and b"going on after step" in said
+    assert whole.communicate() and whole.returncode == 0
+    assert the_same(tmp_path, "killed", "whole")
+
+
+def test_sigterm_saves_and_asks_to_be_run_again(align, llamas, tmp_path, monkeypatch, capsys):
+    align("whole", llamas[0], steps=STEPS)
+    before = signal.getsignal(signal.SIGTERM)
+    plain, calls = trainer.collect, []
+
+    def signalled(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "collect", signalled)
+        align("stopped", llamas[0], steps=STEPS, status=RESUBMIT)
+    assert "ppo: stopped after step 1, as SIGTERM asked; the same command goes on from" in capsys.readouterr().err
+    assert len(calls) == 2 and signal.getsignal(signal.SIGTERM) == before
+    align("stopped", llamas[0], steps=STEPS)
+    assert the_same(tmp_path, "stopped", "whole")
+
+
+def test_the_last_states_are_kept_and_no_others(align, llamas, monkeypatch):
+    kept, plain = [], resume.Checkpoints.save
+
+    def seen(checkpoints, *arguments):
+        plain(checkpoints, *arguments)
+        kept.append(checkpoints.steps())
+
+    monkeypatch.setattr(resume.Checkpoints, "save", seen)
+    align("one", llamas[0], steps=STEPS, options=EVERY_STEP)
+    align("two", llamas[0], steps=STEPS, options=(*EVERY_STEP, "--keep-checkpoints", 2))
+    align("none", llamas[0], steps=STEPS)
+    assert kept == [[1], [2], [3], [4], [1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_other_settings_do_not_go_on_from_a_state(align, llamas, tmp_path, monkeypatch):
+    align("whole", llamas[0], learning_rate=2e-3)
+    with fault(monkeypatch, trainer, "update", 6):
+        align("other", llamas[0], options=EVERY_STEP)
+    align("other", llamas[0], learning_rate=2e-3)
+    assert the_same(tmp_path, "other", "whole")
+
+
+def test_a_state_that_cannot_be_read_is_named(align, llamas, tmp_path, monkeypatch, capsys):
+    with fault(monkeypatch, trainer, "update", 10):
+        align("torn", llamas[0], steps=STEPS, options=(*EVERY_STEP, "--keep-checkpoints", 2))
+    [newest] = (tmp_path / "torn.training").glob("*/step-000002")
+    for file in [*newest.glob("*.distcp"), newest / ".metadata"]:
+        file.write_bytes(file.read_bytes()[:100])
+        align("torn", llamas[0], steps=STEPS, status=1)
+        assert f"error: {newest}: cannot be read (" in (said := capsys.readouterr().err)
+        assert "remove it, to go on from step 1" in said and "Traceback" not in said
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(align, llamas, tmp_path, monkeypatch, capsys):
+    plain, calls = trainer.policy_losses, []
+
+    def diverging(*arguments):
+        calls.append(1)
+        losses, clipped = plain(*arguments)
+        return (losses * float("nan") if len(calls) == 6 else losses), clipped
+
+    monkeypatch.setattr(trainer, "policy_losses", diverging)
+    align("nan", llamas[0], options=EVERY_STEP, status=1)
+    said = capsys.readouterr().err
+    assert "error: ppo: step 1: loss_policy and grad_norm_policy not finite: lower ppo.learning_rate" in said
+    assert f"what was saved stays in {tmp_path / 'nan.training'}" in said
+    [metrics] = (tmp_path / "nan.training").glob("*/step-000001/metrics.jsonl")
+    assert [row["step"] for row in read_jsonl(metrics)] == [0]
+    assert not (tmp_path / "nan").exists()
+
+
+def test_a_policy_that_is_too_far_away_stops_and_goes_on_under_a_higher_bound(align, llamas, tmp_path, capsys):
+    kl = [row["kl_ref_k1"] for row in align("whole", llamas[1], steps=STEPS)]
+    worst = max(range(STEPS), key=kl.__getitem__)
+    align("far", llamas[1], steps=STEPS, max_kl=kl[worst] - 1e-6, options=EVERY_STEP, status=1)
+    assert f"error: ppo: step {worst}: the KL to the reference is {kl[worst]:.4g} nats" in capsys.readouterr().err
+    align("far", llamas[1], steps=STEPS, max_kl=kl[worst] + 1e-6)
+    assert the_same(tmp_path, "far", "whole")
+
+
+def test_nothing_but_empty_responses_stops_the_run(align, llamas, monkeypatch, capsys):
+    def silent(model, prompts, temperatures, limit, seeds, eos, pad):
+        return [Answer([eos[0]], True, [0.0]) for _ in prompts]
+
+    monkeypatch.setattr(rollout, "sample", silent)
+    align("silent", llamas[0], status=1)
+    assert "error: ppo: step 0: all responses are empty: lower ppo.learning_rate" in capsys.readouterr().err
+
+
+def test_tensorboard_shows_what_the_metrics_file_holds(align, llamas, tmp_path, monkeypatch):
+    """Also after an interruption; and no tracker is the default."""
+    board = ("--report-to", "tensorboard")
+    with fault(monkeypatch, trainer, "collect", 3):
+        align("seen", llamas[0], steps=STEPS, options=(*EVERY_STEP, *board))
+    rows = align("seen", llamas[0], steps=STEPS, options=(*EVERY_STEP, *board))
+    events = EventAccumulator(str(tmp_path / "seen.board" / "salsa"))
+    events.Reload()
+    for name in ("reward", "kl_ref_k1", "loss_policy"):
+        assert [event.step for event in events.Scalars(name)] == list(range(STEPS))
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([row[name] for row in rows])
+    align("unseen", llamas[0])
+    assert not (tmp_path / "unseen.board").exists()
+
+
+def test_trackers_are_named_well(align, llamas, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        align("x", llamas[0], options=("--report-to", "tensorboard,comet"))
+    assert "comet: name some of tensorboard, wandb, or none" in capsys.readouterr().err
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["wandb"])
+    align("x", llamas[0], options=("--report-to", "tensorboard"), status=1)
+    assert "error: --report-to tensorboard: not installed: pip install tensorboard" in capsys.readouterr().err
