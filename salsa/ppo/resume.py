@@ -23,6 +23,7 @@ from salsa.stage import log, output_folder, read_jsonl, write_jsonl
 
 NAME = re.compile(r"step-(\d{6})")
 METRICS = "metrics.jsonl"
+UNREADABLE = (CheckpointException, OSError, EOFError, ValueError, RuntimeError)
 
 
 class Checkpoints:
@@ -50,9 +51,15 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
         """The state after `step` steps; then those before the last `keep` are removed."""
-        with output_folder(self.path(step)) as folder, alone():
-            dcp.save(state, checkpoint_id=folder)
-            write_jsonl(folder / METRICS, history)
+        try:
+            with output_folder(self.path(step)) as folder, alone():
+                dcp.save(state, checkpoint_id=folder)
+                write_jsonl(folder / METRICS, history)
+        except (CheckpointException, OSError) as error:
+            raise UserError(
+                f"{self.path(step)}: cannot be saved ({first_line(error)}): make room and run it again; it goes on "
+                f"from {self.path(self.newest()).name if self.newest() else 'the beginning'}"
+            ) from None
         for old in self.steps()[: -self.keep]:
             # Renamed first: what is half removed must not look whole.
             going = self.path(old).rename(self.folder / f".step-{old:06d}.old")
@@ -70,19 +77,27 @@ class Checkpoints:
             try:
                 with alone():
                     dcp.load(state, checkpoint_id=folder)
-            except (CheckpointException, OSError, EOFError, ValueError, RuntimeError) as error:
+            except UNREADABLE as error:
                 raise UserError(
-                    f"{folder}: cannot be read ({str(error).splitlines()[0]}): remove it, to go on from "
-                    f"{f'step {saved[-2]}' if len(saved) > 1 else 'the beginning'}"
+                    f"{folder}: cannot be read ({first_line(error)}): remove it, to go on from "
+                    f"{self.path(saved[-2]).name if len(saved) > 1 else 'the beginning'}"
                 ) from None
             history = read_jsonl(folder / METRICS)
-            log.info("ppo: going on after step %d, from %s", saved[-1], folder)
+            log.info("ppo: going on after %d steps, from %s", saved[-1], folder)
         write_jsonl(self.folder / METRICS, history)
         return history
 
     def append(self, metrics: dict[str, Any]) -> None:
         """A step's line in the metrics file of the run so far."""
         write_jsonl(self.folder / METRICS, [metrics], "a")
+
+
+def first_line(error: BaseException) -> str:
+    """What is wrong, of an error that may tell of every process and its stack."""
+    if isinstance(error, CheckpointException) and error.failures:
+        [(cause, _), *_] = error.failures.values()
+        return first_line(cause)
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -39,6 +39,13 @@ def load_prompts(settings: Ppo, init: Path, seed: int) -> list[Prompt]:
     return kept
 
 
+def count(text: str) -> int:
+    """A number of at least 1, from the command line."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number}: at least 1")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_policy_arguments(parser, "ppo", Ppo)
     parser.add_argument("--sft", type=Path, help="SFT 1: the KL to it is logged for every method")
@@ -48,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-minutes", type=float, default=30, metavar="N", help="save the run's state so often (default 30)"
     )
     parser.add_argument(
-        "--keep-checkpoints", type=int, default=1, metavar="K", help="how many of those states to keep (default 1)"
+        "--keep-checkpoints", type=count, default=1, metavar="K", help="how many of those states to keep (default 1)"
     )
     parser.add_argument(
         "--report-to",
@@ -73,9 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
     training = Training(models, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
-    checkpoints = Checkpoints(
-        unfinished / record.id(), arguments.checkpoint_minutes, max(1, arguments.keep_checkpoints)
-    )
+    checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)
     board = arguments.metrics.with_suffix(".board")
     with (
         sigterm_noted() as stop_asked,

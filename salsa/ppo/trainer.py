@@ -172,7 +172,7 @@ def train(
                 checkpoints.save(step + 1, training.state(), history)
             if stopping:
                 raise Interrupted(
-                    f"ppo: stopped after step {step}, as SIGTERM asked; the same command goes on from "
+                    f"ppo: stopped after {step + 1} steps, as SIGTERM asked; the same command goes on from "
                     f"{checkpoints.path(step + 1)}"
                 )
     return history

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ppo_case import settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributed.checkpoint.api import CheckpointException
 
 from salsa import trackers
 from salsa.errors import RESUBMIT
@@ -84,7 +85,10 @@ def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
         given = json.dumps(settings(prompts_file, steps=6))
         command = f"-m salsa align --init {llamas[0]} --reference {llamas[1]} --sft {llamas[0]} --reward {reward_model}"
         out = ["--out", str(tmp_path / name), "--settings", given, *map(str, EVERY_STEP)]
-        return subprocess.Popen([sys.executable, *command.split(), "--seed", "1", *out], stderr=subprocess.PIPE)
+        # Two of these at once on two cores: with more threads than cores they would wait for one another.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        arguments = [sys.executable, *command.split(), "--seed", "1", *out]
+        return subprocess.Popen(arguments, stderr=subprocess.PIPE, env=environment)
 
     def lines() -> int:
         return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "killed.training").glob("*/metrics.jsonl"))
@@ -100,7 +104,7 @@ def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
         assert not (tmp_path / "killed").exists()
         killed = start("killed")
     said = killed.communicate()[1]
-    assert killed.returncode == 0 and b"going on after step" in said
+    assert killed.returncode == 0 and b"ppo: going on after" in said
     assert whole.communicate() and whole.returncode == 0
     assert the_same(tmp_path, "killed", "whole")
 
@@ -119,7 +123,7 @@ def test_sigterm_saves_and_asks_to_be_run_again(align, llamas, tmp_path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(trainer, "collect", signalled)
         align("stopped", llamas[0], steps=STEPS, status=RESUBMIT)
-    assert "ppo: stopped after step 1, as SIGTERM asked; the same command goes on from" in capsys.readouterr().err
+    assert "ppo: stopped after 2 steps, as SIGTERM asked; the same command goes on from" in capsys.readouterr().err
     assert len(calls) == 2 and signal.getsignal(signal.SIGTERM) == before
     align("stopped", llamas[0], steps=STEPS)
     assert the_same(tmp_path, "stopped", "whole")
@@ -155,7 +159,26 @@ def test_a_state_that_cannot_be_read_is_named(align, llamas, tmp_path, monkeypat
         file.write_bytes(file.read_bytes()[:100])
         align("torn", llamas[0], steps=STEPS, status=1)
         assert f"error: {newest}: cannot be read (" in (said := capsys.readouterr().err)
-        assert "remove it, to go on from step 1" in said and "Traceback" not in said
+        assert "remove it, to go on from step-000001" in said and "Traceback" not in said
+
+
+def test_a_full_disk_stops_the_run_and_the_last_state_stays(align, llamas, tmp_path, monkeypatch, capsys):
+    plain = resume.dcp.save
+
+    def full(*arguments, **options):
+        if "step-000003" in str(options["checkpoint_id"]):
+            raise CheckpointException("save", {0: (OSError(28, "No space left on device"), None)})
+        plain(*arguments, **options)
+
+    align("whole", llamas[0], steps=STEPS)
+    with monkeypatch.context() as patched:
+        patched.setattr(resume.dcp, "save", full)
+        align("full", llamas[0], steps=STEPS, options=EVERY_STEP, status=1)
+    said = capsys.readouterr().err
+    assert "cannot be saved ([Errno 28] No space left on device): make room and run it again" in said
+    assert "it goes on from step-000002" in said and "Traceback" not in said
+    align("full", llamas[0], steps=STEPS)
+    assert the_same(tmp_path, "full", "whole")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(align, llamas, tmp_path, monkeypatch, capsys):
