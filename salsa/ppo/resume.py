@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,22 @@ class Checkpoints:
             shutil.rmtree(going)
         self.last = time.monotonic()
 
-    def load(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """Fills `state` with the newest that was saved, if there is any; returns the metrics of its steps."""
+    def load(self, state: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The newest state that was saved, and the metrics of its steps; None without any.
+
+        `state` gives the tensors to read it into. It is asked only where there is something to read: to have moments at
+        all, an optimiser that is new makes an empty step for it, and that step would count in Adam's bias correction.
+        """
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover)
         saved = self.steps()
-        history: list[dict[str, Any]] = []
+        found, history = None, []
         if saved:
+            found = state()
             folder = self.path(saved[-1])
             try:
                 with alone():
-                    dcp.load(state, checkpoint_id=folder)
+                    dcp.load(found, checkpoint_id=folder)
             except UNREADABLE as error:
                 raise UserError(
                     f"{folder}: cannot be read ({first_line(error)}): remove it, to go on from "
@@ -85,7 +90,7 @@ class Checkpoints:
             history = read_jsonl(folder / METRICS)
             log.info("ppo: going on after %d steps, from %s", saved[-1], folder)
         write_jsonl(self.folder / METRICS, history)
-        return history
+        return found, history
 
     def append(self, metrics: dict[str, Any]) -> None:
         """A step's line in the metrics file of the run so far."""

@@ -152,9 +152,8 @@ def train(
     """Trains in place, on from the newest of the checkpoints; returns each step's metrics, and reports them."""
     history: list[Metrics] = []
     if checkpoints is not None:
-        state = training.state()
-        history = checkpoints.load(state)
-        if history:
+        state, history = checkpoints.load(training.state)
+        if state is not None:
             training.restore(state, len(history))
     total, begun = training.settings.steps, len(history)
     shown = ("reward", "kl_ref_k1", "length", "eos_share")

@@ -11,14 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from ppo_case import settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.api import CheckpointException
 
 from salsa import trackers
+from salsa.checkpoints import load_causal
 from salsa.errors import RESUBMIT
 from salsa.ppo import resume, rollout, trainer
+from salsa.ppo.models import load_models
+from salsa.ppo.stage import load_prompts
+from salsa.references import Fixed
 from salsa.sampling import Answer
+from salsa.sections import Ppo
 from salsa.stage import read_jsonl
 
 EVERY_STEP = ("--checkpoint-minutes", 0)
@@ -76,6 +82,17 @@ def test_a_fault_anywhere_changes_nothing(align, llamas, tmp_path, monkeypatch):
         align(str(number), llamas[1], strategy=EMA, steps=STEPS, options=EVERY_STEP)
         assert the_same(tmp_path, str(number), "whole"), where
         assert not (tmp_path / f"{number}.training").exists()
+
+
+def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, tmp_path):
+    """The policy and the metrics are those of the trainer alone, which knows of no states on disk."""
+    rows = align("saved", llamas[1], options=EVERY_STEP)
+    config = Ppo.model_validate(settings(prompts_file))
+    models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config)
+    training = trainer.Training(models, load_prompts(config, llamas[0], 1), config, seed=1, rl_seed=1, gold=True)
+    assert trainer.train(training) == rows
+    saved = load_causal(tmp_path / "saved").state_dict()
+    assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.state_dict().items())
 
 
 def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
