@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from salsa.errors import UserError
+
 NAME = "sdpa_by_sequence"
 
 
@@ -37,7 +39,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, H, N, d], key and value [1, H', N, d] to [1, N, H, d]."""
     if softcap is not None:
-        raise NotImplementedError("attention logits with a cap (Gemma 2) are not supported")
+        raise UserError("attention with capped logits, as Gemma 2 has it, is not supported: name another base model")
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     pieces = []

@@ -32,7 +32,7 @@ def trackers(
 ) -> Iterator[Report]:
     """Yields a function that reports a step's metrics to the trackers named; after `done` steps the run goes on.
 
-    TensorBoard's files are in `folder`; there, a run that goes on replaces what was reported after those steps.
+    Their files are in `folder`; on TensorBoard, a run that goes on replaces what was reported after those steps.
     """
     missing = [name for name in names if name not in map(str, get_available_trackers())]
     if missing:
@@ -40,10 +40,11 @@ def trackers(
     if not names:
         yield lambda metrics: None
         return
+    folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(log_with=list(names), project_dir=folder)
     options = {
         "tensorboard": {"purge_step": done},
-        "wandb": {"id": run_id, "resume": "allow", "name": str(folder), "config": dict(settings)},
+        "wandb": {"id": run_id, "resume": "allow", "name": folder.stem, "dir": folder, "config": dict(settings)},
     }
     accelerator.init_trackers(PROJECT, init_kwargs={name: options[name] for name in names})
 

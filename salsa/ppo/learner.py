@@ -15,7 +15,7 @@ class Learner:
     """A model with its optimiser and the factor on its learning rate."""
 
     def __init__(self, model: torch.nn.Module, rate: float, settings: Ppo, updates: int):
-        self.model, self.limit, self.steps = model, settings.max_grad_norm, 0
+        self.model, self.limit = model, settings.max_grad_norm
         self.optimiser = torch.optim.AdamW(
             model.parameters(),
             lr=rate,
@@ -25,6 +25,11 @@ class Learner:
             fused=True,  # without copies of all weights, and several times as fast on a CPU
         )
         self.schedule = schedule(self.optimiser, settings.schedule, updates)
+
+    @property
+    def steps(self) -> int:
+        """The updates so far."""
+        return int(self.schedule.last_epoch)
 
     def rate(self) -> float:
         return float(self.schedule.get_last_lr()[0])
@@ -38,14 +43,12 @@ class Learner:
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.schedule.step()
-        self.steps += 1
 
     def state(self) -> dict[str, Any]:
-        """Weights, moments, schedule and count, as tensors and plain values; the tensors are those in use."""
+        """Weights, moments and schedule, as tensors and plain values; the tensors are those in use."""
         weights, moments = get_state_dict(self.model, self.optimiser)
-        return {"model": weights, "optimiser": moments, "schedule": self.schedule.state_dict(), "steps": self.steps}
+        return {"model": weights, "optimiser": moments, "schedule": self.schedule.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         set_state_dict(self.model, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        self.steps = state["steps"]

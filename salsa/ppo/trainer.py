@@ -63,7 +63,7 @@ def update(
                 sums[key] = sums.get(key, 0.0) + figure.detach().float().sum()
         metrics |= {key: total.item() / count for key, total in sums.items()}
         metrics[f"grad_norm_{name}"] = learner.clip()
-        if names := broken(metrics):
+        if names := not_finite(metrics):
             raise UserError(
                 f"{' and '.join(names)} not finite: lower ppo.learning_rate and ppo.value_learning_rate, or use "
                 "dtype float32"
@@ -77,7 +77,7 @@ def tokens_of(figures: Tensor, chosen: list[int], mask: Tensor, device: torch.de
     return figures[chosen][mask].to(device)
 
 
-def broken(metrics: Metrics) -> list[str]:
+def not_finite(metrics: Metrics) -> list[str]:
     """The figures that are not finite."""
     return [name for name, figure in metrics.items() if isinstance(figure, float) and not math.isfinite(figure)]
 

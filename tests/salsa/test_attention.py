@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma2Model
 
 from salsa.attention import NAME, hidden_states, window_mask
 from salsa.checkpoints import load_causal
+from salsa.errors import UserError
 from salsa.scoring import right_pad, states_at
 
 LENGTHS = [3, 21, 9, 1, 14]
@@ -81,3 +83,11 @@ def test_what_is_saved_does_not_name_it(pair, tmp_path):
 def test_a_window_of_3():
     seen = window_mask(5, 3, torch.device("cpu")).int().tolist()
     assert seen == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
+
+
+def test_capped_attention_logits_are_refused_in_one_line():
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    model = Gemma2Model(Gemma2Config(**sizes, **heads))
+    with pytest.raises(UserError, match="capped logits, as Gemma 2 has it"):
+        hidden_states(model, torch.tensor([1, 2]), torch.arange(2), [2])
