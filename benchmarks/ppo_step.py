@@ -54,7 +54,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     from salsa.checkpoints import load_causal, load_reward
     from salsa.ppo import rollout
     from salsa.ppo.learner import Learner
-    from salsa.ppo.models import Frozen, Models
+    from salsa.ppo.models import Frozen, Models, Trained
     from salsa.ppo.rollout import Prompt, collect
     from salsa.ppo.trainer import update
     from salsa.sections import Ppo
@@ -63,7 +63,6 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     before = resident_bytes()
     shape, cuda = SHAPES[name], torch.cuda.is_available()
     half = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
-    device = torch.device("cuda" if cuda else "cpu")
     settings = Ppo.model_validate(
         {
             "prompts": {"path": "none"},
@@ -90,8 +89,8 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     reference = read("reference", load_causal)
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
-        policy=build(shape, False, 1).to(device),
-        value=build(shape, True, 3).to(device),
+        policy=Trained(build(shape, False, 1)),
+        value=Trained(build(shape, True, 3)),
         references=[reference],
         sft=reference,
         reward=read("reward", load_reward),

@@ -19,6 +19,7 @@ rule align:
         ENVIRONMENT
     # How to run it is for a profile to say (set-resources): a change of these makes no policy anew.
     resources:
+        launcher="python",
         checkpoint_minutes=30,
         report_to="none",
     params:
@@ -27,7 +28,7 @@ rule align:
         seed=GRID.seed,
         gold=GOLD,
     shell:
-        "python -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
+        "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
         "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} "
         "--rl-seed {wildcards.seed} {params.gold} --checkpoint-minutes {resources.checkpoint_minutes} "
         "--report-to {resources.report_to:q} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

@@ -28,7 +28,7 @@ transformers_logging.disable_progress_bar()
 
 
 def device() -> torch.device:
-    """The device that models run on: the GPU where there is one, else the CPU."""
+    """The device that models run on: this process's GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -60,17 +60,17 @@ def check_vocabularies(tokenizer: PreTrainedTokenizerBase, others: Iterable[tupl
             )
 
 
-def load_causal(path: Path, dtype: str = "float32") -> PreTrainedModel:
-    """A language model in evaluation mode on `device()`."""
-    return _load(AutoModelForCausalLM, path, dtype)
+def load_causal(path: Path, dtype: str = "float32", place: torch.device | None = None) -> PreTrainedModel:
+    """A language model in evaluation mode, at `place` or on `device()`."""
+    return _load(AutoModelForCausalLM, path, dtype, place)
 
 
-def load_reward(path: Path, dtype: str = "float32") -> PreTrainedModel:
-    """A reward or value model with one output, read at the last real token, in evaluation mode on `device()`."""
-    return _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+def load_reward(path: Path, dtype: str = "float32", place: torch.device | None = None) -> PreTrainedModel:
+    """A reward or value model with one output, read at the last real token, in evaluation mode, placed like these."""
+    return _load(AutoModelForSequenceClassification, path, dtype, place, num_labels=1)
 
 
-def _load(auto: Any, path: Path, dtype: str, **options: Any) -> PreTrainedModel:
+def _load(auto: Any, path: Path, dtype: str, place: torch.device | None, **options: Any) -> PreTrainedModel:
     read_tensors(path)
     read_json(path / "config.json")
     try:
@@ -79,7 +79,7 @@ def _load(auto: Any, path: Path, dtype: str, **options: Any) -> PreTrainedModel:
         )
     except SafetensorError as error:
         raise UserError(f"{path}: its weights cannot be read ({error}): copy or make the checkpoint again") from None
-    return model.to(device()).eval()
+    return model.to(place or device()).eval()
 
 
 def render(

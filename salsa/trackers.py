@@ -55,4 +55,5 @@ def trackers(
     try:
         yield report
     finally:
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()

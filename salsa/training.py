@@ -1,5 +1,6 @@
 """What the training stages share: learning-rate schedules, progress, saving."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def schedule(
 
 def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]], done: int = 0) -> Iterator[T]:
     """The items after the `done` first, with a progress bar on a terminal, or a line now and then in a log file."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         bar = tqdm(items[done:], desc=what, leave=False, initial=done, total=len(items))
         for item in bar:
             yield item

@@ -4,16 +4,18 @@ Sequences are right-padded here, so that positions are those of the tokens thems
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from salsa.checkpoints import check_vocabularies, device, load_causal, load_reward, load_tokenizer
+from salsa.checkpoints import DTYPES, check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.references import Fixed, Strategy
@@ -39,6 +41,56 @@ class Frozen:
         return question(self._load() if self.kept is None else self.kept)
 
 
+class Whole(torch.nn.Module):
+    """A model whose forward pass is an answer to a question, so that what DDP and FSDP do stands around all of it."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+        self.config = getattr(model, "config", None)
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
+
+    def forward(self, question: Callable[[torch.nn.Module], T]) -> T:
+        return question(self.model)
+
+
+class Trained:
+    """A model in training. A Learner makes `module` what its processes share: as it is, under DDP, or under FSDP."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.module: torch.nn.Module = Whole(model)
+
+    def ask(self, question: Callable[[PreTrainedModel], T]) -> T:
+        """What `question` finds in one pass; every process has to ask."""
+        return self.module(question)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The parameters, whole, one at a time; every process has to take them."""
+        return map(full, self.model.parameters())
+
+    @contextlib.contextmanager
+    def whole(self, dtype: str) -> Iterator[PreTrainedModel]:
+        """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`."""
+        if not isinstance(self.module, FSDPModule):
+            yield self.model
+            return
+        with torch.device("meta"):
+            copy = AutoModelForCausalLM.from_config(self.model.config, dtype=DTYPES[dtype])
+        copy = copy.to_empty(device=device()).requires_grad_(False).eval()
+        copy.tie_weights()
+        own = dict(self.model.named_buffers()) | self.model.state_dict()
+        with torch.no_grad():
+            for name, tensor in (dict(copy.named_buffers()) | copy.state_dict()).items():
+                tensor.copy_(full(own[name]))
+        yield copy
+
+
+def full(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be in shards."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 @dataclass(frozen=True)
 class Models:
     """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are one model.
@@ -47,8 +99,8 @@ class Models:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    policy: PreTrainedModel
-    value: PreTrainedModel
+    policy: Trained
+    value: Trained
     references: list[Frozen]
     sft: Frozen
     reward: Frozen
@@ -77,10 +129,11 @@ def load_models(
         path: frozen(load_causal, path)
         for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
+    cpu = torch.device("cpu")  # a Learner brings them to the device, or each process its shard of them
     models = Models(
         tokenizer=tokenizer,
-        policy=load_causal(init),
-        value=load_reward(reward),
+        policy=Trained(load_causal(init, place=cpu)),
+        value=Trained(load_reward(reward, place=cpu)),
         references=[
             # In a narrower type small steps of a moving reference would be rounded away.
             Frozen.of(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
@@ -92,7 +145,7 @@ def load_models(
         strategy=strategy,
     )
     if settings.gradient_checkpointing:
-        for model in (models.policy, models.value):
+        for model in (models.policy.model, models.value.model):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()
             drop_nothing(model)

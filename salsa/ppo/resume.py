@@ -19,6 +19,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from salsa.errors import UserError
+from salsa.ppo import processes
 from salsa.stage import log, output_folder, read_jsonl, write_jsonl
 
 NAME = re.compile(r"step-(\d{6})")
@@ -32,7 +33,7 @@ class Checkpoints:
     def __init__(self, folder: Path, minutes: float, keep: int):
         self.folder, self.interval, self.keep = folder, 60 * minutes, keep
         self.last = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        processes.on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
 
     def steps(self) -> list[int]:
         """The steps after which a state was saved, the oldest first."""
@@ -47,24 +48,37 @@ class Checkpoints:
         return self.folder / f"step-{step:06d}"
 
     def due(self) -> bool:
-        return time.monotonic() - self.last >= self.interval
+        """Whether it is time to save; the processes' clocks may differ."""
+        return processes.on_main(lambda: time.monotonic() - self.last >= self.interval)
 
     def save(self, step: int, state: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
         """The state after `step` steps; then those before the last `keep` are removed."""
         try:
-            with output_folder(self.path(step)) as folder, alone():
+            with contextlib.ExitStack() as writing, alone():
+                folder = processes.on_main(lambda: writing.enter_context(output_folder(self.path(step))))
                 dcp.save(state, checkpoint_id=folder)
-                write_jsonl(folder / METRICS, history)
+                processes.on_main(lambda: write_jsonl(folder / METRICS, history))
+                processes.on_main(writing.close)
         except (CheckpointException, OSError) as error:
             raise UserError(
                 f"{self.path(step)}: cannot be saved ({first_line(error)}): make room and run it again; it goes on "
                 f"from {self.path(self.newest()).name if self.newest() else 'the beginning'}"
             ) from None
+        processes.on_main(self.prune)
+        self.last = time.monotonic()
+
+    def prune(self) -> None:
+        """Removes all but the last `keep`."""
         for old in self.steps()[: -self.keep]:
             # Renamed first: what is half removed must not look whole.
             going = self.path(old).rename(self.folder / f".step-{old:06d}.old")
             shutil.rmtree(going)
-        self.last = time.monotonic()
+
+    def found(self) -> list[int]:
+        """The steps with a state, and nothing else in the folder that an interruption may have left."""
+        for leftover in self.folder.glob(".step-*"):
+            shutil.rmtree(leftover)
+        return self.steps()
 
     def load(self, state: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """The newest state that was saved, and the metrics of its steps; None without any.
@@ -72,9 +86,7 @@ class Checkpoints:
         `state` gives the tensors to read it into. It is asked only where there is something to read: to have moments at
         all, an optimiser that is new makes an empty step for it, and that step would count in Adam's bias correction.
         """
-        for leftover in self.folder.glob(".step-*"):
-            shutil.rmtree(leftover)
-        saved = self.steps()
+        saved = processes.on_main(self.found)
         found, history = None, []
         if saved:
             found = state()
@@ -87,14 +99,14 @@ class Checkpoints:
                     f"{folder}: cannot be read ({first_line(error)}): remove it, to go on from "
                     f"{self.path(saved[-2]).name if len(saved) > 1 else 'the beginning'}"
                 ) from None
-            history = read_jsonl(folder / METRICS)
+            history = processes.on_main(lambda: read_jsonl(folder / METRICS))
             log.info("ppo: going on after %d steps, from %s", saved[-1], folder)
-        write_jsonl(self.folder / METRICS, history)
+        processes.on_main(lambda: write_jsonl(self.folder / METRICS, history))
         return found, history
 
     def append(self, metrics: dict[str, Any]) -> None:
         """A step's line in the metrics file of the run so far."""
-        write_jsonl(self.folder / METRICS, [metrics], "a")
+        processes.on_main(lambda: write_jsonl(self.folder / METRICS, [metrics], "a"))
 
 
 def first_line(error: BaseException) -> str:

@@ -5,16 +5,19 @@ Everything is computed before the first gradient step and stays as it is through
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from salsa.ppo import processes
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
 from salsa.sampling import Answer, sample
-from salsa.scoring import batches_by_length, rewards
+from salsa.scoring import rewards
 from salsa.sections import Ppo
 
 Messages = list[dict[str, str]]
@@ -64,25 +67,33 @@ def measured(
     batch_size: int,
     measure: Callable[[Sequences], Sequence[Tensor]],
 ) -> list[Tensor]:
-    """Each of the figures [N] that `measure` finds for batches of similar length, as [B, T] in the rows' order."""
+    """Each of the figures [N] that `measure` finds for batches of similar length, as [B, T] in the rows' order.
+
+    A process measures batches of up to `batch_size` of its share of the rows, and has the figures of all.
+    """
     lengths = [len(response) for response in responses]
-    rows: list[list[Tensor]] = [[] for _ in responses]
-    for batch in batches_by_length([len(p) + n for p, n in zip(prompts, lengths, strict=True)], batch_size):
+    own = processes.dealt([len(prompt) + n for prompt, n in zip(prompts, lengths, strict=True)])
+    rows: dict[int, list[Tensor]] = {row: [] for row in own}
+    for begin in range(0, len(own), batch_size):
+        batch = own[begin : begin + batch_size]
         found = measure(Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad))
-        for parts in (figure.split([lengths[i] for i in batch]) for figure in found):
+        for parts in (figure.cpu().split([lengths[i] for i in batch]) for figure in found):
             for i, part in zip(batch, parts, strict=True):
                 rows[i].append(part)
-    return [pad_sequence(list(figures), batch_first=True) for figures in zip(*rows, strict=True)]
+    return [pad_sequence(list(figures), batch_first=True) for figures in zip(*processes.gathered(rows), strict=True)]
 
 
 @torch.no_grad()
 def collect(models: Models, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
     """Samples a response to each prompt and measures it."""
     pad, eos = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
-    asked = [prompt.ids for prompt in prompts]
+    own = processes.share(len(prompts))
+    asked, drawn = [prompts[i].ids for i in own], [seeds[i] for i in own]
     temperatures = [settings.temperature] * len(asked)
     with computing_in(settings.dtype):
-        answers = sample(models.policy, asked, temperatures, settings.max_new_tokens, seeds, [eos], pad)
+        with models.policy.whole(settings.dtype) as policy:
+            found = sample(policy, asked, temperatures, settings.max_new_tokens, drawn, [eos], pad)
+        answers = processes.gathered(dict(zip(own, found, strict=True)))
         return experience(models, prompts, answers, settings)
 
 
@@ -93,18 +104,23 @@ def experience(models: Models, prompts: list[Prompt], answers: list[Answer], set
     micro = settings.micro_batch_size or settings.rollout_batch_size
     asked, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
     whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
-    scores = torch.tensor(models.reward.ask(lambda model: rewards(model, whole, pad, micro, *models.normalisation)))
+    mine = processes.dealt([len(sequence) for sequence in whole])
+    scored = models.reward.ask(
+        lambda model: rewards(model, [whole[i] for i in mine], pad, micro, *models.normalisation)
+    )
+    scores = torch.tensor(processes.gathered(dict(zip(mine, scored, strict=True))))
+    measure = partial(measured, asked, responses, pad, micro)
 
-    def measure(figures: Callable[[Sequences], Sequence[Tensor]]) -> list[Tensor]:
-        return [figure.cpu() for figure in measured(asked, responses, pad, micro, figures)]
+    def of_distribution(ask: Callable[[Callable[[PreTrainedModel], Any]], Any]) -> list[Tensor]:
+        return measure(lambda s: ask(lambda model: log_probs_and_entropy(model, s, settings.temperature)))
 
-    def of_distribution(model: PreTrainedModel) -> list[Tensor]:
-        return measure(lambda sequences: log_probs_and_entropy(model, sequences, settings.temperature))
+    def of_frozen(model: PreTrainedModel) -> Tensor:
+        return of_distribution(lambda question: question(model))[0]
 
     # One model after the other, so that those that are not kept need memory one at a time.
-    own, entropies = of_distribution(models.policy)
-    [old_values] = measure(lambda sequences: [values(models.value, sequences, models.normalisation)])
-    frozen = {model: model.ask(of_distribution)[0] for model in dict.fromkeys([*models.references, models.sft])}
+    own, entropies = of_distribution(models.policy.ask)
+    [old_values] = measure(lambda s: [models.value.ask(lambda model: values(model, s, models.normalisation))])
+    frozen = {model: model.ask(of_frozen) for model in dict.fromkeys([*models.references, models.sft])}
     reference, sft = models.strategy.combine([frozen[model] for model in models.references]), frozen[models.sft]
     lengths = torch.tensor([len(response) for response in responses])
     mask = torch.arange(own.shape[1])[None] < lengths[:, None]

@@ -9,6 +9,7 @@ from salsa.data import conversation, load_rows
 from salsa.errors import UserError
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
+from salsa.ppo import processes
 from salsa.ppo.models import load_models
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt
@@ -67,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    processes.join()
+    try:
+        _run(arguments)
+    finally:
+        processes.leave()
+
+
+def _run(arguments: argparse.Namespace) -> None:
     strategy = complete(arguments, "ppo", ("init", "reference", "sft", "reward", "settings", "seed"))
     settings = load_settings(arguments.settings, Ppo)
     inputs = {name: getattr(arguments, name) for name in ("init", "sft", "reward")} | of_references(arguments.reference)
@@ -87,9 +96,13 @@ def run(arguments: argparse.Namespace) -> None:
         trackers(arguments.report_to, board, record.id(), given, checkpoints.newest()) as report,
     ):
         history = train(training, checkpoints, report, stop_asked)
-    record.extra = {"max_kl": settings.max_kl, "prompts": len(prompts), "last_step": history[-1]}
-    with output_folder(arguments.out, record) as folder:
-        save(models.policy, models.tokenizer, folder, settings.dtype)
-    with output_file(arguments.metrics) as path:
-        write_jsonl(path, history)
-    shutil.rmtree(unfinished)
+    how = {"max_kl": settings.max_kl, "processes": processes.count()}
+    record.extra = {**how, "prompts": len(prompts), "last_step": history[-1]}
+    with models.policy.whole(settings.dtype) as policy:
+        if not processes.is_main():
+            return
+        with output_folder(arguments.out, record) as folder:
+            save(policy, models.tokenizer, folder, settings.dtype)
+        with output_file(arguments.metrics) as path:
+            write_jsonl(path, history)
+        shutil.rmtree(unfinished)

@@ -1,6 +1,7 @@
 """The algorithm, top to bottom: sample, score, then some epochs of clipped policy and value updates.
 
-One device; batches larger than its memory go through in micro-batches. What each metric means: docs/metrics.md.
+On one device or on many (processes.py); what is larger than a device's memory goes through in micro-batches. What each
+metric means: docs/metrics.md.
 """
 
 import math
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor
 
 from salsa.errors import Interrupted, UserError
+from salsa.ppo import processes
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs, values
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
-from salsa.scoring import batches_by_length
 from salsa.sections import Ppo
 from salsa.seeds import derive_seed
 from salsa.training import steps
@@ -29,23 +30,24 @@ def update(
 ) -> Metrics:
     """One optimiser step of both models on the responses `rows`; each loss is a mean over their tokens.
 
-    First the one, then the other: so only one model's gradients exist at a time.
+    Each process takes its share of the rows. First the one model, then the other: so only one's gradients exist at a
+    time.
     """
     pad = models.tokenizer.pad_token_id
-    prompts = [rollout.prompts[i].ids for i in rows]
-    responses = [rollout.answers[i].token_ids for i in rows]
-    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    count = sum(map(len, responses))
-    batches = list(batches_by_length(lengths, settings.micro_batch_size or len(rows)))
+    prompts, responses = [prompt.ids for prompt in rollout.prompts], [answer.token_ids for answer in rollout.answers]
+    count = sum(len(responses[row]) for row in rows)
+    own = [rows[place] for place in processes.dealt([len(prompts[row]) + len(responses[row]) for row in rows])]
+    size = settings.micro_batch_size or len(own)
+    batches = [own[begin : begin + size] for begin in range(0, len(own), size)]
 
     def policy_figures(sequences: Sequences, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         old = of(rollout.log_probs)
-        new = log_probs(models.policy, sequences, settings.temperature)
+        new = models.policy.ask(lambda model: log_probs(model, sequences, settings.temperature))
         losses, clipped = policy_losses(new, old, of(rollout.advantages), settings.clip)
         return {"loss_policy": losses, "clip_fraction_policy": clipped, "approx_kl": k3(old, new)}
 
     def value_figures(sequences: Sequences, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        new = values(models.value, sequences, models.normalisation)
+        new = models.value.ask(lambda model: values(model, sequences, models.normalisation))
         losses, clipped = value_losses(new, of(rollout.values), of(rollout.returns), settings.value_clip)
         return {"loss_value": losses, "clip_fraction_value": clipped}
 
@@ -54,14 +56,15 @@ def update(
         sums: dict[str, Tensor] = {}
         for batch in batches:
             sequences = Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad)
-            chosen = [rows[i] for i in batch]
-            of = partial(tokens_of, chosen=chosen, mask=rollout.mask[chosen], device=sequences.ids.device)
-            with computing_in(settings.dtype):
+            of = partial(tokens_of, chosen=batch, mask=rollout.mask[batch], device=sequences.ids.device)
+            with computing_in(settings.dtype), learner.micro_batch(last=batch is batches[-1]):
                 found = figures(sequences, of)
-                (found[f"loss_{name}"].sum() / count).backward()
+                # The mean of the processes' gradients is that of their losses: each counts for the whole.
+                (found[f"loss_{name}"].sum() / count * processes.count()).backward()
             for key, figure in found.items():
                 sums[key] = sums.get(key, 0.0) + figure.detach().float().sum()
-        metrics |= {key: total.item() / count for key, total in sums.items()}
+        totals = processes.total({key: figure.item() for key, figure in sums.items()})
+        metrics |= {key: figure / count for key, figure in totals.items()}
         metrics[f"grad_norm_{name}"] = learner.clip()
         if names := not_finite(metrics):
             raise UserError(
@@ -97,6 +100,11 @@ class Training:
         def generator(name: str) -> torch.Generator:
             return torch.Generator().manual_seed(derived(name))
 
+        if settings.train_batch_size % processes.count():
+            raise UserError(
+                f"ppo.train_batch_size: {settings.train_batch_size} is no multiple of the {processes.count()} "
+                "processes: change the one or the other"
+            )
         self.models, self.settings, self.gold, self.derived = models, settings, gold, derived
         self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
         self.shuffles = generator("minibatches")
@@ -166,7 +174,7 @@ def train(
         report(history[-1])
         if checkpoints is not None:
             checkpoints.append(history[-1])
-            stopping = stop_asked() and step + 1 < total
+            stopping = processes.any_says(stop_asked()) and step + 1 < total
             if stopping or checkpoints.due():
                 checkpoints.save(step + 1, training.state(), history)
             if stopping:

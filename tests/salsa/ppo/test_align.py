@@ -15,7 +15,7 @@ from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.errors import UserError
 from salsa.fields import Count
 from salsa.ppo.learner import Learner
-from salsa.ppo.models import Frozen, Models, Sequences, load_models, log_probs
+from salsa.ppo.models import Frozen, Models, Sequences, Trained, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
 from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed
@@ -153,8 +153,8 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     monkeypatch.setattr("salsa.ppo.rollout.rewards", likes_even)
     models = Models(
         tokenizer=tokenizer,
-        policy=load_causal(llamas[0]),
-        value=load_reward(reward_model),
+        policy=Trained(load_causal(llamas[0])),
+        value=Trained(load_reward(reward_model)),
         references=[sft := Frozen.of(load_causal(llamas[0]))],
         sft=sft,
         reward=Frozen.of(load_reward(reward_model)),
@@ -223,7 +223,7 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
         assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
     everything = [
         parameter.data_ptr()
-        for model in (loaded.policy, loaded.value, loaded.reward.kept)
+        for model in (loaded.policy.model, loaded.value.model, loaded.reward.kept)
         for parameter in model.parameters()
     ]
     assert len(everything) == len(set(everything))
@@ -231,7 +231,8 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
 
 def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
-    assert not any(model.training for model in (loaded.policy, loaded.value, loaded.sft.kept, loaded.reward.kept))
+    used = (loaded.policy.model, loaded.value.model, loaded.sft.kept, loaded.reward.kept)
+    assert not any(model.training for model in used)
     folder = shutil.copytree(llamas[0], tmp_path / "dropping")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
@@ -244,7 +245,7 @@ def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_f
     config = Ppo.model_validate(settings(prompts_file, max_grad_norm=0.5))
     ours, theirs = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
     theirs.load_state_dict(ours.state_dict())
-    learner = Learner(ours, 0.1, config, updates=2)
+    learner = Learner(Trained(ours), 0.1, config, updates=2)
     adam = torch.optim.Adam(theirs.parameters(), lr=0.1, betas=(0.9, 0.95), eps=1e-5)
     for rate in (0.1, 0.05):
         assert learner.rate() == pytest.approx(rate)

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from salsa.checkpoints import load_causal
-from salsa.ppo.models import Frozen, Models, Sequences, log_probs
+from salsa.ppo.models import Frozen, Models, Sequences, Trained, log_probs
 from salsa.ppo.rollout import Prompt
 from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed, MeanKl
@@ -104,8 +104,8 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
     frozen = {key: Frozen.of(model) for key, model in references.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
-        policy=policy,
-        value=network(4, reward=True),
+        policy=Trained(policy),
+        value=Trained(network(4, reward=True)),
         references=[frozen[part] for part in parts],
         strategy=strategy,
         sft=frozen["sft"],

@@ -92,7 +92,7 @@ def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, 
     training = trainer.Training(models, load_prompts(config, llamas[0], 1), config, seed=1, rl_seed=1, gold=True)
     assert trainer.train(training) == rows
     saved = load_causal(tmp_path / "saved").state_dict()
-    assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.state_dict().items())
+    assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.model.state_dict().items())
 
 
 def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from benchmarks import trl_case as case
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
-from salsa.ppo.models import Frozen, Models
+from salsa.ppo.models import Frozen, Models, Trained
 from salsa.ppo.rollout import Prompt, Rollout, experience
 from salsa.ppo.trainer import update
 from salsa.sampling import Answer
@@ -34,13 +34,14 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
     reference, reward = (Frozen.of(networks.pop(name)) for name in ("reference", "reward"))
+    trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
         references=[reference],
         sft=reference,
         reward=reward,
         normalisation=(0.0, 1.0),
-        **networks,
+        **trained,
     )
     prompts = [Prompt([], ids) for ids in case.PROMPTS]
     answers = [Answer(ids, ids[-1] == case.EOS, [0.0] * len(ids)) for ids in case.RESPONSES]

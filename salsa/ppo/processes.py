@@ -1,0 +1,92 @@
+"""The processes that share a PPO run, each on a device of its own: who takes which rows, and how all know the same.
+
+accelerate's launcher starts them (docs/howto-gpus.md). All of them make the calls here in the same order; with one
+process each call is the plain thing itself.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
+
+from salsa.errors import UserError
+from salsa.stage import log
+
+T = TypeVar("T")
+
+
+def accelerator() -> Accelerator:
+    """accelerate's view of this process, from what its launcher said. Each model in training needs one of its own."""
+    found = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    if found.mixed_precision != "no":
+        raise UserError(
+            f"accelerate: mixed_precision is {found.mixed_precision}: set it to no; the setting ppo.dtype says what to "
+            "compute in, on one device and on many"
+        )
+    return found
+
+
+def join() -> None:
+    """Joins the other processes, on this one's device; only the main one says how the run goes."""
+    accelerator()
+    if not is_main():
+        log.setLevel(logging.ERROR)
+
+
+def leave() -> None:
+    """Ends what `join` began."""
+    PartialState().destroy_process_group()
+
+
+def count() -> int:
+    return int(PartialState().num_processes)
+
+
+def is_main() -> bool:
+    return bool(PartialState().is_main_process)
+
+
+def share(rows: int) -> range:
+    """Of so many rows, those of this process."""
+    return range(PartialState().process_index, rows, count())
+
+
+def dealt(lengths: Sequence[int]) -> list[int]:
+    """Of rows with these lengths, those of this process, the longest first: dealt out so that all have equal work."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return [order[place] for place in share(len(order))]
+
+
+def gathered(found: Mapping[int, T]) -> list[T]:
+    """Each row's, in the rows' order, of what every process found for those it took."""
+    everything = {row: one for part in gather_object([dict(found)]) for row, one in part.items()}
+    return [everything[row] for row in sorted(everything)]
+
+
+def total(figures: Mapping[str, float]) -> dict[str, float]:
+    """The sums of the processes' figures."""
+    parts = gather_object([dict(figures)])
+    return {name: sum(part[name] for part in parts) for name in figures}
+
+
+def any_says(flag: bool) -> bool:
+    """Whether it is so in any of the processes."""
+    return any(gather_object([flag]))
+
+
+def on_main(action: Callable[[], T]) -> T:
+    """What the main process alone does: all of them return what it returns, or raise what it raises."""
+    if count() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = action()
+        except Exception as error:
+            outcome[1] = error
+    result, failure = broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    return cast(T, result)

@@ -1,0 +1,129 @@
+"""PPO over two processes: the same losses and the same checkpoint as with one, within the rounding of sums."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from ppo_case import settings
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
+
+from salsa.errors import RESUBMIT
+from salsa.stage import read_jsonl
+
+PROFILES = Path(__file__).parents[3] / "profiles/accelerate"
+EMA = json.dumps({"ema": {"rate": 0.1}})
+PROCESSES = 2
+
+
+def launched_by(profile: str) -> dict[str, str]:
+    """The environment that `accelerate launch --config_file PROFILE` gives its processes."""
+    command = ["--config_file", str(PROFILES / profile), "--num_processes", str(PROCESSES), "-m", "salsa", "align"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(["--main_process_port", "0", *command]))
+    return prepare_multi_gpu_env(arguments)
+
+
+@pytest.fixture
+def start(llamas, reward_model, prompts_file, tmp_path):
+    """start(name, profile, *options, **settings) -> its processes; no profile: one, that no launcher started."""
+    begun = []
+
+    def run(name: str, profile: str | None, *options, **keys) -> list[subprocess.Popen]:
+        given = json.dumps(settings(prompts_file, **keys))
+        out = ["--out", tmp_path / name, "--settings", given, "--seed", 1, "--gold", *options]
+        models = ["--init", llamas[0], "--reference", llamas[1], "--sft", llamas[0], "--reward", reward_model]
+        program = [sys.executable, Path(__file__).with_name("ppo_process.py"), "align", *models, *out]
+        environment = {**(launched_by(profile) if profile else os.environ), "OMP_NUM_THREADS": "1"}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        meet |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES), "ACCELERATE_USE_CPU": "true"}
+        mine = [
+            subprocess.Popen(
+                list(map(str, program)),
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment | (meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if profile else {}),
+            )
+            for rank in range(PROCESSES if profile else 1)
+        ]
+        begun.extend(mine)
+        return mine
+
+    yield run
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def ended(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
+    """What each said, once all have ended with that exit status."""
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), said
+    return said
+
+
+def assert_alike(tmp_path: Path, name: str, other: str) -> None:
+    rows, others = (read_jsonl(tmp_path / f"{run}.jsonl") for run in (name, other))
+    assert len(rows) == len(others)
+    for row, expected in zip(rows, others, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    weights, expected = (load_file(tmp_path / run / "model.safetensors") for run in (name, other))
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        assert torch.allclose(weight, expected[key], rtol=0, atol=1e-5), key
+
+
+def shards(state: Path) -> set[int]:
+    """In how many pieces the policy's matrices are, in a state on disk."""
+    everything = FileSystemReader(state).read_metadata().state_dict_metadata
+    return {
+        len(entry.chunks)
+        for name, entry in everything.items()
+        if name.startswith("policy.model.") and len(entry.size) == 2
+    }
+
+
+@pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
+def test_two_processes_train_as_one(start, tmp_path, profile):
+    """With a reference that moves, for which every process needs the whole policy."""
+    ended(start("one", None, "--strategy", EMA, steps=3, micro_batch_size=3))
+    ended(start("two", profile, "--strategy", EMA, steps=3, micro_batch_size=1))
+    assert_alike(tmp_path, "two", "one")
+    assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
+
+
+@pytest.mark.parametrize(("profile", "pieces"), [("ddp.yaml", 1), ("fsdp2.yaml", PROCESSES)])
+def test_two_processes_stop_together_and_one_goes_on(start, tmp_path, profile, pieces):
+    """SIGTERM reaches one of them. The state fits any number of processes; only the main one says how it goes."""
+    ended(start("one", None, steps=6))
+    both = start("two", profile, steps=6)
+    while not any(path.read_bytes().count(b"\n") == 2 for path in (tmp_path / "two.training").glob("*/metrics.jsonl")):
+        assert both[0].poll() is None, both[0].communicate()
+        time.sleep(0.005)
+    both[1].send_signal(signal.SIGTERM)
+    main, other = ended(both, RESUBMIT)
+    assert " salsa: ppo 1/6 " in main and " salsa: ppo 1/6 " not in other
+    [state] = (tmp_path / "two.training").glob("*/step-*")
+    assert shards(state) == {pieces}
+    [said] = ended(start("two", None, steps=6))
+    assert "ppo: going on after" in said
+    assert_alike(tmp_path, "two", "one")
+
+
+def test_what_does_not_fit_is_said(start, monkeypatch):
+    for said in ended(start("odd", "ddp.yaml", train_batch_size=1), 1):
+        assert "error: ppo.train_batch_size: 1 is no multiple of the 2 processes: change" in said
+        assert "Traceback" not in said
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    [said] = ended(start("mixed", None), 1)
+    assert "error: accelerate: mixed_precision is bf16: set it to no" in said
