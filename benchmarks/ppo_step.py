@@ -89,8 +89,8 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     reference = read("reference", load_causal)
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
-        policy=Trained(build(shape, False, 1)),
-        value=Trained(build(shape, True, 3)),
+        policy=Trained(build(shape, False, 1), shape.dtype),
+        value=Trained(build(shape, True, 3), shape.dtype),
         references=[reference],
         sft=reference,
         reward=read("reward", load_reward),

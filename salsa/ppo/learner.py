@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -18,9 +22,11 @@ from salsa.training import schedule
 class Learner:
     """A model with its optimiser and the factor on its learning rate, shared by the run's processes."""
 
+    in_shards = False
+
     def __init__(self, trained: Trained, rate: float, settings: Ppo, updates: int):
         self.limit = settings.max_grad_norm
-        optimiser = torch.optim.AdamW(
+        self.optimiser = torch.optim.AdamW(
             trained.module.parameters(),
             lr=rate,
             betas=settings.adam_betas,
@@ -28,9 +34,14 @@ class Learner:
             weight_decay=0.0,
             fused=True,  # without copies of all weights, and several times as fast on a CPU
         )
-        trained.module, prepared = processes.accelerator().prepare(trained.module, optimiser)
-        self.module, self.optimiser = trained.module, prepared.optimizer
+        self.module = self.prepared(trained.module, processes.accelerator())
+        trained.shared(self.module, self.in_shards or isinstance(self.module, FSDPModule))
         self.schedule = schedule(self.optimiser, settings.schedule, updates)
+
+    def prepared(self, module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+        """The module as the processes share it, and the optimiser's parameters with it."""
+        shared, _ = accelerator.prepare(module, self.optimiser)
+        return shared
 
     @property
     def steps(self) -> int:
@@ -46,6 +57,9 @@ class Learner:
         if isinstance(self.module, DistributedDataParallel) and not last:
             return self.module.no_sync()
         return contextlib.nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
 
     def clip(self) -> float:
         """Scales the gradients gathered down to the limit; returns their norm before."""
@@ -66,3 +80,12 @@ class Learner:
         weights, moments = state["model"], state["optimiser"]
         set_state_dict(self.module, self.optimiser, model_state_dict=weights, optim_state_dict=moments)
         self.schedule.load_state_dict(state["schedule"])
+
+
+def learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> Learner:
+    """The Learner for how the run was launched."""
+    if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
+        return Learner(trained, rate, settings, updates)
+    from salsa.ppo.zero import ZeroLearner  # DeepSpeed is installed where it is used
+
+    return ZeroLearner(trained, rate, settings, updates)

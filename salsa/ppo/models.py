@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,22 +43,29 @@ class Frozen:
 class Whole(torch.nn.Module):
     """A model whose forward pass is an answer to a question, so that what DDP and FSDP do stands around all of it."""
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: torch.nn.Module, dtype: str):
         super().__init__()
-        self.model = model
+        self.model, self.dtype = model, dtype
         self.config = getattr(model, "config", None)
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     def forward(self, question: Callable[[torch.nn.Module], T]) -> T:
-        return question(self.model)
+        # In here, because DeepSpeed switches off what is around it.
+        with computing_in(self.dtype):
+            return question(self.model)
 
 
 class Trained:
-    """A model in training. A Learner makes `module` what its processes share: as it is, under DDP, or under FSDP."""
+    """A model in training, which a Learner lets the processes share."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, dtype: str = "float32"):
         self.model = model
-        self.module: torch.nn.Module = Whole(model)
+        self.module: torch.nn.Module = Whole(model, dtype)
+        self.in_shards = False
+
+    def shared(self, module: torch.nn.Module, in_shards: bool) -> None:
+        """From now on the model's passes go through `module`, of which each process may hold a part."""
+        self.module, self.in_shards = module, in_shards
 
     def ask(self, question: Callable[[PreTrainedModel], T]) -> T:
         """What `question` finds in one pass; every process has to ask."""
@@ -72,23 +78,30 @@ class Trained:
     @contextlib.contextmanager
     def whole(self, dtype: str) -> Iterator[PreTrainedModel]:
         """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`."""
-        if not isinstance(self.module, FSDPModule):
+        if not self.in_shards:
             yield self.model
             return
         with torch.device("meta"):
             copy = AutoModelForCausalLM.from_config(self.model.config, dtype=DTYPES[dtype])
         copy = copy.to_empty(device=device()).requires_grad_(False).eval()
         copy.tie_weights()
-        own = dict(self.model.named_buffers()) | self.model.state_dict()
+        own = dict(self.model.named_buffers()) | dict(self.model.named_parameters())
         with torch.no_grad():
-            for name, tensor in (dict(copy.named_buffers()) | copy.state_dict()).items():
+            for name, tensor in (dict(copy.named_buffers()) | dict(copy.named_parameters())).items():
                 tensor.copy_(full(own[name]))
         yield copy
 
 
 def full(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be in shards."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """All of a tensor that may be in shards, FSDP's or DeepSpeed's."""
+    if isinstance(tensor, DTensor):
+        return tensor.full_tensor()
+    if hasattr(tensor, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters  # DeepSpeed is installed where it is used
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -132,8 +145,8 @@ def load_models(
     cpu = torch.device("cpu")  # a Learner brings them to the device, or each process its shard of them
     models = Models(
         tokenizer=tokenizer,
-        policy=Trained(load_causal(init, place=cpu)),
-        value=Trained(load_reward(reward, place=cpu)),
+        policy=Trained(load_causal(init, place=cpu), settings.dtype),
+        value=Trained(load_reward(reward, place=cpu), settings.dtype),
         references=[
             # In a narrower type small steps of a moving reference would be rounded away.
             Frozen.of(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]

@@ -4,12 +4,15 @@ accelerate's launcher starts them (docs/howto-gpus.md). All of them make the cal
 process each call is the plain thing itself.
 """
 
+import gc
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list, gather_object
+from transformers.integrations import unset_hf_deepspeed_config
 
 from salsa.errors import UserError
 from salsa.stage import log
@@ -20,12 +23,19 @@ T = TypeVar("T")
 def accelerator() -> Accelerator:
     """accelerate's view of this process, from what its launcher said. Each model in training needs one of its own."""
     found = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    if found.distributed_type == DistributedType.DEEPSPEED:
+        plain_loading()
     if found.mixed_precision != "no":
         raise UserError(
             f"accelerate: mixed_precision is {found.mixed_precision}: set it to no; the setting ppo.dtype says what to "
             "compute in, on one device and on many"
         )
     return found
+
+
+def plain_loading() -> None:
+    """Lets transformers load models whole under ZeRO-3: the frozen ones stay so, and the others are spread later."""
+    unset_hf_deepspeed_config()
 
 
 def join() -> None:
@@ -35,8 +45,14 @@ def join() -> None:
         log.setLevel(logging.ERROR)
 
 
-def leave() -> None:
-    """Ends what `join` began."""
+def leave(error: BaseException | None) -> None:
+    """Ends what `join` began, after a run that ended with this error or none."""
+    # The models have to go first. As the last to hold the process group, DDP's reducer would wait for gloo's thread,
+    # which waits for the interpreter's lock that the reducer holds (torch 2.13).
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    gc.collect()
     PartialState().destroy_process_group()
 
 
@@ -46,6 +62,11 @@ def count() -> int:
 
 def is_main() -> bool:
     return bool(PartialState().is_main_process)
+
+
+def name() -> str:
+    """This process's, among so many."""
+    return f"{PartialState().process_index} of {count()}"
 
 
 def share(rows: int) -> range:

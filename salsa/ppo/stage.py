@@ -71,8 +71,10 @@ def run(arguments: argparse.Namespace) -> None:
     processes.join()
     try:
         _run(arguments)
-    finally:
-        processes.leave()
+    except BaseException as error:
+        processes.leave(error)
+        raise
+    processes.leave(None)
 
 
 def _run(arguments: argparse.Namespace) -> None:

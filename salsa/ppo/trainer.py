@@ -14,10 +14,10 @@ from torch import Tensor
 
 from salsa.errors import Interrupted, UserError
 from salsa.ppo import processes
-from salsa.ppo.learner import Learner
+from salsa.ppo.learner import Learner, learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
-from salsa.ppo.models import Models, Sequences, computing_in, log_probs, values
+from salsa.ppo.models import Models, Sequences, log_probs, values
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
 from salsa.sections import Ppo
@@ -52,26 +52,26 @@ def update(
         return {"loss_value": losses, "clip_fraction_value": clipped}
 
     metrics: Metrics = {}
-    for name, learner, figures in (("policy", policy, policy_figures), ("value", value, value_figures)):
+    for name, trained, figures in (("policy", policy, policy_figures), ("value", value, value_figures)):
         sums: dict[str, Tensor] = {}
         for batch in batches:
             sequences = Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad)
             of = partial(tokens_of, chosen=batch, mask=rollout.mask[batch], device=sequences.ids.device)
-            with computing_in(settings.dtype), learner.micro_batch(last=batch is batches[-1]):
+            with trained.micro_batch(last=batch is batches[-1]):
                 found = figures(sequences, of)
                 # The mean of the processes' gradients is that of their losses: each counts for the whole.
-                (found[f"loss_{name}"].sum() / count * processes.count()).backward()
+                trained.backward(found[f"loss_{name}"].sum() / count * processes.count())
             for key, figure in found.items():
                 sums[key] = sums.get(key, 0.0) + figure.detach().float().sum()
         totals = processes.total({key: figure.item() for key, figure in sums.items()})
         metrics |= {key: figure / count for key, figure in totals.items()}
-        metrics[f"grad_norm_{name}"] = learner.clip()
+        metrics[f"grad_norm_{name}"] = trained.clip()
         if names := not_finite(metrics):
             raise UserError(
                 f"{' and '.join(names)} not finite: lower ppo.learning_rate and ppo.value_learning_rate, or use "
                 "dtype float32"
             )
-        learner.step()
+        trained.step()
     return metrics
 
 
@@ -109,8 +109,8 @@ class Training:
         self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
         self.shuffles = generator("minibatches")
         updates = settings.steps * settings.epochs * (settings.rollout_batch_size // settings.train_batch_size)
-        self.policy = Learner(models.policy, settings.learning_rate, settings, updates)
-        self.value = Learner(models.value, settings.value_learning_rate, settings, updates)
+        self.policy = learner(models.policy, settings.learning_rate, settings, updates)
+        self.value = learner(models.value, settings.value_learning_rate, settings, updates)
 
     def orders(self) -> list[list[int]]:
         """The order of the rollout's responses in each of its epochs."""

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from ppo_case import settings
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
@@ -23,13 +24,18 @@ from salsa.stage import read_jsonl
 PROFILES = Path(__file__).parents[3] / "profiles/accelerate"
 EMA = json.dumps({"ema": {"rate": 0.1}})
 PROCESSES = 2
+ZERO = ["zero3.yaml"] if find_spec("deepspeed") else []  # make test-deepspeed
 
 
 def launched_by(profile: str) -> dict[str, str]:
     """The environment that `accelerate launch --config_file PROFILE` gives its processes."""
     command = ["--config_file", str(PROFILES / profile), "--num_processes", str(PROCESSES), "-m", "salsa", "align"]
-    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(["--main_process_port", "0", *command]))
-    return prepare_multi_gpu_env(arguments)
+    given = launch_command_parser().parse_args(["--main_process_port", "0", *command])
+    arguments, config, _ = _validate_launch_command(given)
+    if not arguments.use_deepspeed:
+        return prepare_multi_gpu_env(arguments)
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)
+    return prepare_deepspeed_cmd_env(arguments)[1]
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def start(llamas, reward_model, prompts_file, tmp_path):
 
 def ended(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
     """What each said, once all have ended with that exit status."""
-    said = [process.communicate(timeout=300)[1] for process in processes]
+    said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), said
     return said
 
@@ -93,7 +99,7 @@ def shards(state: Path) -> set[int]:
     }
 
 
-@pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
+@pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml", *ZERO])
 def test_two_processes_train_as_one(start, tmp_path, profile):
     """With a reference that moves, for which every process needs the whole policy."""
     ended(start("one", None, "--strategy", EMA, steps=3, micro_batch_size=3))
@@ -102,9 +108,12 @@ def test_two_processes_train_as_one(start, tmp_path, profile):
     assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
 
 
-@pytest.mark.parametrize(("profile", "pieces"), [("ddp.yaml", 1), ("fsdp2.yaml", PROCESSES)])
-def test_two_processes_stop_together_and_one_goes_on(start, tmp_path, profile, pieces):
-    """SIGTERM reaches one of them. The state fits any number of processes; only the main one says how it goes."""
+@pytest.mark.parametrize(
+    ("profile", "pieces", "afterwards"),
+    [("ddp.yaml", {1}, None), ("fsdp2.yaml", {PROCESSES}, None), *((name, set(), name) for name in ZERO)],
+)
+def test_two_processes_stop_together_and_go_on(start, tmp_path, profile, pieces, afterwards):
+    """SIGTERM reaches one of them. DDP's and FSDP's state fits any number of processes; ZeRO-3's fits as many again."""
     ended(start("one", None, steps=6))
     both = start("two", profile, steps=6)
     while not any(path.read_bytes().count(b"\n") == 2 for path in (tmp_path / "two.training").glob("*/metrics.jsonl")):
@@ -114,8 +123,8 @@ def test_two_processes_stop_together_and_one_goes_on(start, tmp_path, profile, p
     main, other = ended(both, RESUBMIT)
     assert " salsa: ppo 1/6 " in main and " salsa: ppo 1/6 " not in other
     [state] = (tmp_path / "two.training").glob("*/step-*")
-    assert shards(state) == {pieces}
-    [said] = ended(start("two", None, steps=6))
+    assert shards(state) == pieces
+    said, *_ = ended(start("two", afterwards, steps=6))
     assert "ppo: going on after" in said
     assert_alike(tmp_path, "two", "one")
 

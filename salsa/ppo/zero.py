@@ -1,0 +1,78 @@
+"""A model in training under DeepSpeed's ZeRO-3, whose engine holds weights, gradients and moments in parts."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from deepspeed.utils import (
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+
+from salsa.ppo import processes
+from salsa.ppo.learner import Learner
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class ZeroLearner(Learner):
+    """A Learner whose engine clips, steps and forgets gradients by itself. Its state fits as many processes again."""
+
+    in_shards = True
+
+    def prepared(self, module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+        config = accelerator.deepspeed_plugin.deepspeed_config
+        # The size of a micro-batch is a word to DeepSpeed's logs alone.
+        config |= {"gradient_clipping": self.limit, "train_micro_batch_size_per_gpu": 1}
+        # No parameter is so small that all hold the whole of it: so what `restore` sets is all there is.
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        self.engine = cast(Any, super().prepared(module, accelerator))
+        processes.plain_loading()
+        # Adam would make these at its first step; a run that goes on reads them in before.
+        for weights in self.engine.optimizer.fp32_partitioned_groups_flat:
+            begin = {"step": torch.zeros((), device=weights.device)}
+            self.optimiser.state[weights] = begin | {moment: torch.zeros_like(weights) for moment in MOMENTS}
+        return cast(torch.nn.Module, self.engine)
+
+    def micro_batch(self, last: bool) -> contextlib.AbstractContextManager:
+        self.engine.set_gradient_accumulation_boundary(last)
+        return contextlib.nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.engine.backward(loss)
+
+    def clip(self) -> float:
+        """The norm of the gradients gathered, which are clipped and gone: the engine makes its step in one."""
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def step(self) -> None:
+        self.schedule.step()
+
+    def parts(self) -> dict[str, dict[str, torch.Tensor]]:
+        """This process's parts of each parameter and its moments."""
+        return {
+            name: {"weight": safe_get_local_fp32_param(parameter)}
+            | {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
+            for name, parameter in self.engine.module.named_parameters()
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {processes.name(): self.parts(), "schedule": self.schedule.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, parameter in self.engine.module.named_parameters():
+            part = state[processes.name()][name]
+            safe_set_local_fp32_param(parameter, part["weight"])
+            parameter.ds_tensor.data.copy_(part["weight"])  # what passes are computed with, a copy of that
+            for moment in MOMENTS:
+                safe_set_local_optimizer_state(parameter, part[moment], moment)
+        self.schedule.load_state_dict(state["schedule"])
+        for moments in self.optimiser.state.values():
+            moments["step"].fill_(self.steps)
+        for group, rate in zip(self.optimiser.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
