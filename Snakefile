@@ -43,5 +43,6 @@ rule all:
         ENVIRONMENT
     params:
         results=results_folder,
+        below_floor=GRID.tables.below_floor,
     shell:
-        "python -m eval show --results {params.results:q} | tee {log:q}"
+        "python -m eval show --results {params.results:q} --below-floor {params.below_floor} | tee {log:q}"

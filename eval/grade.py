@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="file that finished calls are kept in")
+    parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
     parser.add_argument("--out", type=Path, required=True)
 
 

@@ -8,19 +8,36 @@ from eval.grid import ALL_MODELS
 from salsa.errors import UserError
 
 Row = dict[str, str]
+CELLS = {"win_rates": ("comparison", "model", "benchmark"), "grades": ("model", "benchmark", "method")}
+
+
+def read_table(results: Path, name: str) -> list[Row]:
+    """The rows of one of the tables."""
+    path = results / "tables" / f"{name}.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}): make it with snakemake --cores 2") from None
 
 
 def read_headline(results: Path) -> list[Row]:
     """The rows of headline.csv; never none."""
-    path = results / "tables" / "headline.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror}): make it with snakemake --cores 2") from None
+    rows = read_table(results, "headline")
     if not rows:
+        path = results / "tables" / "headline.csv"
         raise UserError(f"{path}: it has no rows: make it again with python -m eval tables")
     return rows
+
+
+def too_little(results: Path) -> list[str]:
+    """The cells, of all comparisons and grades, with less than the floor's share of judgments, and their share."""
+    found = []
+    for table, names in CELLS.items():
+        for row in read_table(results, table):
+            if row["enough_coverage"] != "True":
+                found.append(f"{' '.join(row[name] for name in names)} ({float(row['coverage']):.1%})")
+    return list(dict.fromkeys(found))
 
 
 def outcome(row: Row) -> str:

@@ -18,7 +18,7 @@ from eval.benchmarks import Question, load_questions, parse_benchmarks
 from eval.judge_client import JudgeClient, Messages
 from eval.judging import ask_all
 from eval.prompts import Templates, load_templates, pair_messages
-from eval.verdicts import Verdict, five_verdict, pair_verdict
+from eval.verdicts import READERS, Verdict, verdict
 from salsa.errors import UserError
 from salsa.sections import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
@@ -45,27 +45,28 @@ class Match:
         return self.answers[0][: self.turn] == self.answers[1][: self.turn]
 
 
-def outcome(verdict: Verdict, order: str) -> str:
+def outcome(found: Verdict, order: str) -> str:
     """A verdict on positions as one on policies; in order "ba" policy b's answer stood first."""
-    if verdict.side == "tie":
+    if found.side == "tie":
         return "tie"
-    return {"A": order[0], "B": order[1]}[verdict.side]
+    return {"A": order[0], "B": order[1]}[found.side]
 
 
 async def play(client: JudgeClient, templates: Templates, kind: str, match: Match, order: str) -> Game:
     """One game. Arena-Hard asks once more, in the same conversation, for a verdict that is missing."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
     messages: Messages = pair_messages(templates, kind, match.question, match.turn, *shown)
-    parse = five_verdict if kind == "arena_hard" else pair_verdict
+    read = READERS["arena_hard" if kind == "arena_hard" else "mt_bench_pair"]
     entry = await client.ask(messages)
-    verdict = parse(entry["text"] or "")
-    if verdict is None and kind == "arena_hard" and entry["outcome"] == "answered":
+    label = read(entry["text"] or "")
+    if label is None and kind == "arena_hard" and entry["outcome"] == "answered":
         again = [{"role": "assistant", "content": entry["text"]}, *templates.messages("arena-hard-again", {})]
         entry = await client.ask([*messages, *again])
-        verdict = parse(entry["text"] or "")
-    if verdict is None or entry["outcome"] == "refused":
+        label = read(entry["text"] or "")
+    if label is None or entry["outcome"] == "refused":
         return {"order": order, "outcome": "refused" if entry["outcome"] == "refused" else "unparsed", "strong": False}
-    return {"order": order, "outcome": outcome(verdict, order), "strong": verdict.strong}
+    found = verdict(str(label))
+    return {"order": order, "outcome": outcome(found, order), "strong": found.strong}
 
 
 def points_and_weight(games: list[Game], kind: str) -> tuple[float | None, int]:
@@ -117,7 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="file that finished calls are kept in")
+    parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
     parser.add_argument("--out", type=Path, required=True)
 
 

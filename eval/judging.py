@@ -37,7 +37,7 @@ async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeCli
         return list(await asyncio.gather(*tasks))
     finally:
         # After a failure the others are not waited for: the judge is gone, and each would try for minutes.
-        pending = [*tasks, *client.in_flight.values()]
+        pending = [*tasks, *client.calls.values()]
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
@@ -46,25 +46,13 @@ async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeCli
 
 
 def ask_all(
-    settings: Judge, ledger_file: Path, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]
+    settings: Judge, ledger_folder: Path, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]
 ) -> tuple[list[R], dict[str, Any]]:
-    """`work` of each item, and what to record of it: how many calls were new and when the judge was asked."""
+    """`work` of each item, and what to record of the calls that it took."""
 
-    async def everything(url: str, ledger: Ledger) -> tuple[list[R], JudgeClient]:
+    async def everything(url: str, ledger: Ledger) -> tuple[list[R], dict[str, Any]]:
         client = JudgeClient(settings, url, ledger)
-        return await _all(client, items, work), client
+        return await _all(client, items, work), client.used()
 
-    with endpoint(settings) as url:
-        ledger = Ledger(ledger_file)
-        try:
-            results, client = asyncio.run(everything(url, ledger))
-        finally:
-            ledger.close()
-    dates = sorted(entry["date"] for entry in ledger.finished.values())
-    return results, {
-        "judge": settings.model,
-        "calls": client.asked,
-        "calls_from_ledger": client.known,
-        "first_call": dates[0] if dates else None,
-        "last_call": dates[-1] if dates else None,
-    }
+    with endpoint(settings) as url, Ledger(ledger_folder) as ledger:
+        return asyncio.run(everything(url, ledger))

@@ -11,6 +11,7 @@ from salsa.seeds import derive_seed
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
+GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
@@ -180,11 +181,10 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "high": found.high,
                     "n": found.n,
                     "coverage": len(rated) / len(part),
+                    "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
                 }
             )
-    return pd.DataFrame(
-        rows, columns=["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage"]
-    )
+    return pd.DataFrame(rows, columns=GRADE_COLUMNS)
 
 
 def training_table(training: pd.DataFrame) -> pd.DataFrame:

@@ -1,10 +1,13 @@
 """Stage `show`: prints the headline table and where everything lies."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from eval.headline import Row, read_headline, sentence
+from eval.headline import Row, read_headline, sentence, too_little
+from salsa.errors import UserError
 
+SHOWN = 4
 COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
 
 
@@ -39,6 +42,9 @@ def limits(row: Row) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument(
+        "--below-floor", choices=("fail", "mark"), default="mark", help="what a cell with too few verdicts does"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -50,3 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
     print("n counts questions; win_rates.md has each pair of training runs.\n")
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")
+    cells = too_little(arguments.results)
+    if cells and arguments.below_floor == "fail":
+        sys.stdout.flush()
+        more = " and more" if len(cells) > SHOWN else ""
+        raise UserError(
+            f"{len(cells)} cells with too few verdicts: {', '.join(cells[:SHOWN])}{more}: "
+            f"{arguments.results / 'tables/win_rates.md'} has all; mend the judge and run again, or set "
+            "tables.below_floor: mark"
+        )

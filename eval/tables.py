@@ -18,7 +18,7 @@ import pandas as pd
 from eval import collect, measured
 from eval.grid import Grid, measured_files
 from eval.rendering import number, with_interval, write_table
-from salsa.stage import Run, load_settings, log, output_folder
+from salsa.stage import Run, load_settings, output_folder
 
 
 def interval_note(grid: Grid) -> str:
@@ -45,11 +45,16 @@ def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     ]
     shown["consistent"] = [number(value) for value in raw["consistency"]]
     shown["first place won"] = [number(value) for value in raw["first_position"]]
-    shown["coverage"] = [
+    shown["coverage"] = coverage(raw)
+    return shown
+
+
+def coverage(raw: pd.DataFrame) -> list[str]:
+    """The share of judgments with a verdict, marked where it is below the floor."""
+    return [
         number(value) + ("" if enough else " (too low)")
         for value, enough in zip(raw["coverage"], raw["enough_coverage"], strict=True)
     ]
-    return shown
 
 
 def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:
@@ -67,17 +72,11 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
     raw = raw[head].assign(judge=grid.judge, confidence=grid.tables.confidence)
     write_table(folder, "headline", raw, shown[head][columns], notes)
-    low = raw[~raw["enough_coverage"]]
-    if len(low):
-        log.warning(
-            "%d cells of the headline have less than %.0f %% of their judgments: marked in the tables",
-            *(len(low), 100 * grid.tables.coverage_floor),
-        )
     grades = measured.grade_table(collect.grades(results, grid), grid, draw)
     shown = grades[["model", "benchmark", "method", "turn"]].copy()
     shown["rating"] = with_interval(grades, "rating", digits=2)
     shown["n"] = grades["n"]
-    shown["coverage"] = [number(value) for value in grades["coverage"]]
+    shown["coverage"] = coverage(grades)
     write_table(folder, "grades", grades, shown, [judge_note(grid), interval_note(grid), "Ratings are from 1 to 10."])
 
 

@@ -1,17 +1,34 @@
-"""Verdicts in judges' texts. Only the form that was asked for counts, and the last one in the text is the verdict.
+"""Verdicts in judges' texts: only the form that was asked for counts, and a text is never guessed at.
 
-Judges quote the forms while they reason ("a [[A]] would need …") and end with what they decide. A text without the form
-is unparsed: it is never guessed at.
+Judges quote the forms while they reason ("a [[A]] would need …"). Of different verdicts in a text, the one that it
+marks as final counts ("Final verdict: [[B]]"); without such a mark, or with two that differ, the text is unparsed.
 """
 
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Side = Literal["A", "B", "tie"]
+Outcome = Literal["verdict", "tie", "unparsed", "refused", "failed"]
+Value = float | str | None
 
-PAIR = re.compile(r"\[\[(A|B|C)\]\]")
-FIVE = re.compile(r"\[\[(A>>B|A>B|A=B|B>A|B>>A)\]\]")
-RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
+# Not an element of an element, as in quoted code: rows[[1]][0].
+FORM = r"(?<![\w\])])\[\[(%s)\]\](?!\[)"
+PAIR = re.compile(FORM % "[ABC]")
+FIVE = re.compile(FORM % "A(?:>>|>|=|<|<<)B|B(?:>>|>|=|<|<<)A", re.IGNORECASE)
+RATING = re.compile(FORM % r"\d+(?:\.\d+)?")
+# "My final verdict is that assistant B is better: [[B]]": a few words may stand in between, but no other brackets.
+DECIDES = r"verdict|decision|judge?ment|rating|score|grade|choice|conclusion|answer|assessment|evaluation"
+BEFORE = re.compile(rf"\bfinal\s+(?:{DECIDES})\b(?:[^\w\[\]]+(?!not\b)[\w'’]+){{0,8}}[^\w\[\]]*$", re.IGNORECASE)
+AFTER = re.compile(r"[\s*_]*(?:\(final\b|(?:is|as|being) (?:my|the) final\b)", re.IGNORECASE)
+NEAR = 160  # characters before a verdict in which its mark is looked for
+API_ERROR = "$ERROR$"  # what FastChat and Arena-Hard store in place of a text when a call has failed
+REFUSAL = re.compile(
+    r"\W*(?:(?:i['’]?m|i am)(?: \w+)? sorry|sorry|i apologi[sz]e|i(?:['’]m| am) (?:unable|not able)|"
+    r"i (?:can(?:no|['’])t|won['’]t|will not))\b",
+    re.IGNORECASE,
+)
 
 
 class Verdict(NamedTuple):
@@ -21,25 +38,65 @@ class Verdict(NamedTuple):
     strong: bool = False
 
 
-def pair_verdict(text: str) -> Verdict | None:
-    """[[A]], [[B]] or [[C]] (a tie); None if there is none."""
-    found = PAIR.findall(text)
-    sides: dict[str, Side] = {"A": "A", "B": "B", "C": "tie"}
-    return Verdict(sides[found[-1]]) if found else None
+def marked_final(text: str, found: re.Match[str]) -> bool:
+    """Whether the text says of a verdict that it is the final one."""
+    before = text[max(0, found.start() - NEAR) : found.start()]
+    return bool(BEFORE.search(before) or AFTER.match(text, found.end()))
 
 
-def five_verdict(text: str) -> Verdict | None:
-    """[[A>>B]] … [[B>>A]]; None if there is none."""
-    found = FIVE.findall(text)
-    if not found:
-        return None
-    label = found[-1]
-    return Verdict("tie" if "=" in label else label[0], ">>" in label)
+def only(text: str, form: re.Pattern[str], read: Callable[[str], T]) -> T | None:
+    """The verdict of a text in that form; of several that differ, the one marked final; else None."""
+    found = [(read(match[1]), marked_final(text, match)) for match in form.finditer(text)]
+    for candidates in ({value for value, _ in found}, {value for value, final in found if final}):
+        if len(candidates) == 1:
+            return candidates.pop()
+    return None
+
+
+def canonical(label: str) -> str:
+    """One of A>>B, A>B, A=B, B>A, B>>A: lower case and the other way round (b<<a, B=A) mean the same."""
+    label = label.upper()
+    if "=" in label:
+        return "A=B"
+    return label[::-1].replace("<", ">") if "<" in label else label
+
+
+def pair_label(text: str) -> str | None:
+    """A, B or C (a tie), from [[A]], [[B]], [[C]]; None if there is none."""
+    return only(text, PAIR, str)
+
+
+def five_label(text: str) -> str | None:
+    """One of the five labels, as `canonical` writes it; None if there is none."""
+    return only(text, FIVE, canonical)
 
 
 def rating(text: str) -> float | None:
     """[[7]] or [[8.5]], from 1 to 10; None if there is none, or it is out of range."""
-    found = RATING.findall(text)
-    if not found or not 1 <= float(found[-1]) <= 10:
-        return None
-    return float(found[-1])
+    found = only(text, RATING, float)
+    return found if found is not None and 1 <= found <= 10 else None
+
+
+def verdict(label: str) -> Verdict:
+    """What a label of either protocol says of the positions."""
+    if label in ("C", "A=B"):
+        return Verdict("tie")
+    return Verdict("A" if label[0] == "A" else "B", ">>" in label)
+
+
+READERS: dict[str, Callable[[str], Value]] = {
+    "mt_bench_single": rating,
+    "mt_bench_pair": pair_label,
+    "arena_hard": five_label,
+}
+TIES = {"C": None, "A=B": "A=B"}  # and what stands for them as a value
+
+
+def read(protocol: str, text: str | None) -> tuple[Outcome, Value]:
+    """What a judge's text says: its outcome, and a rating, "A", "B" or one of the five labels."""
+    if text is None or text.strip() == API_ERROR:
+        return "failed", None
+    value = READERS[protocol](text)
+    if value is None:
+        return ("refused" if REFUSAL.match(text) else "unparsed"), None
+    return ("tie", TIES[value]) if isinstance(value, str) and value in TIES else ("verdict", value)

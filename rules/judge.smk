@@ -1,5 +1,5 @@
 # Judgments: one job a cell (model, benchmark, comparison), and grades of single answers.
-# Finished calls are kept in the ledger, which is no output: Snakemake deletes outputs, and calls are paid for.
+# Calls are kept in the ledger, which all these jobs share and which is no output: Snakemake deletes outputs, and calls are paid for.
 
 
 rule judge:
@@ -17,7 +17,7 @@ rule judge:
         pairs=judge_options,
         benchmark=benchmark_option,
         settings=settings(GRID.judge),
-        ledger=f"{LEDGER}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
+        ledger=LEDGER,
         seed=GRID.seed,
     shell:
         "python -m eval judge --generations {params.generations:q} {params.pairs:q} --benchmark {params.benchmark:q} "
@@ -38,7 +38,7 @@ rule grade:
         generations=judge_generations,
         benchmark=benchmark_option,
         settings=settings(GRID.judge),
-        ledger=f"{LEDGER}/grades/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+        ledger=LEDGER,
         seed=GRID.seed,
     shell:
         "python -m eval grade --generations {params.generations:q} --policy {wildcards.policy:q} "

@@ -4,6 +4,7 @@ No torch here: the Snakefile reads this on every start.
 """
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -17,7 +18,10 @@ class Paths(Section):
     data: str = "data"
     checkpoints: str = "checkpoints"
     results: str = "results"
-    ledger: str | None = Field(None, description="Judge calls; default: ledger/ in the results folder")
+    ledger: str | None = Field(
+        None,
+        description="Folder of judge calls, which any runs and machines may share; default: ledger/ in the results",
+    )
 
 
 class DataSource(Section):
@@ -259,6 +263,8 @@ class Judge(Section):
     concurrency: Count = 8
     timeout_seconds: Positive = 120
     retries: int = Field(6, ge=0)
+    input_price: NonNegative | None = Field(None, description="Per million tokens asked, in any currency")
+    output_price: NonNegative | None = Field(None, description="Per million tokens answered, in the same")
     position_bias: NonNegative = Field(0.0, description="gold only: added to the first answer's gold reward")
     noise: NonNegative = Field(0.0, description="gold only: standard deviation of the noise on the difference")
     tie_margin: NonNegative = Field(0.02, description="gold only: smaller differences are ties")
@@ -268,6 +274,9 @@ class Judge(Section):
     def _has_endpoint(self) -> "Judge":
         if self.kind == "endpoint" and self.base_url is None:
             raise ValueError("kind endpoint needs base_url, for example https://api.openai.com/v1")
+        parts = urlsplit(self.base_url or "")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("base_url must hold no key or password, it is written to records: use api_key_env")
         return self
 
 
@@ -282,4 +291,7 @@ class Tables(Section):
     headline: str = Field(description="The comparison that the terminal shows at the end")
     resamples: Count = 2000
     confidence: Fraction = 0.95
-    coverage_floor: Fraction = 0.98
+    coverage_floor: Fraction = Field(0.98, description="Share of a cell's judgments that need a verdict")
+    below_floor: Literal["fail", "mark"] = Field(
+        "fail", description="What a cell below the floor does: it is marked in the tables, and fails the run at its end"
+    )

@@ -54,25 +54,25 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
     }
 
 
-def write_results(results: Path) -> Path:
+def write_results(results: Path, questions: int = QUESTIONS) -> Path:
     """Fills the folder; the same figures each time."""
     rng = random.Random(1)
     for model in GRID.models:
         for benchmark in GRID.benchmarks:
             for name, comparison in GRID.comparisons.items():
                 both = pairs(GRID.methods, GRID.rl_seeds, comparison)
-                rows = [judgment(rng, q, pair) for q in range(QUESTIONS) for pair in both]
+                rows = [judgment(rng, q, pair) for q in range(questions) for pair in both]
                 put(judgment_file(results, model, benchmark, name), rows)
         for method in GRID.methods:
             for policy in policies(GRID.methods, GRID.rl_seeds, method):
                 for benchmark in GRID.benchmarks:
                     put(
-                        score_file(results, model, policy, benchmark), [score(rng, q, method) for q in range(QUESTIONS)]
+                        score_file(results, model, policy, benchmark), [score(rng, q, method) for q in range(questions)]
                     )
                     turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{policy}</script> | hi"}
                     answers = [
                         {"question_id": str(q), "category": "x", "turns": [turn], "error": None}
-                        for q in range(QUESTIONS)
+                        for q in range(questions)
                     ]
                     put(generation_file(results, model, policy, benchmark), answers)
                 grades = [

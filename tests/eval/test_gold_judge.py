@@ -8,7 +8,7 @@ import pytest
 from eval.benchmarks import Question
 from eval.gold_judge import judge, read_prompt, serving
 from eval.prompts import load_templates, pair_messages, single_messages
-from eval.verdicts import five_verdict, pair_verdict, rating
+from eval.verdicts import five_label, pair_label, rating, verdict
 from salsa.sections import Judge
 from salsa.world.gold import compose, gold_reward
 
@@ -45,18 +45,18 @@ def test_it_finds_questions_and_answers_in_any_judge_prompt(templates, turn, ref
 def test_its_verdicts_follow_the_gold_reward():
     templates = load_templates(None)
 
-    def verdict(kind, first, second, settings=PLAIN):
+    def said_of(kind, first, second, settings=PLAIN):
         said = judge(text(pair_messages(templates, kind, QUESTION, 1, [first], [second])), settings)
-        return (five_verdict if kind == "arena_hard" else pair_verdict)(said)
+        return verdict((five_label if kind == "arena_hard" else pair_label)(said))
 
-    assert verdict("mt_bench", GOOD[0], BAD[0]).side == "A"
-    assert verdict("mt_bench", BAD[0], GOOD[0]).side == "B"
-    assert verdict("mt_bench", GOOD[0], GOOD[0]).side == "tie"
-    assert verdict("arena_hard", GOOD[0], BAD[0]) == ("A", True)
+    assert said_of("mt_bench", GOOD[0], BAD[0]).side == "A"
+    assert said_of("mt_bench", BAD[0], GOOD[0]).side == "B"
+    assert said_of("mt_bench", GOOD[0], GOOD[0]).side == "tie"
+    assert said_of("arena_hard", GOOD[0], BAD[0]) == ("A", True)
     slightly = compose(("red hat", "blue cup"), closing=False)
-    assert verdict("arena_hard", GOOD[0], slightly) == ("A", False)
+    assert said_of("arena_hard", GOOD[0], slightly) == ("A", False)
     biased = PLAIN.model_copy(update={"position_bias": 0.5})
-    assert verdict("mt_bench", slightly, GOOD[0], biased).side == "A"
+    assert said_of("mt_bench", slightly, GOOD[0], biased).side == "A"
     for answer in (GOOD[0], slightly, BAD[0]):
         said = rating(judge(text(single_messages(templates, QUESTION, 1, [answer])), PLAIN))
         assert said == pytest.approx(1 + 9 * gold_reward(TURNS[:1], answer), abs=0.051)
@@ -69,7 +69,7 @@ def test_noise_is_a_function_of_the_prompt():
     for n in range(40):
         prompt = text(pair_messages(templates, "mt_bench", QUESTION, 1, [f"hat {n}"], [f"cup {n}"]))
         assert judge(prompt, noisy) == judge(prompt, noisy)
-        said.append(pair_verdict(judge(prompt, noisy)).side)
+        said.append(pair_label(judge(prompt, noisy)))
     assert {"A", "B"} <= set(said)
 
 

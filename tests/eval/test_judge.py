@@ -1,23 +1,15 @@
 """Judging through the real command: protocol, ledger, failures of the endpoint, real questions."""
 
 import json
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import random
 
 import pytest
 
-from eval.gold_judge import completion
 from eval.judge import outcome, points_and_weight
-from eval.ledger import Ledger
 from eval.verdicts import Verdict
-from salsa.errors import UserError
-from salsa.sections import Judge
 from salsa.stage import read_jsonl, write_jsonl
-from salsa.world.samples import mt_bench_questions
-from salsa.world.tasks import solve
-
-GOLD = {"kind": "gold", "model": "gold-judge"}
+from salsa.world.samples import arena_hard_questions
+from tests.eval.judging_case import GOLD, answers, chat, right, wrong
 
 
 def game(found: str, order: str = "ab", strong: bool = False) -> dict:
@@ -49,67 +41,13 @@ def test_outcomes_are_of_policies_not_of_places():
     assert outcome(Verdict("tie"), "ba") == "tie"
 
 
-def answers(questions, write: Callable[[list[str]], str]) -> list[dict]:
-    rows = []
-    for question in questions:
-        turns = question.get("turns") or [question["prompt"]]
-        turns = [turn if isinstance(turn, str) else turn["content"] for turn in turns]
-        said = [{"user": user, "assistant": write(turns[: n + 1])} for n, user in enumerate(turns)]
-        name = str(question.get("question_id", question.get("uid")))
-        rows.append({"question_id": name, "category": "x", "turns": said, "error": None})
-    return rows
-
-
-def right(turns: list[str]) -> str:
-    return f"Sure! {', '.join(solve(turns) or ('?',))}. Happy to help."
-
-
-def wrong(turns: list[str]) -> str:
-    return "Sure! seven. Happy to help."
-
-
-@pytest.fixture
-def cell(tmp_path, command):
-    """cell(kind, questions, writers, judge settings, …) -> (status, standard error, judgments)."""
-
-    def run(kind, questions, writers=None, judge=GOLD, out="out", asked=None, **keys):
-        file = tmp_path / "questions.jsonl"
-        write_jsonl(file, questions)
-        for policy, write in (writers or {"good": right, "bad": wrong}).items():
-            (tmp_path / policy).mkdir(exist_ok=True)
-            write_jsonl(tmp_path / policy / "bench.jsonl", answers(questions, write))
-        benchmark = {"kind": kind, "questions": {"path": str(asked or file)}, "max_new_tokens": 8, **keys}
-        arguments = [
-            "--generations",
-            tmp_path,
-            "--pair",
-            "good",
-            "bad",
-            "--benchmark",
-            f"bench={json.dumps(benchmark)}",
-        ]
-        arguments += ["--settings", json.dumps(judge), "--seed", 1, "--ledger", tmp_path / "ledger.jsonl"]
-        status, said = command("eval", "judge", *arguments, "--out", tmp_path / f"{out}.jsonl")
-        found = tmp_path / f"{out}.jsonl"
-        return status, said, read_jsonl(found) if found.exists() else None
-
-    return run
-
-
-@pytest.fixture
-def questions():
-    import random
-
-    return list(mt_bench_questions(random.Random(1), 1))
-
-
 def test_the_better_policy_wins_every_question(cell, questions, tmp_path):
     status, _, rows = cell("mt_bench", questions)
     assert status == 0
     assert [(row["question_id"], row["turn"]) for row in rows] == [(str(n), t) for n in range(81, 89) for t in (1, 2)]
     assert {row["points"] for row in rows} == {1.0}
     assert all(row["consistent"] and row["a"] == "good" for row in rows)
-    ledger = read_jsonl(tmp_path / "ledger.jsonl")
+    ledger = read_jsonl(tmp_path / "ledger/calls.jsonl")
     assert len(ledger) == 32
     assert all(line["outcome"] == "answered" and line["judge"].startswith("gold-judge(") for line in ledger)
 
@@ -132,7 +70,7 @@ def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp
 def test_equal_answers_are_a_tie_that_costs_nothing(cell, questions, tmp_path):
     _, _, rows = cell("mt_bench", questions, {"good": right, "bad": right})
     assert {(row["points"], row["consistent"], tuple(row["flags"])) for row in rows} == {(0.5, None, ("identical",))}
-    assert (tmp_path / "ledger.jsonl").read_text() == ""
+    assert (tmp_path / "ledger/calls.jsonl").read_text() == ""
 
 
 def test_position_bias_shows_and_cancels(cell, questions):
@@ -159,61 +97,6 @@ def test_real_questions_pass_through_with_fastchats_prompts(cell, shared_data):
     assert {(row["points"], row["weight"]) for row in rows} == {(6.0, 6)}
 
 
-class Flaky:
-    """A gold judge over HTTP whose replies `spoil(number, request)` may replace by (status, body)."""
-
-    def __init__(self, spoil):
-        self.count, lock = 0, threading.Lock()
-        flaky = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    flaky.count += 1
-                    number = flaky.count
-                flaky.authorization = self.headers["Authorization"]
-                status, body = spoil(number, request) or completion(request, Judge(**GOLD))
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def settings(self, **keys) -> dict:
-        url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        return {"kind": "endpoint", "model": "m", "base_url": url, "api_key_env": "TEST_JUDGE_KEY", **keys}
-
-
-@pytest.fixture
-def flaky(monkeypatch):
-    monkeypatch.setenv("TEST_JUDGE_KEY", "sk-very-secret")
-    started = []
-
-    def start(spoil):
-        started.append(Flaky(spoil))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.server.shutdown()
-        one.server.server_close()
-
-
-def chat(text: str) -> tuple[int, dict]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    return 200, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-
-
 def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, questions, flaky, tmp_path):
     _, _, expected = cell("mt_bench", questions, out="calm")
     judge = flaky(lambda n, _: ((500, 429)[n % 2], {"error": {"message": "later"}}) if n % 3 == 0 else None)
@@ -233,7 +116,7 @@ def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell,
     assert "HTTP 500" in line
     assert "10 finished calls are kept in" in line
     assert rows is None
-    lines = read_jsonl(tmp_path / "ledger.jsonl")
+    lines = read_jsonl(tmp_path / "ledger/calls.jsonl")
     assert [line["outcome"] for line in lines].count("answered") == 10
     judge.count = -1000
     status, _, rows = cell("mt_bench", questions, judge=settings)
@@ -278,10 +161,6 @@ def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, f
 
 
 def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):
-    import random
-
-    from salsa.world.samples import arena_hard_questions
-
     asked = []
 
     def spoil(_, request):
@@ -307,28 +186,6 @@ def test_answers_of_other_questions_are_refused(cell, questions, tmp_path):
     assert "question 81 is not answered there as the benchmark asks it" in said
 
 
-def test_a_torn_line_is_cut_off_and_a_broken_one_is_named(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    ledger = Ledger(path)
-    for n in range(3):
-        ledger.add({"key": str(n), "outcome": "answered", "text": "x"})
-    ledger.add({"key": "9", "outcome": "failed", "text": None})
-    ledger.close()
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"key": "4", "outc')
-    again = Ledger(path)
-    assert sorted(again.finished) == ["0", "1", "2"], "a failure is no result"
-    again.add({"key": "4", "outcome": "answered", "text": "y"})
-    again.close()
-    assert path.read_bytes().startswith(whole)
-    last = Ledger(path)
-    last.close()
-    assert sorted(last.finished) == ["0", "1", "2", "4"]
-    path.write_bytes(b"nonsense\n" + whole)
-    with pytest.raises(UserError, match=r"ledger\.jsonl:1: no ledger line: remove it"):
-        Ledger(path)
-
-
 def test_grades(questions, tmp_path, command):
     write_jsonl(tmp_path / "questions.jsonl", questions)
     for policy, write in (("good", right), ("bad", wrong)):
@@ -338,7 +195,7 @@ def test_grades(questions, tmp_path, command):
     means = {}
     for policy in ("good", "bad"):
         arguments = ["--generations", tmp_path, "--policy", policy, "--benchmark", f"bench={json.dumps(benchmark)}"]
-        arguments += ["--settings", json.dumps(GOLD), "--seed", 1, "--ledger", tmp_path / "grades.jsonl"]
+        arguments += ["--settings", json.dumps(GOLD), "--seed", 1, "--ledger", tmp_path / "ledger"]
         assert command("eval", "grade", *arguments, "--out", tmp_path / f"{policy}.jsonl")[0] == 0
         rows = read_jsonl(tmp_path / f"{policy}.jsonl")
         assert {row["outcome"] for row in rows} == {"rated"}

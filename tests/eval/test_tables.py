@@ -1,7 +1,11 @@
 """Tables, figures, report and the terminal's table, from an invented results folder through the real commands."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ElementTree
 
 import pandas as pd
@@ -89,6 +93,47 @@ def test_what_was_not_judged_is_said(results, command):
     assert row["n"] == 12
     assert not row["enough_coverage"]
     assert "0.500 (too low)" in (folder / "win_rates.md").read_text()
+
+
+def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
+    """Of any comparison, and of the grades; everything is made before, and the cells are named."""
+    status, said = command("eval", "show", "--results", tables(command, results).parent, "--below-floor", "fail")
+    assert (status, said) == (0, "")
+    path = results / "judgments/two_mini/arena_hard/ppo_vs_sft.jsonl"
+    rows = read_jsonl(path)
+    write_jsonl(path, [{**row, **({"points": None, "weight": 0} if n < 3 else {})} for n, row in enumerate(rows)])
+    path = results / "grades/one-mini/sft/mt_bench.jsonl"
+    write_jsonl(path, [{**row, "outcome": "unparsed", "rating": None} for row in read_jsonl(path)])
+    folder = tables(command, results)
+    for table, share in (("win_rates", "0.938"), ("grades", "0.000")):
+        assert f"{share} (too low)" in (folder / f"{table}.md").read_text()
+    assert command("eval", "show", "--results", results, "--below-floor", "mark")[0] == 0
+    status, said = command("eval", "show", "--results", results, "--below-floor", "fail")
+    cells = "ppo_vs_sft two_mini arena_hard (93.8%), ppo_vs_sft all arena_hard (96.9%), one-mini mt_bench sft (0.0%)"
+    assert status == 1 and said.startswith(
+        f"error: 3 cells with too few verdicts: {cells}: {folder / 'win_rates.md'} has"
+    )
+    assert "tables.below_floor: mark" in said
+
+
+def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
+    """The command as a process of its own: two games a judgment."""
+    results = write_results(tmp_path / "results", questions=210)
+    settings = GRID.model_copy(update={"tables": GRID.tables.model_copy(update={"resamples": 2000})})
+    arguments = ["--results", results, "--settings", settings.model_dump_json(exclude_none=True), "--seed", "1"]
+    program = (
+        "import sys; from eval.__main__ import COMMANDS; from salsa.stage import main\n"
+        "sys.exit(main('eval', COMMANDS) or 9 * bool({'torch', 'openai'} & sys.modules.keys()))"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", program, "tables", *arguments, "--out", tmp_path / "out"], env=environment
+    )
+    assert done.returncode == 0
+    assert time.perf_counter() - begin < 10
+    table = pd.read_csv(tmp_path / "out/win_rates.csv")
+    assert 2 * table[table["model"] != "all"]["judgments"].sum() == 10_080
 
 
 def test_a_missing_file_is_one_line(results, command):

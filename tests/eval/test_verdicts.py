@@ -1,57 +1,135 @@
 """Verdicts; each defect of the published tools that is known to us is a test here."""
 
+import io
+import json
+import sys
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eval.benchmarks import Question
 from eval.prompts import load_templates, pair_messages, single_messages
-from eval.verdicts import Verdict, five_verdict, pair_verdict, rating
+from eval.verdicts import READERS, read, verdict
+from salsa.stage import write_jsonl
+
+LONG = "Assistant A lists five steps, " * 20
+
+CASES = {
+    "mt_bench_pair": [
+        ("Both are fine. [[C]]", "tie", None),
+        ("My verdict: [[B]]", "verdict", "B"),
+        ("[[A]], because A is right. So once more: **[[A]]**", "verdict", "A"),
+        # Substring tests in the order A, B, C took the first of these for A.
+        ("A [[A]] would need a better proof than this. Final verdict: [[B]]", "verdict", "B"),
+        ("At first I thought [[A]]. My final verdict is that assistant B is better: [[B]]", "verdict", "B"),
+        ("## Final Verdict\n\n**[[A]]**\n\nA [[C]] is no option.", "verdict", "A"),
+        ("[[B]] is my final decision, not [[A]].", "verdict", "B"),
+        ("Not [[B]] but [[A]] (final)", "verdict", "A"),
+        ("A [[A]] would need a better proof than this, so [[B]]", "unparsed", None),
+        ("Final verdict: [[A]]. No: final verdict: [[B]]", "unparsed", None),
+        (f"This is not final. {LONG} [[A]] {LONG} [[B]]", "unparsed", None),
+        ("The final answer of A is right, whatever B says of it in its long text [[A]]; [[B]]", "unparsed", None),
+        ("[A]", "unparsed", None),
+        ("[[a]]", "unparsed", None),
+        ("[[D]] and [[AB]]", "unparsed", None),
+        ("[[7]]", "unparsed", None),
+        ("[[A>B]]", "unparsed", None),
+        ("x = table[[A]][0]", "unparsed", None),
+        ("", "unparsed", None),
+        ("I'm sorry, but I can't judge this.", "refused", None),
+        ("I cannot assist with that request.", "refused", None),
+        ("I'm sorry for A, but [[B]]", "verdict", "B"),
+        ("$ERROR$", "failed", None),
+        (None, "failed", None),
+    ],
+    "arena_hard": [
+        ("[[A>>B]]", "verdict", "A>>B"),
+        ("[[B>A]]", "verdict", "B>A"),
+        ("[[A=B]]", "tie", "A=B"),
+        ("[[b>>a]]", "verdict", "B>>A"),
+        ("[[A<B]]", "verdict", "B>A"),
+        ("[[B<<A]]", "verdict", "A>>B"),
+        ("[[b=a]]", "tie", "A=B"),
+        ("[[B>A]] and so [[A<B]]", "verdict", "B>A"),
+        ("At first [[A>B]]; my final verdict is: [[B>>A]]", "verdict", "B>>A"),
+        ("My final verdict is tie: [[A=B]]", "tie", "A=B"),
+        ("At first [[A>B]], but on reflection [[B>>A]]", "unparsed", None),
+        ("[[A]]", "unparsed", None),
+        ("[[A>A]]", "unparsed", None),
+        ("[[A>>>B]]", "unparsed", None),
+        ("A>>B", "unparsed", None),
+    ],
+    "mt_bench_single": [
+        ("Rating: [[7]]", "verdict", 7.0),
+        ("Rating: [[8.5]]", "verdict", 8.5),
+        ("[[10]]", "verdict", 10.0),
+        ("[[1]]", "verdict", 1.0),
+        ("[[8]], that is Rating: [[8.0]]", "verdict", 8.0),
+        # A fallback to [n] took the first number of quoted code for the rating.
+        ("it reads args[100] and a[[1]][0] there. Rating: [[6]]", "verdict", 6.0),
+        ("it reads args[100]", "unparsed", None),
+        ("[[3]] for the first turn. Final rating: [[5]]", "verdict", 5.0),
+        ("[[3]] for the first turn, [[5]] for the second", "unparsed", None),
+        ("[[100]]", "unparsed", None),
+        ("[[0]]", "unparsed", None),
+        ("[[0.9]]", "unparsed", None),
+        ("[[-3]]", "unparsed", None),
+        ("[[7/10]]", "unparsed", None),
+        ("Rating: 9", "unparsed", None),
+        ("Rating: [9]", "unparsed", None),
+    ],
+}
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Both are fine. [[C]]", Verdict("tie")),
-        ("My verdict: [[B]]", Verdict("B")),
-        ("A [[A]] would need a better proof than this, so [[B]]", Verdict("B")),
-        ("[A]", None),
-        ("[[D]] and [[AB]]", None),
-        ("[[7]]", None),
-        ("", None),
-    ],
+    ("protocol", "text", "outcome", "value"), [(name, *case) for name, cases in CASES.items() for case in cases]
 )
-def test_pair_verdicts(text, expected):
-    assert pair_verdict(text) == expected
+def test_only_the_form_that_was_asked_for_counts(protocol, text, outcome, value):
+    assert read(protocol, text) == (outcome, value)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[[A>>B]]", Verdict("A", True)),
-        ("[[B>A]]", Verdict("B", False)),
-        ("[[A=B]]", Verdict("tie", False)),
-        ("At first [[A>B]], but on reflection [[B>>A]]", Verdict("B", True)),
-        ("[[A]]", None),
-        ("A>>B", None),
-    ],
+    ("label", "expected"),
+    [("A", ("A", False)), ("C", ("tie", False)), ("A=B", ("tie", False)), ("A>>B", ("A", True)), ("B>A", ("B", False))],
 )
-def test_five_labels(text, expected):
-    assert five_verdict(text) == expected
+def test_what_a_label_says_of_the_positions(label, expected):
+    assert verdict(label) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Rating: [[7]]", 7.0),
-        ("Rating: [[8.5]]", 8.5),
-        ("it reads args[100] and a[[1]][0] there. Rating: [[6]]", 6.0),
-        ("it reads args[100]", None),
-        ("[[100]]", None),
-        ("[[0]]", None),
-        ("Rating: 9", None),
-    ],
+@given(
+    st.text(max_size=200),
+    st.sampled_from(sorted(READERS)),
+    st.text(alphabet="ABC<>=[] 0159.final verdict:", max_size=80),
 )
-def test_ratings(text, expected):
-    assert rating(text) == expected
+def test_any_text_has_an_outcome(start, protocol, end):
+    outcome, value = read(protocol, start + end)
+    assert outcome in ("verdict", "tie", "unparsed", "refused")
+    assert (value is not None) == (outcome == "verdict" or (outcome, value) == ("tie", "A=B"))
+
+
+def test_a_text_is_read_in_linear_time():
+    """Quotes of a form by the thousand, as a judge that repeats itself writes them."""
+    begin = time.perf_counter()
+    assert read("mt_bench_pair", "my final verdict of all of these: [[A]], not [[B]] " * 2000) == ("verdict", "A")
+    assert time.perf_counter() - begin < 2
+
+
+def test_the_parse_command(command, tmp_path, monkeypatch):
+    """Lines as they were, and what they say behind; a line without a text is named."""
+    file = tmp_path / "texts.jsonl"
+    write_jsonl(file, [{"id": n, "text": text} for n, (text, *_) in enumerate(CASES["arena_hard"])])
+    monkeypatch.setattr(sys, "stdout", printed := io.StringIO())
+    status, _ = command("eval", "parse", "--protocol", "arena_hard", file)
+    expected = [
+        {"id": n, "text": text, "outcome": outcome, "value": value}
+        for n, (text, outcome, value) in enumerate(CASES["arena_hard"])
+    ]
+    assert status == 0 and [json.loads(line) for line in printed.getvalue().splitlines()] == expected
+    write_jsonl(file, [{"text": "[[A]]"}, {"texts": "[[A]]"}])
+    status, said = command("eval", "parse", "--protocol", "mt_bench_pair", file)
+    assert status == 1 and said.startswith(f"error: {file}:2: no field text with a judge's text: add it")
 
 
 QUESTION = Question("1", "writing", ("Say {answer_b}.", "Again?"))
