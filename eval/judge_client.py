@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -25,19 +26,27 @@ class JudgeClient:
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
         self.judge = judge_id(settings)
-        self.key = api_key(settings)
-        self.client = openai.AsyncOpenAI(
-            api_key=self.key,
-            base_url=base_url,
-            timeout=settings.timeout_seconds,
-            max_retries=settings.retries,
-        )
         self.parameters: dict[str, Any] = {"max_tokens": settings.max_tokens}
         if settings.temperature is not None:
             self.parameters["temperature"] = settings.temperature
         self.places = asyncio.Semaphore(settings.concurrency)
         self.calls: dict[str, asyncio.Task[Entry]] = {}
         self.asked = 0
+
+    @functools.cached_property
+    def key(self) -> str:
+        return api_key(self.settings)
+
+    @functools.cached_property
+    def client(self) -> openai.AsyncOpenAI:
+        """Made when there is something to ask: what the ledger holds needs no key."""
+        settings = self.settings
+        return openai.AsyncOpenAI(
+            api_key=self.key,
+            base_url=self.base_url,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.retries,
+        )
 
     async def ask(self, messages: Messages, sample: int = 0) -> Entry:
         """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had."""
@@ -142,7 +151,8 @@ class JudgeClient:
         )
 
     async def close(self) -> None:
-        await self.client.close()
+        if "client" in vars(self):
+            await self.client.close()
 
 
 def cost(settings: Judge, usage: CompletionUsage | None) -> float | None:

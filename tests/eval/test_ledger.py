@@ -197,6 +197,15 @@ def test_a_line_tells_of_its_call(flaky, tmp_path):
     assert (first["text"], first["model"], first["messages"]) == ("[[B]]", "m-2026-01-01", HELLO)
 
 
+def test_what_the_ledger_holds_needs_no_key_and_no_judge(cell, questions, flaky, monkeypatch, tmp_path):
+    settings = flaky(lambda *_: None).settings()
+    cell("mt_bench", questions, judge=settings, out="one")
+    monkeypatch.delenv("TEST_JUDGE_KEY")
+    monkeypatch.setattr("openai.AsyncOpenAI", None)
+    assert cell("mt_bench", questions, judge=settings, out="two")[0] == 0
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("status", [400, 401, 500])
 def test_a_key_that_an_endpoint_repeats_stays_secret(cell, questions, flaky, tmp_path, status):
     judge = flaky(lambda *_: (status, {"error": {"message": f"the key {KEY} is wrong"}}))
