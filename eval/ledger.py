@@ -109,10 +109,11 @@ class Ledger:
 
     def claim(self, key: str) -> bool:
         """Whether this call is now this process's to make: not while another process makes it."""
-        try:
-            fcntl.lockf(self.claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:CLAIM_DIGITS], 16))
-        except (BlockingIOError, PermissionError):
-            return False
+        with self._on_disk():
+            try:
+                fcntl.lockf(self.claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:CLAIM_DIGITS], 16))
+            except (BlockingIOError, PermissionError):
+                return False
         return True
 
     def release(self, key: str) -> None:

@@ -1,5 +1,6 @@
 # Judgments: one job a cell (model, benchmark, comparison), and grades of single answers.
-# Calls are kept in the ledger, which all these jobs share and which is no output: Snakemake deletes outputs, and calls are paid for.
+# Calls are kept in the ledger, which all these jobs share. It is no output: Snakemake deletes outputs, and calls are
+# paid for.
 
 
 rule judge:

@@ -45,13 +45,16 @@ def join() -> None:
         log.setLevel(logging.ERROR)
 
 
-def leave(error: BaseException | None) -> None:
-    """Ends what `join` began, after a run that ended with this error or none."""
+def leave(stop: BaseException | None = None) -> None:
+    """Ends what `join` began, after a run that is done or that all processes stopped together.
+
+    After any other error a process just ends, and the launcher ends the others: to take leave of them it would have to
+    wait for those that wait for it.
+    """
     # The models have to go first. As the last to hold the process group, DDP's reducer would wait for gloo's thread,
     # which waits for the interpreter's lock that the reducer holds (torch 2.13).
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
+    if stop is not None:
+        traceback.clear_frames(stop.__traceback__)
     gc.collect()
     PartialState().destroy_process_group()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from salsa.checkpoints import load_tokenizer, render
 from salsa.data import conversation, load_rows
-from salsa.errors import UserError
+from salsa.errors import Interrupted, UserError
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
 from salsa.ppo import processes
@@ -71,10 +71,10 @@ def run(arguments: argparse.Namespace) -> None:
     processes.join()
     try:
         _run(arguments)
-    except BaseException as error:
-        processes.leave(error)
+    except Interrupted as stop:
+        processes.leave(stop)
         raise
-    processes.leave(None)
+    processes.leave()
 
 
 def _run(arguments: argparse.Namespace) -> None:

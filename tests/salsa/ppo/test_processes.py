@@ -133,6 +133,8 @@ def test_what_does_not_fit_is_said(start, monkeypatch):
     for said in ended(start("odd", "ddp.yaml", train_batch_size=1), 1):
         assert "error: ppo.train_batch_size: 1 is no multiple of the 2 processes: change" in said
         assert "Traceback" not in said
+    for said in ended(start("far", "ddp.yaml", max_kl=1e-9), 1):
+        assert "error: ppo: step 0: the KL to the reference is" in said
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     [said] = ended(start("mixed", None), 1)
     assert "error: accelerate: mixed_precision is bf16: set it to no" in said
