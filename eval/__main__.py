@@ -10,6 +10,7 @@ COMMANDS = {
     "alpha": ("eval.alpha", "reward and SFT loss along the line between two SFT models"),
     "judge": ("eval.judge", "compare two methods on a benchmark, pairwise with swapped positions"),
     "grade": ("eval.grade", "grade one policy's answers on a benchmark"),
+    "render": ("eval.render", "print what a judge is asked about answers of one's own"),
     "parse": ("eval.parse", "read the verdicts in judges' texts of one's own"),
     "gold-judge": ("eval.gold_judge", "serve the mini world's judge over HTTP"),
     "download": ("eval.download", "fetch a file of known bytes"),

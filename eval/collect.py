@@ -54,7 +54,8 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
         for place in _by_policy(grid, grid.graded)
         for row in read_jsonl(grade_file(results, *(place[key] for key in keys)))
     ]
-    columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "outcome", "rating"]
+    columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
+    columns += ["outcome", "rating"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
                 reply.raise_for_status()
         except httpx.HTTPError as error:
             raise UserError(
-                f"{arguments.url}: cannot download it ({error}): check the network, then run again"
+                f"{arguments.url}: cannot download it ({error}): check the network and run again, or put the file at "
+                f"{arguments.out} yourself (its sha256 has to be {arguments.sha256})"
             ) from None
         path.write_bytes(reply.content)
         found = sha256(path)

@@ -1,6 +1,6 @@
 """Stage `grade`: one policy's answers, each rated from 1 to 10 on its own (MT-Bench's single-answer grading).
 
-A line a question and turn: {question_id, category, turn, policy, outcome, rating, flags}.
+A line a question and turn: {question_id, category, turn, policy, template, outcome, rating, flags}.
 """
 
 import argparse
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.answers import load_answers
-from eval.benchmarks import Question, load_questions, parse_benchmarks
+from eval.benchmarks import Question, find, load_questions, parse_benchmarks
+from eval.benchmarks.asking import single_messages
 from eval.judge_client import JudgeClient
 from eval.judging import ask_all
-from eval.prompts import load_templates, single_messages
+from eval.prompts import load_templates
 from eval.verdicts import rating
 from salsa.sections import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
@@ -29,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Judge)
-    [(name, benchmark)] = parse_benchmarks([arguments.benchmark]).items()
-    questions = load_questions(benchmark, arguments.seed)
-    templates = load_templates(benchmark.judge_prompts)
+    [(name, chosen)] = parse_benchmarks([arguments.benchmark]).items()
+    questions = load_questions(chosen, arguments.seed)
+    benchmark = find(chosen.kind)
+    templates = load_templates(chosen.judge_prompts, benchmark.templates)
     file = arguments.generations / arguments.policy / f"{name}.jsonl"
-    said = {"judge": settings.model_dump(), "benchmark": {"name": name, **benchmark.model_dump()}}
+    said = {"judge": settings.model_dump(), "benchmark": {"name": name, **chosen.model_dump()}}
     record = Run("grade", {**said, "templates": templates.sha256}, {"generations": file}, {"seed": arguments.seed})
     answers = load_answers(file, questions)
     turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
@@ -46,10 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
             "category": question.category,
             "turn": turn,
             "policy": arguments.policy,
+            "template": templates.named_in_full(benchmark.single_template(question, turn)),
         }
         if len(given) < turn:
             return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
-        entry = await client.ask(single_messages(templates, question, turn, given[:turn]))
+        entry = await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
         found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
         outcome = "rated" if found is not None else "refused" if entry["outcome"] == "refused" else "unparsed"
         return {**row, "outcome": outcome, "rating": found, "flags": list(question.flags)}

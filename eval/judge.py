@@ -1,11 +1,10 @@
 """Stage `judge`: two methods' answers to a benchmark, pair by pair of policies, each judged in both orders.
 
-A line a question, turn and pair: {question_id, category, turn, a, b, games, points, weight, consistent, flags}. The
-outcomes of `games` are in terms of a and b. Adjusted win rate of a = sum of points / sum of weights.
+A line a question, turn and pair: {question_id, category, turn, a, b, template, games, points, weight, consistent,
+flags}. The outcomes of `games` are in terms of a and b. Adjusted win rate of a = sum of points / sum of weights.
 
-MT-Bench and UltraFeedback: two games that agree are a win or a loss, all else is a tie. Arena-Hard: each game counts on
-its own, three times where the verdict is strong. Answers that are equal to the letter are a tie without asking: in two
-orders, whatever a judge says of them cancels out.
+The benchmark says what is asked, how its verdicts are read and what two games earn. Answers that are equal to the
+letter are a tie without asking: in two orders, whatever a judge says of them cancels out.
 """
 
 import argparse
@@ -14,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from eval.answers import load_answers
-from eval.benchmarks import Question, load_questions, parse_benchmarks
+from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
+from eval.benchmarks.asking import pair_messages
+from eval.benchmarks.base import POINTS
 from eval.judge_client import JudgeClient, Messages
 from eval.judging import ask_all
-from eval.prompts import Templates, load_templates, pair_messages
-from eval.verdicts import READERS, Verdict, verdict
+from eval.prompts import Templates, load_templates
+from eval.verdicts import Verdict
 from salsa.errors import UserError
 from salsa.sections import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 
-STRONG_WEIGHT = 3
-POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
 Row = dict[str, Any]
 Game = dict[str, Any]
 
@@ -52,37 +51,32 @@ def outcome(found: Verdict, order: str) -> str:
     return {"A": order[0], "B": order[1]}[found.side]
 
 
-async def play(client: JudgeClient, templates: Templates, kind: str, match: Match, order: str) -> Game:
-    """One game. Arena-Hard asks once more, in the same conversation, for a verdict that is missing."""
+async def play(client: JudgeClient, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
+    """One game. A benchmark may ask once more, in the same conversation, for a verdict that is missing."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
-    messages: Messages = pair_messages(templates, kind, match.question, match.turn, *shown)
-    read = READERS["arena_hard" if kind == "arena_hard" else "mt_bench_pair"]
+    messages: Messages = pair_messages(benchmark, templates, match.question, match.turn, *shown)
     entry = await client.ask(messages)
-    label = read(entry["text"] or "")
-    if label is None and kind == "arena_hard" and entry["outcome"] == "answered":
-        again = [{"role": "assistant", "content": entry["text"]}, *templates.messages("arena-hard-again", {})]
+    found = benchmark.read(entry["text"] or "")
+    if found is None and benchmark.again is not None and entry["outcome"] == "answered":
+        again = [{"role": "assistant", "content": entry["text"]}, *templates.messages(benchmark.again, {})]
         entry = await client.ask([*messages, *again])
-        label = read(entry["text"] or "")
-    if label is None or entry["outcome"] == "refused":
+        found = benchmark.read(entry["text"] or "")
+    if found is None or entry["outcome"] == "refused":
         return {"order": order, "outcome": "refused" if entry["outcome"] == "refused" else "unparsed", "strong": False}
-    found = verdict(str(label))
     return {"order": order, "outcome": outcome(found, order), "strong": found.strong}
 
 
-def points_and_weight(games: list[Game], kind: str) -> tuple[float | None, int]:
+def points_and_weight(benchmark: Benchmark, games: list[Game]) -> tuple[float | None, float]:
     """What a match earns a, and how much it counts; nothing where a game has no verdict."""
     outcomes = [game["outcome"] for game in games]
     if not outcomes or not set(outcomes) <= set(POINTS):
         return None, 0
-    if kind == "arena_hard":
-        weights = [STRONG_WEIGHT if game["strong"] else 1 for game in games]
-        return sum(weight * POINTS[found] for weight, found in zip(weights, outcomes, strict=True)), sum(weights)
-    return (POINTS[outcomes[0]] if outcomes[0] == outcomes[1] else 0.5), 1
+    return benchmark.points(games)
 
 
-def judgment(match: Match, games: list[Game], kind: str) -> Row:
+def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: list[Game]) -> Row:
     """The line of a match."""
-    points, weight = points_and_weight(games, kind)
+    points, weight = points_and_weight(benchmark, games)
     flags = list(match.question.flags)
     flags += ["unanswered"] if match.unanswered() else ["identical"] if match.identical() else []
     asked = weight > 0 and "identical" not in flags
@@ -92,6 +86,7 @@ def judgment(match: Match, games: list[Game], kind: str) -> Row:
         "turn": match.turn,
         "a": match.names[0],
         "b": match.names[1],
+        "template": templates.named_in_full(benchmark.pair_template(match.question, match.turn)),
         "games": games,
         "points": points,
         "weight": weight,
@@ -124,16 +119,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Judge)
-    [(name, benchmark)] = parse_benchmarks([arguments.benchmark]).items()
-    questions = load_questions(benchmark, arguments.seed)
-    templates = load_templates(benchmark.judge_prompts)
+    [(name, chosen)] = parse_benchmarks([arguments.benchmark]).items()
+    questions = load_questions(chosen, arguments.seed)
+    benchmark = find(chosen.kind)
+    templates = load_templates(chosen.judge_prompts, benchmark.templates)
     policy_pairs = [(a, b) for a, b in arguments.pair]
     if any(a == b for a, b in policy_pairs):
         raise UserError("--pair: a policy cannot meet itself: name two")
     files = {p: arguments.generations / p / f"{name}.jsonl" for p in sorted({p for pair in policy_pairs for p in pair})}
     said = {
         "judge": settings.model_dump(),
-        "benchmark": {"name": name, **benchmark.model_dump()},
+        "benchmark": {"name": name, **chosen.model_dump()},
         "pairs": policy_pairs,
     }
     record = Run("judge", {**said, "templates": templates.sha256}, files, {"seed": arguments.seed})
@@ -143,14 +139,17 @@ def run(arguments: argparse.Namespace) -> None:
     games = [(match, order) for match in asked for order in ("ab", "ba")]
 
     async def work(client: JudgeClient, item: tuple[Match, str]) -> Game:
-        return await play(client, templates, benchmark.kind, *item)
+        return await play(client, benchmark, templates, *item)
 
     played, calls = ask_all(settings, arguments.ledger, games, work)
     found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}
     tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
     rows = [
         judgment(
-            match, found.get(id(match), tie if match.identical() and not match.unanswered() else []), benchmark.kind
+            benchmark,
+            templates,
+            match,
+            found.get(id(match), tie if match.identical() and not match.unanswered() else []),
         )
         for match in every
     ]

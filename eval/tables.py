@@ -17,6 +17,7 @@ import pandas as pd
 
 from eval import collect, measured
 from eval.grid import Grid, measured_files
+from eval.prompts import OURS
 from eval.rendering import number, with_interval, write_table
 from salsa.stage import Run, load_settings, output_folder
 
@@ -30,6 +31,17 @@ def interval_note(grid: Grid) -> str:
 
 def judge_note(grid: Grid) -> str:
     return f"Judge: {grid.judge}."
+
+
+def template_note(judged: pd.DataFrame, benchmarks: list[str]) -> str:
+    """Which benchmark was judged with whose templates, from what the judgments or grades say."""
+    by_source: dict[str, list[str]] = {}
+    for benchmark in benchmarks:
+        names = judged.loc[judged["benchmark"] == benchmark, "template"]
+        for source in sorted({name.rpartition(":")[0] for name in names}):
+            by_source.setdefault(source, []).append(benchmark)
+    parts = [f"{', '.join(names)}: {'our own' if source == OURS else source}" for source, names in by_source.items()]
+    return f"Judge's templates: {'; '.join(parts) or 'none'}."
 
 
 def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
@@ -58,9 +70,11 @@ def coverage(raw: pd.DataFrame) -> list[str]:
 
 
 def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:
-    raw = measured.win_rates(collect.judgments(results, grid), grid, draw)
+    judgments = collect.judgments(results, grid)
+    raw = measured.win_rates(judgments, grid, draw)
     notes = [
         judge_note(grid),
+        template_note(judgments, grid.benchmarks),
         interval_note(grid),
         "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three times. "
         "Pairs of runs: the least and greatest rate of a single pair of RL seeds. Consistent: both orders agree. First "
@@ -72,12 +86,14 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
     raw = raw[head].assign(judge=grid.judge, confidence=grid.tables.confidence)
     write_table(folder, "headline", raw, shown[head][columns], notes)
-    grades = measured.grade_table(collect.grades(results, grid), grid, draw)
+    stored = collect.grades(results, grid)
+    grades = measured.grade_table(stored, grid, draw)
     shown = grades[["model", "benchmark", "method", "turn"]].copy()
     shown["rating"] = with_interval(grades, "rating", digits=2)
     shown["n"] = grades["n"]
     shown["coverage"] = coverage(grades)
-    write_table(folder, "grades", grades, shown, [judge_note(grid), interval_note(grid), "Ratings are from 1 to 10."])
+    notes = [judge_note(grid), template_note(stored, grid.graded), interval_note(grid), "Ratings are from 1 to 10."]
+    write_table(folder, "grades", grades, shown, notes)
 
 
 def write_scored(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:

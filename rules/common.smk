@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
+from eval.benchmarks import find, pinned_files
 from eval.grid import grid_of, measured_files, pairs, policies
 from salsa import layout
 from salsa.config import algorithm_settings, parse_config
@@ -19,6 +20,9 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.env
 
 try:
     GRID = parse_config(config, " + ".join(map(str, workflow.configfiles)))
+    for each in GRID.benchmarks.values():
+        find(each.kind)
+        pinned_files(each, missing_is_fine=True)
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -90,10 +94,15 @@ def given(source):
     return [WORLD] if Path(source.path).is_relative_to(WORLD) else [source.path]
 
 
+def asked_from(benchmark):
+    """The files that a benchmark's questions come from: the questions, and the code where it is of the user's own."""
+    return [*given(benchmark.questions), *([benchmark.kind] if benchmark.kind.endswith(".py") else [])]
+
+
 def of_benchmark(benchmark):
-    """The files that a benchmark is read from."""
+    """All files that a benchmark is read from."""
     extra = [path for path in (benchmark.references, benchmark.judge_prompts) if path is not None]
-    return [*given(benchmark.questions), *extra]
+    return [*asked_from(benchmark), *extra]
 
 
 def checkpoint_folder(model, name):

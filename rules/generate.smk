@@ -4,7 +4,7 @@
 rule generate:
     input:
         policy=generate_policy,
-        data=sorted({path for benchmark in GRID.benchmarks.values() for path in given(benchmark.questions)}),
+        data=sorted({path for benchmark in GRID.benchmarks.values() for path in asked_from(benchmark)}),
     output:
         expand(
             f"{RESULTS}/generations/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",

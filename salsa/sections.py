@@ -220,10 +220,12 @@ class Download(Section):
 class BenchmarkSettings(Section):
     """One benchmark: its kind, its file and the protocol's settings; None takes the protocol's own."""
 
-    kind: Literal["mt_bench", "arena_hard", "ultrafeedback"]
+    kind: str = Field(description="mt_bench, arena_hard, ultrafeedback, or a .py file of one's own")
     questions: DataSource
     references: str | None = Field(None, description="MT-Bench: JSONL of reference answers")
-    judge_prompts: str | None = Field(None, description="FastChat's judge_prompts.jsonl; default: templates of our own")
+    judge_prompts: str | None = Field(
+        None, description="FastChat's judge_prompts.jsonl; what it leaves out, and default: templates of our own"
+    )
     max_new_tokens: Count
     temperature: NonNegative | None = None
     grade: bool = Field(False, description="Single-answer grading beside the pairwise comparison")

@@ -10,14 +10,21 @@ from tests.eval.judging_case import GOLD, KEY, Flaky, answers, right, wrong
 
 @pytest.fixture
 def cell(tmp_path, command):
-    """cell(kind, questions, writers, judge settings, …) -> (status, standard error, judgments)."""
+    """cell(kind, questions, writers, judge settings, …) -> (status, standard error, judgments).
 
-    def run(kind, questions, writers=None, judge=GOLD, out="out", asked=None, **keys):
+    Without questions, answers are as the test has left them.
+    """
+
+    def run(kind, questions, writers=None, judge=GOLD, out="out", asked=None, name="bench", **keys):
         file = tmp_path / "questions.jsonl"
-        write_jsonl(file, questions)
-        for policy, write in (writers or {"good": right, "bad": wrong}).items():
+        if questions is None:
+            writers = {}
+        else:
+            write_jsonl(file, questions)
+            writers = writers or {"good": right, "bad": wrong}
+        for policy, write in writers.items():
             (tmp_path / policy).mkdir(exist_ok=True)
-            write_jsonl(tmp_path / policy / "bench.jsonl", answers(questions, write))
+            write_jsonl(tmp_path / policy / f"{name}.jsonl", answers(questions, write))
         benchmark = {"kind": kind, "questions": {"path": str(asked or file)}, "max_new_tokens": 8, **keys}
         arguments = [
             "--generations",
@@ -26,7 +33,7 @@ def cell(tmp_path, command):
             "good",
             "bad",
             "--benchmark",
-            f"bench={json.dumps(benchmark)}",
+            f"{name}={json.dumps(benchmark)}",
         ]
         arguments += ["--settings", json.dumps(judge), "--seed", 1, "--ledger", tmp_path / "ledger"]
         status, said = command("eval", "judge", *arguments, "--out", tmp_path / f"{out}.jsonl")

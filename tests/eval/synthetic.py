@@ -50,7 +50,7 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
     games = [{"order": order, "outcome": o, "strong": False} for order, o in zip(("ab", "ba"), found, strict=True)]
     return {
         **{"question_id": str(question), "category": "x", "turn": 1, "a": pair[0], "b": pair[1], "games": games},
-        **{"points": points, "weight": 1, "consistent": found[0] == found[1], "flags": []},
+        **{"template": "ours:pair-v2", "points": points, "weight": 1, "consistent": found[0] == found[1], "flags": []},
     }
 
 
@@ -77,7 +77,7 @@ def write_results(results: Path, questions: int = QUESTIONS) -> Path:
                     put(generation_file(results, model, policy, benchmark), answers)
                 grades = [
                     {**{"question_id": str(q), "category": "x", "turn": t, "policy": policy, "outcome": "rated"},
-                     **{"rating": rng.uniform(3, 9), "flags": []}}
+                     **{"rating": rng.uniform(3, 9), "flags": [], "template": "prompts.jsonl:single-v1"}}
                     for q in range(8)
                     for t in (1, 2)
                 ]  # fmt: skip

@@ -31,7 +31,10 @@ def test_known_bytes_are_kept(site, tmp_path, command):
     assert out.read_text() == '{"a": 1}\n'
 
 
-@pytest.mark.parametrize(("name", "expected"), [("file.jsonl", "its sha256 is"), ("none.jsonl", "404"), ("", "")])
+WRONG = [("file.jsonl", "its sha256 is"), ("none.jsonl", "404"), ("", "or put the file at")]
+
+
+@pytest.mark.parametrize(("name", "expected"), WRONG)
 def test_anything_else_leaves_nothing_behind(site, tmp_path, command, name, expected):
     url = f"{site}/{name}" if name else "http://127.0.0.1:9/file"
     out = tmp_path / "got/file.jsonl"

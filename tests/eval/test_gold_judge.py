@@ -5,9 +5,10 @@ import urllib.request
 
 import pytest
 
-from eval.benchmarks import Question
+from eval.benchmarks import Question, find
+from eval.benchmarks.asking import pair_messages, single_messages
 from eval.gold_judge import judge, read_prompt, serving
-from eval.prompts import load_templates, pair_messages, single_messages
+from eval.prompts import load_templates
 from eval.verdicts import five_label, pair_label, rating, verdict
 from salsa.sections import Judge
 from salsa.world.gold import compose, gold_reward
@@ -34,10 +35,10 @@ def templates(request):
 @pytest.mark.parametrize("turn", [1, 2])
 def test_it_finds_questions_and_answers_in_any_judge_prompt(templates, turn, reference):
     question = Question("1", "math", TURNS, reference)
-    asked = read_prompt(text(pair_messages(templates, "mt_bench", question, turn, GOOD, BAD)))
+    asked = read_prompt(text(pair_messages(find("mt_bench"), templates, question, turn, GOOD, BAD)))
     assert asked.turns == list(TURNS[:turn])
     assert asked.answers == [GOOD[turn - 1], BAD[turn - 1]]
-    single = read_prompt(text(single_messages(templates, question, turn, GOOD)))
+    single = read_prompt(text(single_messages(find("mt_bench"), templates, question, turn, GOOD)))
     assert single.turns == list(TURNS[:turn])
     assert single.answers == [GOOD[turn - 1]]
 
@@ -46,7 +47,7 @@ def test_its_verdicts_follow_the_gold_reward():
     templates = load_templates(None)
 
     def said_of(kind, first, second, settings=PLAIN):
-        said = judge(text(pair_messages(templates, kind, QUESTION, 1, [first], [second])), settings)
+        said = judge(text(pair_messages(find(kind), templates, QUESTION, 1, [first], [second])), settings)
         return verdict((five_label if kind == "arena_hard" else pair_label)(said))
 
     assert said_of("mt_bench", GOOD[0], BAD[0]).side == "A"
@@ -58,7 +59,7 @@ def test_its_verdicts_follow_the_gold_reward():
     biased = PLAIN.model_copy(update={"position_bias": 0.5})
     assert said_of("mt_bench", slightly, GOOD[0], biased).side == "A"
     for answer in (GOOD[0], slightly, BAD[0]):
-        said = rating(judge(text(single_messages(templates, QUESTION, 1, [answer])), PLAIN))
+        said = rating(judge(text(single_messages(find("mt_bench"), templates, QUESTION, 1, [answer])), PLAIN))
         assert said == pytest.approx(1 + 9 * gold_reward(TURNS[:1], answer), abs=0.051)
 
 
@@ -67,7 +68,7 @@ def test_noise_is_a_function_of_the_prompt():
     templates = load_templates(None)
     said = []
     for n in range(40):
-        prompt = text(pair_messages(templates, "mt_bench", QUESTION, 1, [f"hat {n}"], [f"cup {n}"]))
+        prompt = text(pair_messages(find("mt_bench"), templates, QUESTION, 1, [f"hat {n}"], [f"cup {n}"]))
         assert judge(prompt, noisy) == judge(prompt, noisy)
         said.append(pair_label(judge(prompt, noisy)))
     assert {"A", "B"} <= set(said)
@@ -81,7 +82,7 @@ def test_the_real_questions_are_judged_too(shared_data):
     for kind, file in (("mt_bench", "mt_bench/question.jsonl"), ("arena_hard", "arena_hard/question.v0.1.orig.jsonl")):
         source = DataSource(path=str(shared_data / file))
         for question in load_questions(BenchmarkSettings(kind=kind, questions=source, max_new_tokens=8), 1):
-            asked = read_prompt(text(pair_messages(templates, kind, question, 1, ["one"], ["two"])))
+            asked = read_prompt(text(pair_messages(find(kind), templates, question, 1, ["one"], ["two"])))
             assert asked is not None
             assert asked.answers == ["one", "two"]
 

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from eval.benchmarks import find
 from eval.judge import outcome, points_and_weight
 from eval.verdicts import Verdict
 from salsa.stage import read_jsonl, write_jsonl
@@ -32,7 +33,7 @@ def game(found: str, order: str = "ab", strong: bool = False) -> dict:
     ],
 )
 def test_points_by_protocol(kind, games, expected):
-    assert points_and_weight(games, kind) == expected
+    assert points_and_weight(find(kind), games) == expected
 
 
 def test_outcomes_are_of_policies_not_of_places():

@@ -136,6 +136,16 @@ def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
     assert 2 * table[table["model"] != "all"]["judgments"].sum() == 10_080
 
 
+def test_tables_say_whose_templates_the_judge_was_asked_by(results, command):
+    path = results / "judgments/one-mini/arena_hard/salsa_vs_ppo.jsonl"
+    rows = [{**row, "template": "mine.jsonl:arena-hard"} for row in read_jsonl(path)]
+    write_jsonl(path, rows)
+    tables(command, results)
+    said = (results / "tables/win_rates.md").read_text()
+    assert "Judge's templates: mt_bench, arena_hard, ultrafeedback: our own; arena_hard: mine.jsonl." in said
+    assert "Judge's templates: mt_bench: prompts.jsonl." in (results / "tables/grades.md").read_text()
+
+
 def test_a_missing_file_is_one_line(results, command):
     (results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl").unlink()
     status, said = make(command, results, "tables", results / "tables", "--seed", 1)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.benchmarks import Question
-from eval.prompts import load_templates, pair_messages, single_messages
+from eval.benchmarks import Question, find
+from eval.benchmarks.asking import pair_messages, single_messages
+from eval.prompts import load_templates
 from eval.verdicts import READERS, read, verdict
 from salsa.stage import write_jsonl
 
@@ -138,7 +139,7 @@ QUESTION = Question("1", "writing", ("Say {answer_b}.", "Again?"))
 def test_texts_that_look_like_places_stay_as_they_are():
     """Filled in several passes, {answer_b} in a question would show the other assistant's answer."""
     first, second = ["I am {answer_b} and {question}", "x"], ["SECRET", "y"]
-    text = pair_messages(load_templates(None), "mt_bench", QUESTION, 1, first, second)[-1]["content"]
+    text = pair_messages(find("mt_bench"), load_templates(None), QUESTION, 1, first, second)[-1]["content"]
     assert "I am {answer_b} and {question}" in text
     assert "Say {answer_b}." in text
     assert text.count("SECRET") == 1
@@ -151,8 +152,8 @@ def test_every_place_of_every_template_is_filled(shared_data):
         for question in (QUESTION, real):
             for turn in (1, 2):
                 asked = [
-                    pair_messages(templates, "mt_bench", question, turn, ["a1", "a2"], ["b1", "b2"]),
-                    single_messages(templates, question, turn, ["a1", "a2"]),
+                    pair_messages(find("mt_bench"), templates, question, turn, ["a1", "a2"], ["b1", "b2"]),
+                    single_messages(find("mt_bench"), templates, question, turn, ["a1", "a2"]),
                 ]
                 for messages in asked:
                     user = messages[-1]["content"].replace("{answer_b}", "")

@@ -1,0 +1,60 @@
+"""The interface that a benchmark fills in. What it leaves open is MT-Bench's pairwise protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from eval.prompts import Template
+from eval.verdicts import READERS, Verdict, verdict
+
+Row = dict[str, Any]
+Texts = tuple[str, ...]
+POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of one or more user turns; `reference` holds an answer a turn where the judge is shown one."""
+
+    question_id: str
+    category: str
+    turns: Texts
+    reference: Texts | None = None
+    flags: Texts = ()
+
+
+class Benchmark:
+    """Two games a turn, the answers in either order: [[A]], [[B]] or [[C]]; games that agree are a win or a loss."""
+
+    grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.verdicts.READERS
+    again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
+    templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/templates/judge_prompts.yaml
+
+    def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
+        """A line of the questions' file; `references` holds answers by question where the config names a file of them.
+
+        A KeyError or ValueError says what is wrong with the line.
+        """
+        raise NotImplementedError
+
+    def temperature(self, question: Question) -> float:
+        """What the question is answered at, where the config names none."""
+        return 0.0
+
+    def pair_template(self, question: Question, turn: int) -> str:
+        """The name of the template for two answers to the question's turn, counted from 1."""
+        return ("pair-math-v1" if question.reference else "pair-v2") + ("-multi-turn" if turn > 1 else "")
+
+    def single_template(self, question: Question, turn: int) -> str:
+        """The same for the grading of one answer."""
+        return ("single-math-v1" if question.reference else "single-v1") + ("-multi-turn" if turn > 1 else "")
+
+    def read(self, text: str) -> Verdict | None:
+        """What a judge's text says of two answers; None if it holds no verdict."""
+        label = READERS[self.grammar](text)
+        return None if label is None else verdict(str(label))
+
+    def points(self, games: Sequence[Row]) -> tuple[float, float]:
+        """What two games, whose `outcome` is a, b or tie, earn policy a, and how much that counts (above 0)."""
+        first, second = (game["outcome"] for game in games)
+        return (POINTS[first] if first == second else 0.5), 1

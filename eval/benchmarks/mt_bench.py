@@ -1,0 +1,44 @@
+"""MT-Bench, as FastChat's llm_judge asks and judges it."""
+
+from collections.abc import Mapping
+
+from eval.benchmarks.base import Benchmark, Question, Row, Texts
+from eval.benchmarks.reading import text, texts
+
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # the others take 0
+# The judge is shown a reference in these alone, whatever the file has for others.
+REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
+# GPT-4's reference answers that are wrong (FastChat, pull request 3158).
+WRONG_REFERENCES = frozenset(
+    ["104", "105", "109", "111", "113", "114", "120", "122", "124", "125", "126", "128", "130"]
+)
+WRONG_REFERENCE = "wrong_reference"
+
+
+class MtBench(Benchmark):
+    def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
+        turns = texts(row, "turns")
+        name = str(row["question_id"])
+        published = references.get(name)
+        guided = row.get("category") in REFERENCE_CATEGORIES
+        reference = (published or inline_reference(row)) if guided else None
+        if reference is not None and len(reference) < len(turns):
+            raise ValueError(f"reference: {len(reference)} answers to {len(turns)} turns")
+        flags = (WRONG_REFERENCE,) if published and name in WRONG_REFERENCES else ()
+        return Question(name, text(row, "category"), turns, reference, flags)
+
+    def temperature(self, question: Question) -> float:
+        return TEMPERATURES.get(question.category, 0.0)
+
+
+def inline_reference(row: Row) -> Texts | None:
+    """The reference in the question itself. FastChat's file leaves some turns empty there: then it is none."""
+    value = row.get("reference")
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError("reference: a list of texts is expected")
+    return tuple(value) if all(part.strip() for part in value) else None
+
+
+BENCHMARK = MtBench()
