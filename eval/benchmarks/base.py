@@ -1,5 +1,6 @@
 """The interface that a benchmark fills in. What it leaves open is MT-Bench's pairwise protocol."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,19 +24,19 @@ class Question:
     flags: Texts = ()
 
 
-class Benchmark:
+class Benchmark(ABC):
     """Two games a turn, the answers in either order: [[A]], [[B]] or [[C]]; games that agree are a win or a loss."""
 
     grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.verdicts.READERS
     again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
     templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/templates/judge_prompts.yaml
 
+    @abstractmethod
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
         """A line of the questions' file; `references` holds answers by question where the config names a file of them.
 
         A KeyError or ValueError says what is wrong with the line.
         """
-        raise NotImplementedError
 
     def temperature(self, question: Question) -> float:
         """What the question is answered at, where the config names none."""

@@ -130,7 +130,8 @@ OWN = {
     "BENCHMARK = 3": "no BENCHMARK = … of class Benchmark in it",
     "def x(:": "SyntaxError: invalid syntax",
     "import nothing_like_it": "ModuleNotFoundError: No module named",
-    "from eval.benchmarks import Benchmark\nBENCHMARK = Benchmark()\nBENCHMARK.grammar = 'x'": "no grammar x: take",
+    "from eval.benchmarks import Benchmark\nBENCHMARK = Benchmark()": "TypeError: Can't instantiate abstract class",
+    "from eval.benchmarks.arena_hard import ArenaHard as A\nBENCHMARK = b = A()\nb.grammar = 'x'": "no grammar x: take",
 }
 
 
