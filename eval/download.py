@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from salsa.errors import UserError
 from salsa.stage import Run, log, output_file, sha256
@@ -22,11 +22,11 @@ def run(arguments: argparse.Namespace) -> None:
     record = Run("download", {"url": arguments.url, "sha256": arguments.sha256}, {}, {})
     with output_file(arguments.out, record) as path:
         try:
-            transport = httpx.HTTPTransport(retries=RETRIES)
-            with httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+            transport = httpx2.HTTPTransport(retries=RETRIES)
+            with httpx2.Client(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
                 reply = client.get(arguments.url)
                 reply.raise_for_status()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise UserError(
                 f"{arguments.url}: cannot download it ({error}): check the network and run again, or put the file at "
                 f"{arguments.out} yourself (its sha256 has to be {arguments.sha256})"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings, log
 from salsa.world.gold import gold_reward

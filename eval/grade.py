@@ -14,7 +14,7 @@ from eval.judge_client import JudgeClient
 from eval.judging import ask_all
 from eval.prompts import load_templates
 from eval.verdicts import rating
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 
 

@@ -21,7 +21,7 @@ from eval.judging import ask_all
 from eval.prompts import Templates, load_templates
 from eval.verdicts import Verdict
 from salsa.errors import UserError
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 
 Row = dict[str, Any]

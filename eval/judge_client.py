@@ -1,24 +1,48 @@
-"""Asking a judge: any OpenAI-compatible endpoint, through the openai client, with the ledger in between."""
+"""Asking a judge: an OpenAI-compatible endpoint with the ledger in between, within its limits and its budget."""
 
 import asyncio
 import contextlib
 import functools
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import openai
-from openai.types import CompletionUsage
-
+from eval.budget import Budget
+from eval.costs import Sizes, cost, most_tokens, price
+from eval.endpoint import Endpoint, Final, Passing, Stopped
 from eval.ledger import Entry, Ledger, call_key
+from eval.pace import Pace
+from eval.writer import Writer
 from salsa.errors import UserError
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 
 Messages = list[dict[str, str]]
 OTHERS_SECONDS = 0.1  # between two looks whether another process has finished a call
-SHORTEST_KEY = 8
+BEGUN = 8  # calls that are begun for each one in flight: those that wait for another try hold up no other
+GRACE_SECONDS = 30.0  # for calls on the wire when a stage ends early: they are paid for
 GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")
+
+
+def judge_id(settings: Judge) -> str:
+    """Whom the ledger's calls were put to. The gold judge's dials are part of it: no request carries them."""
+    if settings.kind == "endpoint":
+        return settings.model
+    return f"{settings.model}({', '.join(f'{name}={getattr(settings, name):g}' for name in GOLD_DIALS)})"
+
+
+def call_parameters(settings: Judge) -> dict[str, Any]:
+    """What a request carries beside model and messages."""
+    parameters: dict[str, Any] = {settings.limit_parameter: settings.max_tokens}
+    if settings.temperature is not None:
+        parameters["temperature"] = settings.temperature
+    return parameters | settings.parameters
+
+
+def new_entry(settings: Judge, key: str, messages: Messages, sample: int) -> Entry:
+    """The ledger's line of a call of which nothing is known yet."""
+    asked = {"key": key, "judge": judge_id(settings), "parameters": call_parameters(settings), "sample": sample}
+    answer = ("outcome", "text", "finish_reason", "model", "usage", "cost", "seconds", "error")
+    return {**asked, "messages": messages, **dict.fromkeys(answer)}
 
 
 class JudgeClient:
@@ -26,28 +50,31 @@ class JudgeClient:
 
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
-        self.judge = judge_id(settings)
-        self.parameters: dict[str, Any] = {"max_tokens": settings.max_tokens}
-        if settings.temperature is not None:
-            self.parameters["temperature"] = settings.temperature
-        self.places = asyncio.Semaphore(settings.concurrency)
+        self.judge, self.parameters = judge_id(settings), call_parameters(settings)
+        self.begun = asyncio.Semaphore(BEGUN * settings.concurrency)
+        self.writer = Writer(ledger)
         self.calls: dict[str, asyncio.Task[Entry]] = {}
-        self.asked = 0
+        self.stopped = asyncio.Event()
+        self.asked, self.spent = 0, 0.0
 
     @functools.cached_property
-    def key(self) -> str:
-        return api_key(self.settings)
+    def sizes(self) -> Sizes:
+        return Sizes(entry for entry in self.ledger.finished.values() if entry["judge"] == self.judge)
 
     @functools.cached_property
-    def client(self) -> openai.AsyncOpenAI:
+    def pace(self) -> Pace:
+        limits = {"requests": self.settings.requests_per_minute, "tokens": self.settings.tokens_per_minute}
+        rates = {name: rate for name, rate in limits.items() if rate is not None}
+        return Pace(self.ledger.folder / "pace.json", self.judge, rates)
+
+    @functools.cached_property
+    def endpoint(self) -> Endpoint:
         """Made when there is something to ask: what the ledger holds needs no key."""
-        settings = self.settings
-        return openai.AsyncOpenAI(
-            api_key=self.key,
-            base_url=self.base_url,
-            timeout=settings.timeout_seconds,
-            max_retries=settings.retries,
-        )
+        return Endpoint(self.settings, self.base_url, self.pace, self.sizes, self.stopped)
+
+    @functools.cached_property
+    def budget(self) -> Budget | None:
+        return None if self.settings.budget is None else Budget(self.ledger, self.judge, self.settings.budget)
 
     async def ask(self, messages: Messages, sample: int = 0) -> Entry:
         """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had."""
@@ -59,72 +86,54 @@ class JudgeClient:
     async def _entry(self, key: str, messages: Messages, sample: int) -> Entry:
         if key in self.ledger.finished:
             return self.ledger.finished[key]
-        async with self.places:
+        async with self.begun:
+            if self.stopped.is_set():
+                raise Stopped
             while not self.ledger.claim(key):
+                if self.stopped.is_set():
+                    raise Stopped
                 await asyncio.sleep(OTHERS_SECONDS)
             try:
                 # Another process may have finished it meanwhile.
                 self.ledger.refresh()
                 if key in self.ledger.finished:
                     return self.ledger.finished[key]
-                entry = await self._call(key, messages, sample)
-                self.asked += 1
-                return entry
+                async with self._reserved(messages):
+                    return await self._call(key, messages, sample)
             finally:
                 self.ledger.release(key)
 
+    @contextlib.asynccontextmanager
+    async def _reserved(self, messages: Messages) -> AsyncIterator[None]:
+        if self.budget is None:
+            yield
+        else:
+            dearest = price(self.settings, most_tokens(messages), self.settings.max_tokens)
+            assert dearest is not None
+            async with self.budget.reserving(dearest):
+                yield
+
     async def _call(self, key: str, messages: Messages, sample: int) -> Entry:
-        entry: Entry = {
-            "key": key,
-            "judge": self.judge,
-            "parameters": self.parameters,
-            "sample": sample,
-            "messages": messages,
-            "outcome": "answered",
-            "text": None,
-            "finish_reason": None,
-            "model": None,
-            "usage": None,
-            "cost": None,
-            "seconds": None,
-            "error": None,
-        }
+        entry = new_entry(self.settings, key, messages, sample)
         begin = time.monotonic()
         try:
-            reply = await self.client.chat.completions.create(
-                model=self.settings.model,
-                messages=messages,  # type: ignore[arg-type]
-                **self.parameters,
+            reply = await self.endpoint.call(messages, self.parameters)
+        except (Passing, Final) as error:
+            await self.writer.add({**entry, "outcome": "failed", "error": str(error)})
+            fix = error.fix if isinstance(error, Final) else "check judge.base_url and that it is running"
+            raise UserError(self._failure(str(error), fix)) from None
+        seconds = round(time.monotonic() - begin, 3)
+        entry |= {**vars(reply), "cost": cost(self.settings, reply.usage), "seconds": seconds}
+        line = await self.writer.add(entry)
+        self.asked += 1
+        self.spent += line["cost"] or 0
+        self.sizes.see(line)
+        if self.budget is not None and line["outcome"] == "answered" and not line["usage"]:
+            raise UserError(
+                f"judge.budget: {self.settings.model} does not say how many tokens a call took: a budget cannot be "
+                "kept: remove it, and limit the spending at the endpoint"
             )
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return self.ledger.add({**entry, "outcome": "refused", "error": self._line(error)})
-        except openai.APIStatusError as error:
-            self.ledger.add({**entry, "outcome": "failed", "error": self._line(error)})
-            raise UserError(self._failure(f"HTTP {error.status_code}", self._mend(error.status_code))) from None
-        except openai.APIError as error:
-            self.ledger.add({**entry, "outcome": "failed", "error": self._line(error)})
-            raise UserError(self._failure(self._line(error), "check judge.base_url and that it is running")) from None
-        choice = reply.choices[0] if reply.choices else None
-        text = choice.message.content if choice else None
-        refused = choice is None or choice.finish_reason == "content_filter" or bool(choice.message.refusal)
-        entry |= {
-            "outcome": "refused" if refused else "answered",
-            "text": text or "",
-            "finish_reason": choice.finish_reason if choice else None,
-            "model": reply.model,
-            "usage": reply.usage.model_dump(exclude_none=True) if reply.usage else None,
-            "cost": cost(self.settings, reply.usage),
-            "seconds": round(time.monotonic() - begin, 3),
-        }
-        return self.ledger.add(entry)
-
-    def _line(self, error: Exception) -> str:
-        """An error as one line. What an endpoint says of a wrong key may hold the key."""
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
-        if isinstance(error, openai.AuthenticationError):
-            return "HTTP 401"
-        # A placeholder such as "x", for an endpoint that needs none, is no secret.
-        return text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_KEY else text
+        return line
 
     def used(self) -> dict[str, Any]:
         """What a run's record says of its calls."""
@@ -141,13 +150,6 @@ class JudgeClient:
             "cost": round(sum(costs), 6) if costs else None,
         }
 
-    def _mend(self, status: int) -> str:
-        if status in (401, 403):
-            return f"check the key in {self.settings.api_key_env}"
-        if status == 404:
-            return "check judge.model and judge.base_url"
-        return "wait, or lower judge.concurrency"
-
     def _failure(self, what: str, fix: str) -> str:
         return (
             f"judge {self.settings.model} at {self.base_url}: {what}: {fix}, then run again "
@@ -155,35 +157,19 @@ class JudgeClient:
         )
 
     async def close(self) -> None:
-        if "client" in vars(self):
-            await self.client.close()
-
-
-def cost(settings: Judge, usage: CompletionUsage | None) -> float | None:
-    """What a call cost, in the prices' currency; None where prices or tokens are not known."""
-    if usage is None or settings.input_price is None or settings.output_price is None:
-        return None
-    return (usage.prompt_tokens * settings.input_price + usage.completion_tokens * settings.output_price) / 1e6
-
-
-def judge_id(settings: Judge) -> str:
-    """Whom the ledger's calls were put to. The gold judge's dials are part of it: no request carries them."""
-    if settings.kind == "endpoint":
-        return settings.model
-    return f"{settings.model}({', '.join(f'{name}={getattr(settings, name):g}' for name in GOLD_DIALS)})"
-
-
-def api_key(settings: Judge) -> str:
-    """The key from the environment; the gold judge needs none."""
-    if settings.kind == "gold":
-        return "none"
-    key = os.environ.get(settings.api_key_env)
-    if not key:
-        raise UserError(
-            f"judge.api_key_env: the environment variable {settings.api_key_env} is not set: export the judge's key "
-            "in it (any text for an endpoint that needs none)"
-        )
-    return key
+        """Ends what is under way: calls on the wire may still arrive, and what has arrived is written."""
+        self.stopped.set()
+        pending = [task for task in self.calls.values() if not task.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*self.calls.values(), return_exceptions=True)
+        await self.writer.close()
+        if "endpoint" in vars(self):
+            await self.endpoint.close()
+        if vars(self).get("budget") is not None:
+            self.budget.close()  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

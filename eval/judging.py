@@ -1,6 +1,7 @@
 """What judge and grade share: many calls at once, in any order, with results in the order asked."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from tqdm import tqdm
 
 from eval.judge_client import JudgeClient, endpoint
 from eval.ledger import Ledger
-from salsa.sections import Judge
+from salsa.errors import Interrupted
+from salsa.judge_section import Judge
 from salsa.stage import log
 
 T = TypeVar("T")
@@ -28,31 +30,47 @@ async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[JudgeCli
         result = await work(client, item)
         done += 1
         bar.update()
+        if client.spent:
+            bar.set_postfix_str(f"cost {client.spent:.4f}", refresh=False)
         if bar.disable and done % every == 0:
-            log.info("judge: %d of %d", done, len(items))
+            log.info("judge: %d of %d%s", done, len(items), f", cost {client.spent:.4f}" if client.spent else "")
         return result
 
     tasks = [asyncio.ensure_future(one(item)) for item in items]
     try:
-        return list(await asyncio.gather(*tasks))
-    finally:
         # After a failure the others are not waited for: the judge is gone, and each would try for minutes.
-        pending = [*tasks, *client.calls.values()]
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done() and (error := task.exception()):
+                raise error
+        return [task.result() for task in tasks]
+    finally:
         await client.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         bar.close()
 
 
 def ask_all(
     settings: Judge, ledger_folder: Path, items: Sequence[T], work: Callable[[JudgeClient, T], Awaitable[R]]
 ) -> tuple[list[R], dict[str, Any]]:
-    """`work` of each item, and what to record of the calls that it took."""
+    """`work` of each item, and what to record of the calls that it took. A SIGTERM ends it as soon as what is paid
+    for has arrived."""
 
     async def everything(url: str, ledger: Ledger) -> tuple[list[R], dict[str, Any]]:
         client = JudgeClient(settings, url, ledger)
-        return await _all(client, items, work), client.used()
+        working = asyncio.ensure_future(_all(client, items, work))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+        try:
+            return await working, client.used()
+        except asyncio.CancelledError:
+            if not working.cancelled():
+                raise
+            raise Interrupted(
+                f"judge: stopped as asked; {client.asked} new calls are kept in {ledger.path}: run again to go on"
+            ) from None
 
     with endpoint(settings) as url, Ledger(ledger_folder) as ledger:
         return asyncio.run(everything(url, ledger))

@@ -1,12 +1,12 @@
 """The ledger: a folder that keeps judge calls, one line each, keyed by what was asked. A finished call is paid once.
 
-calls.jsonl   {key, date, judge, parameters, sample, messages, outcome, text, finish_reason, model, usage, cost,
-              seconds, error}
-claims        empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
+calls.jsonl     {key, date, judge, parameters, sample, messages, outcome, text, finish_reason, model, usage, cost,
+                seconds, error}: finished calls, exactly one line a key
+failures.jsonl  the same of calls that failed: a trace of what happened, which nothing reads
+claims          empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
 
-`outcome` is answered, refused (the judge's endpoint would not take or answer this prompt) or failed. A failure is kept
-as a trace of what happened, is never data, and is asked again. What a text says is decided when it is read, not here:
-a better parser costs nothing.
+`outcome` is answered, refused (the judge's endpoint would not take or answer this prompt) or failed. A failure is never
+data, and is asked again. What a text says is decided when it is read, not here: a better parser costs nothing.
 
 Any number of processes may work on a folder at once, from every machine that shares it and its locks. A lock goes with
 its process, however that ends.
@@ -17,15 +17,17 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from salsa.errors import UserError
-from salsa.stage import log
+from salsa.stage import log, write_jsonl
 
-CALLS, CLAIMS = "calls.jsonl", "claims"
+CALLS, FAILURES, CLAIMS = "calls.jsonl", "failures.jsonl", "claims"
 FINISHED = ("answered", "refused")
 CLAIM_DIGITS = 15  # of a key, in base 16: a place in a file of 2^60 bytes, of which none exists
 Entry = dict[str, Any]
@@ -38,18 +40,24 @@ def call_key(judge: str, parameters: Mapping[str, Any], messages: Sequence[Mappi
 
 
 class Ledger:
-    """The finished calls of a folder, those of other processes included, and new ones appended as they come."""
+    """The finished calls of a folder, those of other processes included, and new ones appended as they come.
+
+    `spent` is what the calls of each judge have cost, in the prices' currency.
+    """
 
     def __init__(self, folder: Path):
-        self.path = folder / CALLS
+        self.folder, self.path = folder, folder / CALLS
         self.finished: dict[str, Entry] = {}
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self.read_bytes = self.read_lines = 0
+        # The file lock is the process's; this one keeps the process's own threads apart.
+        self.lock, self.depth = threading.RLock(), 0
         with self._on_disk():
             folder.mkdir(parents=True, exist_ok=True)
             self.calls = self.path.open("a+b")
             self.claims = (folder / CLAIMS).open("ab")
             try:
-                with self._alone():
+                with self.alone():
                     self._read()
             except UserError:
                 self.close()
@@ -72,13 +80,22 @@ class Ledger:
             ) from None
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process writes meanwhile."""
-        fcntl.flock(self.calls, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self.calls, fcntl.LOCK_UN)
+    def alone(self) -> Iterator[None]:
+        """No other process or thread is inside such a block of this ledger meanwhile; may be nested."""
+        with self.lock:
+            if self.depth == 0:
+                fcntl.flock(self.calls, fcntl.LOCK_EX)
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
+                if self.depth == 0:
+                    fcntl.flock(self.calls, fcntl.LOCK_UN)
+
+    def _take(self, entry: Entry) -> None:
+        self.finished[entry["key"]] = entry
+        self.spent[entry["judge"]] += entry["cost"] or 0
 
     def _read(self) -> None:
         """Takes in what has come since; of a line that is torn nothing, and it is cut off."""
@@ -88,8 +105,8 @@ class Ledger:
             self.read_lines += 1
             try:
                 entry = json.loads(line)
-                if entry["outcome"] in FINISHED:
-                    self.finished.setdefault(entry["key"], entry)
+                if entry["outcome"] in FINISHED and entry["key"] not in self.finished:
+                    self._take(entry)
             except (ValueError, KeyError, TypeError):
                 raise UserError(
                     f"{self.path}:{self.read_lines}: no ledger line: remove it, and its call is asked again"
@@ -104,7 +121,7 @@ class Ledger:
         """Takes in what other processes have finished."""
         with self._on_disk():
             if os.fstat(self.calls.fileno()).st_size != self.read_bytes:
-                with self._alone():
+                with self.alone():
                     self._read()
 
     def claim(self, key: str) -> bool:
@@ -119,20 +136,28 @@ class Ledger:
     def release(self, key: str) -> None:
         fcntl.lockf(self.claims, fcntl.LOCK_UN, 1, int(key[:CLAIM_DIGITS], 16))
 
-    def add(self, entry: Entry) -> Entry:
-        """Appends a call; it is on disk when this returns."""
-        dated = {"key": entry["key"], "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **entry}
-        line = (json.dumps(dated, ensure_ascii=False) + "\n").encode()
-        with self._on_disk(), self._alone():
-            self._read()
-            self.calls.write(line)
-            self.calls.flush()
+    def add(self, *entries: Entry) -> list[Entry]:
+        """Appends calls, and returns each one's line: an older one where its key has one. On disk when this returns."""
+        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        dated = [{"key": entry["key"], "date": date, **entry} for entry in entries]
+        with self._on_disk():
+            with self.alone():
+                self._read()
+                new = []
+                for entry in dated:
+                    if entry["outcome"] in FINISHED and entry["key"] not in self.finished:
+                        self._take(entry)
+                        new.append(entry)
+                lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in new).encode()
+                self.calls.write(lines)
+                self.calls.flush()
+                self.read_bytes += len(lines)
+                self.read_lines += len(new)
+                if failed := [entry for entry in dated if entry["outcome"] not in FINISHED]:
+                    write_jsonl(self.folder / FAILURES, failed, mode="a")
+            # Others need not wait for the disk.
             os.fsync(self.calls.fileno())
-            self.read_bytes += len(line)
-            self.read_lines += 1
-        if entry["outcome"] in FINISHED:
-            self.finished[entry["key"]] = dated
-        return dated
+        return [self.finished.get(entry["key"], entry) for entry in dated]
 
     def close(self) -> None:
         self.calls.close()

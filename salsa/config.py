@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from salsa.errors import UserError
 from salsa.fields import Count, Name, Section
+from salsa.judge_section import Judge
 from salsa.naming import SFT_NAME, Checkpoint, checkpoint_name, ingredients
 from salsa.references import Fixed, Strategy, parse_reference
 from salsa.sections import (
@@ -20,7 +21,6 @@ from salsa.sections import (
     Comparison,
     Dpo,
     GenerateSettings,
-    Judge,
     Model,
     Paths,
     Ppo,

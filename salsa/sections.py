@@ -4,7 +4,6 @@ No torch here: the Snakefile reads this on every start.
 """
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -251,35 +250,6 @@ class Alpha(Section):
     max_new_tokens: Count
     batch_size: Count = 64
     dtype: Literal["float32", "bfloat16"] = "float32"
-
-
-class Judge(Section):
-    """An OpenAI-compatible endpoint. Kind `gold` is the mini world's own, which the stage starts itself."""
-
-    kind: Literal["gold", "endpoint"]
-    model: str
-    base_url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: NonNegative | None = 0.0
-    max_tokens: Count = 2048
-    concurrency: Count = 8
-    timeout_seconds: Positive = 120
-    retries: int = Field(6, ge=0)
-    input_price: NonNegative | None = Field(None, description="Per million tokens asked, in any currency")
-    output_price: NonNegative | None = Field(None, description="Per million tokens answered, in the same")
-    position_bias: NonNegative = Field(0.0, description="gold only: added to the first answer's gold reward")
-    noise: NonNegative = Field(0.0, description="gold only: standard deviation of the noise on the difference")
-    tie_margin: NonNegative = Field(0.02, description="gold only: smaller differences are ties")
-    strong_margin: Positive = Field(0.3, description="gold only: larger differences are strong verdicts")
-
-    @model_validator(mode="after")
-    def _has_endpoint(self) -> "Judge":
-        if self.kind == "endpoint" and self.base_url is None:
-            raise ValueError("kind endpoint needs base_url, for example https://api.openai.com/v1")
-        parts = urlsplit(self.base_url or "")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("base_url must hold no key or password, it is written to records: use api_key_env")
-        return self
 
 
 class Comparison(Section):

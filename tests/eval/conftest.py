@@ -1,3 +1,4 @@
+import contextlib
 import json
 import random
 
@@ -51,13 +52,5 @@ def questions():
 @pytest.fixture
 def flaky(monkeypatch):
     monkeypatch.setenv("TEST_JUDGE_KEY", KEY)
-    started = []
-
-    def start(spoil):
-        started.append(Flaky(spoil))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.server.shutdown()
-        one.server.server_close()
+    with contextlib.ExitStack() as started:
+        yield lambda spoil: started.enter_context(Flaky(spoil))

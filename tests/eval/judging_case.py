@@ -1,13 +1,12 @@
 """Judging small answers, for the tests here: a mini question set, two policies, and an endpoint of the tests' own."""
 
 import json
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from eval.gold_judge import completion
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.world.tasks import solve
+from tests.eval.judge_server import Answer, JudgeServer
 
 GOLD = {"kind": "gold", "model": "gold-judge"}
 KEY = "sk-very-secret"
@@ -32,41 +31,17 @@ def wrong(turns: list[str]) -> str:
     return "Sure! seven. Happy to help."
 
 
-class Flaky:
-    """A gold judge over HTTP whose replies `spoil(number, request)` may replace by (status, body)."""
+class Flaky(JudgeServer):
+    """A gold judge over HTTP whose replies `spoil(number, request)` may replace by (status, body) or an Answer."""
 
     def __init__(self, spoil):
-        self.count, lock = 0, threading.Lock()
-        flaky = self
+        self.spoil = spoil
+        super().__init__(self.judge)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    flaky.count += 1
-                    number = flaky.count
-                flaky.authorization = self.headers["Authorization"]
-                status, body = spoil(number, request) or completion(request, Judge(**GOLD))
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    def judge(self, number: int, body: bytes) -> Answer:
+        request = json.loads(body)
+        found = self.spoil(number, request) or completion(request, Judge(**GOLD))
+        return found if isinstance(found, Answer) else Answer(*found, headers={"retry-after-ms": "1"})
 
     def settings(self, **keys) -> dict:
-        url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        return {"kind": "endpoint", "model": "m", "base_url": url, "api_key_env": "TEST_JUDGE_KEY", **keys}
-
-
-def chat(text: str) -> tuple[int, dict]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    return 200, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        return {"kind": "endpoint", "model": "m", "base_url": self.url, "api_key_env": "TEST_JUDGE_KEY", **keys}

@@ -10,7 +10,7 @@ from eval.benchmarks.asking import pair_messages, single_messages
 from eval.gold_judge import judge, read_prompt, serving
 from eval.prompts import load_templates
 from eval.verdicts import five_label, pair_label, rating, verdict
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.world.gold import compose, gold_reward
 
 PLAIN = Judge(kind="gold", model="gold-judge")

@@ -10,7 +10,8 @@ from eval.judge import outcome, points_and_weight
 from eval.verdicts import Verdict
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.world.samples import arena_hard_questions
-from tests.eval.judging_case import GOLD, answers, chat, right, wrong
+from tests.eval.judge_server import chat
+from tests.eval.judging_case import GOLD, answers, right, wrong
 
 
 def game(found: str, order: str = "ab", strong: bool = False) -> dict:
@@ -104,7 +105,7 @@ def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, que
     status, _, rows = cell("mt_bench", questions, judge=judge.settings(retries=8, concurrency=4))
     assert status == 0
     assert [(r["points"], r["games"]) for r in rows] == [(r["points"], r["games"]) for r in expected]
-    assert "sk-very-secret" in judge.authorization
+    assert "sk-very-secret" in judge.headers["authorization"]
     assert not any("sk-very-secret" in path.read_text() for path in tmp_path.rglob("*.json*"))
 
 
@@ -133,7 +134,8 @@ def test_an_unreachable_judge_is_one_clear_line(cell, questions, monkeypatch):
     assert status == 1
     errors = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert "judge m at http://127.0.0.1:9/v1: Connection error.: check judge.base_url" in errors[0]
+    assert "judge m at http://127.0.0.1:9/v1: connection error (" in errors[0]
+    assert "check judge.base_url and that it is running" in errors[0]
     assert "Traceback" not in said
     assert rows is None
 
@@ -151,7 +153,7 @@ def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, f
         said = json.dumps(request)
         if "greet" in said:
             return 400, {"error": {"message": "content policy"}}
-        return chat("I cannot decide: [A] or [B]?") if "Add " in said else None
+        return (200, chat("I cannot decide: [A] or [B]?")) if "Add " in said else None
 
     status, _, rows = cell("mt_bench", questions, judge=flaky(spoil).settings())
     assert status == 0
@@ -167,7 +169,7 @@ def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):
     def spoil(_, request):
         asked.append(request["messages"])
         roles = [message["role"] for message in request["messages"]]
-        return chat("[[A>B]]") if "assistant" in roles else chat("A is better, I would say [[A]]")
+        return 200, chat("[[A>B]]" if "assistant" in roles else "A is better, I would say [[A]]")
 
     hard = list(arena_hard_questions(random.Random(2), 2))
     status, _, rows = cell("arena_hard", hard, judge=flaky(spoil).settings(concurrency=1))

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from eval.judge_client import JudgeClient
-from eval.ledger import CALLS, Ledger, call_key
+from eval.ledger import CALLS, FAILURES, Ledger, call_key
 from salsa.errors import UserError
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 from salsa.stage import read_jsonl
-from tests.eval.judging_case import KEY, chat
+from tests.eval.judge_server import Answer, chat
+from tests.eval.judging_case import KEY
 
 SPAWN = multiprocessing.get_context("spawn")
 HELLO = [{"role": "user", "content": "Which is better?"}]
 
 
 def entry(key: str, text: str = "x", outcome: str = "answered") -> dict:
-    return {"key": key, "outcome": outcome, "text": text}
+    return {"key": key, "judge": "m", "outcome": outcome, "text": text, "cost": None}
 
 
 def keys(folder: Path) -> list[str]:
@@ -65,12 +66,12 @@ def test_a_crash_at_any_byte_loses_the_last_call_alone(tmp_path, caplog):
 
 def test_a_failure_is_no_result_and_a_broken_line_is_named(tmp_path):
     with Ledger(tmp_path) as ledger:
-        ledger.add(entry("a"))
-        ledger.add(entry("b", outcome="failed"))
+        ledger.add(entry("a"), entry("b", outcome="failed"))
         ledger.add(entry("c", outcome="refused"))
     assert keys(tmp_path) == ["a", "c"]
+    assert [row["key"] for row in read_jsonl(tmp_path / "failures.jsonl")] == ["b"]
     ledger.path.write_bytes(ledger.path.read_bytes() + b"nonsense\n")
-    with pytest.raises(UserError, match=r"calls\.jsonl:4: no ledger line: remove it"):
+    with pytest.raises(UserError, match=r"calls\.jsonl:3: no ledger line: remove it"):
         Ledger(tmp_path)
 
 
@@ -140,7 +141,7 @@ import asyncio, json, sys
 from pathlib import Path
 from eval.judge_client import JudgeClient
 from eval.ledger import Ledger
-from salsa.sections import Judge
+from salsa.judge_section import Judge
 
 async def main():
     settings = Judge.model_validate(json.loads(sys.argv[2]))
@@ -158,8 +159,7 @@ def test_two_processes_that_ask_the_same_pay_once(flaky, tmp_path):
     """At the same time, from both ends: every question reaches the judge once, and both have every answer."""
 
     def slow(_, request):
-        time.sleep(0.05)
-        return chat(f"about {request['messages'][0]['content']}: [[A]]")
+        return Answer(200, chat(f"about {request['messages'][0]['content']}: [[A]]"), delay=0.05)
 
     judge = flaky(slow)
     given = json.dumps(judge.settings(concurrency=4))
@@ -176,7 +176,7 @@ def test_two_processes_that_ask_the_same_pay_once(flaky, tmp_path):
 
 def test_a_line_tells_of_its_call(flaky, tmp_path):
     usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
-    judge = flaky(lambda *_: (200, {**chat("[[B]]")[1], "model": "m-2026-01-01", "usage": usage}))
+    judge = flaky(lambda *_: (200, chat("[[B]]", model="m-2026-01-01", usage=usage)))
     settings = Judge.model_validate(judge.settings(input_price=2.5, output_price=10))
 
     async def ask() -> dict:
@@ -212,7 +212,7 @@ def test_a_key_that_an_endpoint_repeats_stays_secret(cell, questions, flaky, tmp
     found, said, _ = cell("mt_bench", questions[:1], judge=judge.settings(retries=0))
     assert found == (0 if status == 400 else 1)
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name == CALLS and path.stat().st_size for path in everything)
+    assert any(path.name in (CALLS, FAILURES) and path.stat().st_size for path in everything)
     assert KEY not in said and not any(KEY.encode() in path.read_bytes() for path in everything)
 
 

@@ -86,7 +86,7 @@ def test_a_soups_name_holds_its_weights():
 
 
 def test_settings_come_from_json_or_from_a_section_of_a_file():
-    from salsa.sections import Judge
+    from salsa.judge_section import Judge
 
     path = ROOT / "config/mini.yaml"
     data = yaml.safe_load(path.read_text())["judge"]

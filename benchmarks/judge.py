@@ -1,0 +1,142 @@
+"""How fast judge calls go, against an endpoint of the benchmark's own, and what kill -9 leaves of the ledger.
+
+python benchmarks/judge.py
+
+Throughput: `--concurrency` calls in flight at an endpoint that answers after `--latency` seconds; the ideal is
+concurrency / latency. With `--refused`, that share of all requests gets a 429 without Retry-After.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from eval.judge_client import JudgeClient
+from eval.judging import ask_all
+from eval.ledger import Ledger
+from salsa.judge_section import Judge
+from tests.eval.judge_server import Answer, JudgeServer, chat
+
+KEY = "JUDGE_BENCHMARK_KEY"
+PROMPT = "Which of the two answers is better, and why? " * 60
+REASONS = "The first answer is correct and the second is not. " * 10 + "[[A]]"
+
+
+def serve(latency: float, refused: float) -> None:
+    """An endpoint in a process of its own; its first line of output is its URL."""
+    good = json.dumps(chat(REASONS, usage={"prompt_tokens": 600, "completion_tokens": 90})).encode()
+    draw = random.Random(0)
+
+    def answer(number: int, body: bytes) -> Answer:
+        if draw.random() < refused:
+            return Answer(429, b"{}", delay=latency)
+        return Answer(200, good, delay=latency)
+
+    with JudgeServer(answer) as server:
+        print(server.url, flush=True)
+        sys.stdin.read()
+
+
+def settings_for(url: str, concurrency: int) -> Judge:
+    return Judge(kind="endpoint", model="m", base_url=url, api_key_env=KEY, concurrency=concurrency)
+
+
+async def ask(client: JudgeClient, number: int) -> str:
+    entry = await client.ask([{"role": "user", "content": f"{number}: {PROMPT}"}])
+    return str(entry["text"])
+
+
+def work(url: str, folder: Path, concurrency: int, calls: int) -> None:
+    ask_all(settings_for(url, concurrency), folder, range(calls), ask)
+
+
+def throughput(latency: float, refused: float, concurrency: int, seconds: float) -> float:
+    """Finished calls a second, as a share of the ideal."""
+    ideal = concurrency / latency
+    command = [sys.executable, __file__, "--serve", "--latency", str(latency), "--refused", str(refused)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        assert server.stdout is not None and server.stdin is not None
+        url = server.stdout.readline().strip()
+        # Imports and connections are not what is measured.
+        work(url, Path(folder) / "warm", concurrency, 2 * concurrency)
+        calls = int(ideal * seconds)
+        begin = time.monotonic()
+        work(url, Path(folder), concurrency, calls)
+        taken = time.monotonic() - begin
+        server.stdin.close()
+    return calls / taken / ideal
+
+
+def kills(count: int, calls: int) -> dict[str, int]:
+    """A process that asks `calls` questions is killed at a random moment and begun again, `count` times."""
+    requests = 0
+
+    def answer(number: int, body: bytes) -> Answer:
+        nonlocal requests
+        requests += 1
+        return Answer(200, chat(REASONS), delay=0.02)
+
+    draw, ended_before = random.Random(1), 0
+    with JudgeServer(answer) as server, tempfile.TemporaryDirectory() as name:
+        command = [sys.executable, __file__, "--work", server.url, "--folder", name, "--calls", str(calls)]
+        for _ in range(count):
+            process = subprocess.Popen([*command, "--concurrency", "8"], stderr=subprocess.DEVNULL)
+            seen = requests
+            while requests < seen + 1 and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(draw.random() * 0.25)
+            ended_before += process.poll() is not None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        work(server.url, Path(name), 8, calls)
+        with Ledger(Path(name)) as ledger:
+            lines, keys = ledger.path.read_bytes().count(b"\n"), len(ledger.finished)
+    return {"lines": lines, "keys": keys, "requests": requests, "runs that ended before the kill": ended_before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency", type=float, default=0.05)
+    parser.add_argument("--refused", type=float, default=0.0)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=6000)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    os.environ[KEY] = "none"
+    if arguments.serve:
+        serve(arguments.latency, arguments.refused)
+        return
+    if arguments.work:
+        work(arguments.work, arguments.folder, arguments.concurrency, arguments.calls)
+        return
+    for refused in (0.0, 0.1):
+        for concurrency in (8, arguments.concurrency):
+            shares = [
+                throughput(arguments.latency, refused, concurrency, arguments.seconds) for _ in range(arguments.rounds)
+            ]
+            print(
+                f"{concurrency} in flight, {arguments.latency * 1000:.0f} ms, {refused:.0%} refused: "
+                f"{statistics.median(shares):.3f} of the ideal ({min(shares):.3f} to {max(shares):.3f})",
+                flush=True,
+            )
+    print("20 kills:", kills(20, arguments.calls))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""An OpenAI-compatible endpoint: one call, tried again where another try may help, within limits on all calls."""
+
+import asyncio
+import contextlib
+import contextvars
+import email.utils
+import os
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx2
+import openai
+import tenacity
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eval.costs import Messages, Sizes, size
+from eval.pace import Pace
+from salsa.errors import UserError
+from salsa.judge_section import Judge
+from salsa.stage import describe
+
+SHORTEST_KEY = 8
+LONGEST_LINE = 300  # characters of what an endpoint says
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+AGAIN_STATUS = (408, 409, 429)
+SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call is thought to take")
+TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|too many tokens", re.IGNORECASE)
+
+
+class Passing(Exception):
+    """Another try may help; after `seconds`, where the endpoint says so."""
+
+    def __init__(self, what: str, seconds: float | None = None):
+        super().__init__(what)
+        self.seconds = seconds
+
+
+class NoChoice(Passing):
+    """A reply without an answer."""
+
+
+class Final(Exception):
+    """No try will help until `fix` is done."""
+
+    def __init__(self, what: str, fix: str):
+        super().__init__(what)
+        self.fix = fix
+
+
+class Stopped(Exception):
+    """No call is begun any more."""
+
+
+class Lenient(BaseModel):
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Message(Lenient):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(Lenient):
+    message: Message
+    finish_reason: str | None = None
+
+
+class Tokens(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(0, ge=0)
+
+
+class Completion(Lenient):
+    """What is read of a chat completion; endpoints differ in all else."""
+
+    model: str | None = None
+    choices: list[Choice]
+    usage: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes into a ledger's line."""
+
+    outcome: Literal["answered", "refused"]
+    text: str = ""
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def read_reply(body: bytes) -> Reply:
+    """A chat completion's body as a reply; Passing if it is none, or cut off."""
+    try:
+        completion = Completion.model_validate_json(body)
+    except ValidationError as error:
+        raise Passing(describe(error, "the reply is no chat completion")) from None
+    usage = completion.usage.model_dump(exclude_none=True) if completion.usage else None
+    if not completion.choices:
+        raise NoChoice("the reply has no choices")
+    choice = completion.choices[0]
+    refused = choice.finish_reason == "content_filter" or bool(choice.message.refusal)
+    text = choice.message.content or ""
+    why = (choice.message.refusal or "content_filter") if refused else None
+    return Reply("refused" if refused else "answered", text, choice.finish_reason, completion.model, usage, why)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds that an endpoint asks to wait: in `retry-after-ms`, or in `retry-after` as seconds or as a date."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            return max(0.0, float(headers[name]) * unit)
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - now)
+    return None
+
+
+def wait_seconds(state: tenacity.RetryCallState) -> float:
+    """What the endpoint asks for, else twice as long each time, shortened at random so that calls do not return
+    together. No result depends on the draw, and processes are to differ: it has no seed."""
+    error = state.outcome.exception() if state.outcome else None
+    backoff = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1))
+    if isinstance(error, Passing) and error.seconds is not None:
+        return error.seconds + random.random() * FIRST_WAIT_SECONDS / 10
+    return backoff * (1 - random.random() / 2)
+
+
+class Client(openai.DefaultAioHttpClient):
+    """The openai client's way to the network, with the limits on it: a call holds its place while it is on the wire
+    and not while it waits for another try."""
+
+    def __init__(self, settings: Judge, pace: Pace, stopped: asyncio.Event):
+        connections = httpx2.Limits(
+            max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency, keepalive_expiry=30
+        )
+        super().__init__(timeout=None, limits=connections)
+        self.settings, self.pace, self.stopped = settings, pace, stopped
+        self.slots = asyncio.Semaphore(settings.concurrency)
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        async with self.slots:
+            await self.pace.wait(EXPECTED.get())
+            if self.stopped.is_set():
+                raise Stopped
+            try:
+                async with asyncio.timeout(self.settings.timeout_seconds):
+                    response = await super().send(request, **options)
+            except TimeoutError:
+                raise httpx2.ReadTimeout(f"no answer in {self.settings.timeout_seconds:g} s") from None
+            except httpx2.ConnectTimeout as error:
+                # aiohttp's transport calls every lost connection this; the one limit on time is the one above.
+                raise httpx2.ConnectError(str(error)) from error
+        # The next call is on its way before this reply is worked on: at 64 in flight that is a tenth of the throughput.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return response
+
+
+class Endpoint:
+    """After `stopped` is set no call is begun, and those on the wire end by themselves."""
+
+    def __init__(self, settings: Judge, base_url: str, pace: Pace, sizes: Sizes, stopped: asyncio.Event):
+        self.settings, self.key = settings, api_key(settings)
+        self.pace, self.sizes, self.stopped = pace, sizes, stopped
+        self.openai = openai.AsyncOpenAI(
+            api_key=self.key,
+            base_url=base_url,
+            max_retries=0,
+            http_client=Client(settings, pace, stopped),
+            timeout=None,
+        )
+
+    async def call(self, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
+        """The judge's reply; Passing when the last try has failed, Final, or Stopped."""
+        expected = self.sizes.prompt(size(messages)) + self.sizes.answer(self.settings.max_tokens)
+        EXPECTED.set(expected)
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self.settings.retries + 1),
+            wait=wait_seconds,
+            retry=tenacity.retry_if_exception_type(Passing),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            reply: Reply = await retrying(self._once, messages, parameters)
+        except NoChoice as error:
+            # Some filters answer so, however often one asks.
+            return Reply("refused", error=str(error))
+        if reply.usage:
+            self.pace.settle(reply.usage["prompt_tokens"] + reply.usage["completion_tokens"] - expected)
+        return reply
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopped.wait(), seconds)
+
+    async def _once(self, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
+        try:
+            raw = await self.openai.chat.completions.with_raw_response.create(
+                model=self.settings.model,
+                messages=list(messages),  # type: ignore[arg-type]
+                **parameters,
+            )
+        except openai.APIStatusError as error:
+            return self._status(error, parameters)
+        except openai.APITimeoutError as error:
+            raise Passing(str(error.__cause__)) from None
+        except openai.APIConnectionError as error:
+            raise Passing(f"connection error ({error.__cause__})") from None
+        return read_reply(raw.content)
+
+    def _status(self, error: openai.APIStatusError, parameters: Mapping[str, Any]) -> Reply:
+        """What an HTTP status that is no success means for the call."""
+        status, said, key_name = error.status_code, self._line(error), self.settings.api_key_env
+        if status in (401, 403):
+            # What an endpoint says of a wrong key may hold parts of it.
+            raise Final(f"HTTP {status}", f"check the key in {key_name}")
+        if status == 429 and error.code in SPENT_CODES:
+            raise Final(said, "the account has nothing left: fill it up")
+        if status in AGAIN_STATUS or status >= 500:
+            seconds = retry_after(error.response.headers, time.time())
+            if seconds is not None and seconds > self.settings.patience_seconds:
+                raise Final(f"{said}, and it asks to wait {seconds:.0f} s", "come back then, or raise patience_seconds")
+            raise Passing(said, seconds)
+        if status == 402:
+            raise Final(said, "the account has nothing left: fill it up")
+        if status not in (400, 413, 422):
+            raise Final(said, "check judge.model and judge.base_url")
+        quoted = [name for name in parameters if re.search(rf"""['"`]{re.escape(name)}['"`]""", said)]
+        if (error.param in ("model", *parameters) or quoted) and not TOO_LONG.search(said):
+            # Not this prompt but every call would be refused.
+            raise Final(said, "correct judge.model, temperature, limit_parameter or parameters")
+        return Reply("refused", error=said)
+
+    def _line(self, error: openai.APIStatusError) -> str:
+        """An HTTP error as one line, without the key."""
+        body = error.body
+        text = " ".join(str(body.get("message", "") if isinstance(body, dict) else body or "").split())
+        # A placeholder such as "x", for an endpoint that needs none, is no secret.
+        text = text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_KEY else text
+        return f"HTTP {error.status_code} ({text[:LONGEST_LINE]})" if text else f"HTTP {error.status_code}"
+
+    async def close(self) -> None:
+        await self.openai.close()
+
+
+def api_key(settings: Judge) -> str:
+    """The key from the environment; the gold judge needs none."""
+    if settings.kind == "gold":
+        return "none"
+    key = os.environ.get(settings.api_key_env)
+    if not key:
+        raise UserError(
+            f"judge.api_key_env: the environment variable {settings.api_key_env} is not set: export the judge's key "
+            "in it (any text for an endpoint that needs none)"
+        )
+    return key

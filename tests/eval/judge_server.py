@@ -1,0 +1,102 @@
+"""A judge's endpoint on the loopback interface that misbehaves as it is told to: the tests' and the benchmarks' own.
+
+It speaks just enough HTTP/1.1 for what is measured with it not to be itself.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply: after `delay` seconds, all of it, the first `cut` bytes of its body, or nothing where `drop`."""
+
+    status: int = 200
+    body: Any = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    cut: int | None = None
+    drop: bool = False
+
+
+def chat(text: str, **keys: Any) -> dict:
+    """A chat completion that says `text`."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], **keys}
+
+
+class Connection(asyncio.Protocol):
+    """Requests of one connection, one after the other."""
+
+    def __init__(self, server: "JudgeServer"):
+        self.server, self.data, self.busy = server, b"", False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.done()
+
+    def done(self) -> None:
+        self.server.in_flight -= self.busy
+        self.busy = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, found, rest = self.data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+        headers = {name.strip().lower().decode(): value.strip().decode() for name, _, value in lines}
+        if len(rest) < int(headers.get("content-length", 0)):
+            return
+        self.data, self.busy = b"", True
+        answer = self.server.received(headers, rest)
+        asyncio.get_running_loop().call_later(answer.delay, self.send, answer)
+
+    def send(self, answer: Answer) -> None:
+        self.done()
+        if answer.drop:
+            self.transport.abort()
+            return
+        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        given = {"content-type": "application/json", "content-length": str(len(body)), **answer.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        self.transport.write(f"HTTP/1.1 {answer.status} x\r\n{head}\r\n".encode() + body[: answer.cut])
+        if answer.cut is not None:
+            self.transport.close()
+
+
+class JudgeServer:
+    """Serves while the block runs. `answer(number, body)` says what the request of that number, from 1, is given."""
+
+    def __init__(self, answer: Callable[[int, bytes], Answer]):
+        self.answer, self.count = answer, 0
+        self.in_flight = self.most_in_flight = 0
+        self.headers: dict[str, str] = {}
+        self.loop = asyncio.new_event_loop()
+
+    def received(self, headers: dict[str, str], body: bytes) -> Answer:
+        self.count += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.headers = headers
+        return self.answer(self.count, body)
+
+    def __enter__(self) -> "JudgeServer":
+        start = self.loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=1024)
+        self.server = self.loop.run_until_complete(start)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/v1"
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.server.close()
+        self.loop.close()
