@@ -2,12 +2,14 @@
 
 python benchmarks/judge.py
 
-Throughput: `--concurrency` calls in flight at an endpoint that answers after `--latency` seconds; the ideal is
-concurrency / latency. With `--refused`, that share of all requests gets a 429 without Retry-After.
+Throughput: so many calls in flight at an endpoint that answers after `--latency` seconds; the ideal is concurrency /
+latency. It is taken from the tenth to the ninth tenth of the calls: not the start, nor the end, when the last few calls
+wait for another try. "Refused" is the share of requests that get a 429 without Retry-After, after the same latency.
+The bare client is aiohttp alone, which keeps nothing: what the machine and the endpoint let through at most.
 """
 
 import argparse
-import json
+import asyncio
 import os
 import random
 import signal
@@ -17,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,13 +37,12 @@ REASONS = "The first answer is correct and the second is not. " * 10 + "[[A]]"
 
 def serve(latency: float, refused: float) -> None:
     """An endpoint in a process of its own; its first line of output is its URL."""
-    good = json.dumps(chat(REASONS, usage={"prompt_tokens": 600, "completion_tokens": 90})).encode()
+    good = Answer(200, chat(REASONS, usage={"prompt_tokens": 600, "completion_tokens": 90}), delay=latency)
+    bad = Answer(429, b"{}", delay=latency)
     draw = random.Random(0)
 
     def answer(number: int, body: bytes) -> Answer:
-        if draw.random() < refused:
-            return Answer(429, b"{}", delay=latency)
-        return Answer(200, good, delay=latency)
+        return bad if draw.random() < refused else good
 
     with JudgeServer(answer) as server:
         print(server.url, flush=True)
@@ -50,33 +53,52 @@ def settings_for(url: str, concurrency: int) -> Judge:
     return Judge(kind="endpoint", model="m", base_url=url, api_key_env=KEY, concurrency=concurrency)
 
 
-async def ask(client: JudgeClient, number: int) -> str:
-    entry = await client.ask([{"role": "user", "content": f"{number}: {PROMPT}"}])
-    return str(entry["text"])
+def work(url: str, folder: Path, concurrency: int, calls: int) -> list[float]:
+    """Asks so many questions; when each was answered, in seconds."""
+    times = []
 
+    async def ask(client: JudgeClient, number: int) -> None:
+        await client.ask([{"role": "user", "content": f"{number}: {PROMPT}"}])
+        times.append(time.monotonic())
 
-def work(url: str, folder: Path, concurrency: int, calls: int) -> None:
     ask_all(settings_for(url, concurrency), folder, range(calls), ask)
+    return times
 
 
-def throughput(latency: float, refused: float, concurrency: int, seconds: float) -> float:
-    """Finished calls a second, as a share of the ideal."""
+def bare(url: str, concurrency: int, calls: int) -> list[float]:
+    """The same requests by aiohttp, without any of the rest."""
+    times, left = [], iter(range(calls))
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        for number in left:
+            message = {"role": "user", "content": f"{number}: {PROMPT}"}
+            async with session.post(f"{url}/chat/completions", json={"model": "m", "messages": [message]}) as reply:
+                await reply.read()
+            times.append(time.monotonic())
+
+    async def everything() -> None:
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(worker(session) for _ in range(concurrency)))
+
+    asyncio.run(everything())
+    return times
+
+
+def throughput(latency: float, refused: float | None, concurrency: int, seconds: float) -> float:
+    """Finished calls a second, as a share of the ideal; of the bare client without `refused`."""
     ideal = concurrency / latency
-    command = [sys.executable, __file__, "--serve", "--latency", str(latency), "--refused", str(refused)]
+    command = [sys.executable, __file__, "--serve", "--latency", str(latency), "--refused", str(refused or 0)]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server,
         tempfile.TemporaryDirectory() as folder,
     ):
         assert server.stdout is not None and server.stdin is not None
         url = server.stdout.readline().strip()
-        # Imports and connections are not what is measured.
-        work(url, Path(folder) / "warm", concurrency, 2 * concurrency)
         calls = int(ideal * seconds)
-        begin = time.monotonic()
-        work(url, Path(folder), concurrency, calls)
-        taken = time.monotonic() - begin
+        times = bare(url, concurrency, calls) if refused is None else work(url, Path(folder), concurrency, calls)
         server.stdin.close()
-    return calls / taken / ideal
+    first, last = calls // 10, 9 * calls // 10
+    return (last - first) / (times[last] - times[first]) / ideal
 
 
 def kills(count: int, calls: int) -> dict[str, int]:
@@ -110,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--refused", type=float, default=0.0)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calls", type=int, default=6000)
@@ -123,15 +145,16 @@ def main() -> None:
         serve(arguments.latency, arguments.refused)
         return
     if arguments.work:
-        work(arguments.work, arguments.folder, arguments.concurrency, arguments.calls)
+        work(arguments.work, arguments.folder, arguments.concurrency[0], arguments.calls)
         return
-    for refused in (0.0, 0.1):
-        for concurrency in (8, arguments.concurrency):
+    for refused in (None, 0.0, 0.1):
+        for concurrency in arguments.concurrency:
             shares = [
                 throughput(arguments.latency, refused, concurrency, arguments.seconds) for _ in range(arguments.rounds)
             ]
+            what = "the bare client" if refused is None else f"{refused:.0%} refused"
             print(
-                f"{concurrency} in flight, {arguments.latency * 1000:.0f} ms, {refused:.0%} refused: "
+                f"{concurrency} in flight, {arguments.latency * 1000:.0f} ms, {what}: "
                 f"{statistics.median(shares):.3f} of the ideal ({min(shares):.3f} to {max(shares):.3f})",
                 flush=True,
             )

@@ -10,7 +10,8 @@ from typing import Any
 from eval.answers import load_answers
 from eval.benchmarks import Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import single_messages
-from eval.judge_client import JudgeClient
+from eval.estimate import estimate_all, lines
+from eval.judge_client import Asks
 from eval.judging import ask_all
 from eval.prompts import load_templates
 from eval.verdicts import rating
@@ -25,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
-    parser.add_argument("--out", type=Path, required=True)
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path)
+    target.add_argument("--estimate", action="store_true", help="print calls, tokens and cost, and ask nothing")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     answers = load_answers(file, questions)
     turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
 
-    async def work(client: JudgeClient, item: tuple[Question, int]) -> dict[str, Any]:
+    async def work(client: Asks, item: tuple[Question, int]) -> dict[str, Any]:
         question, turn = item
         given = answers[question.question_id]
         row = {
@@ -57,6 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
         outcome = "rated" if found is not None else "refused" if entry["outcome"] == "refused" else "unparsed"
         return {**row, "outcome": outcome, "rating": found, "flags": list(question.flags)}
 
+    if arguments.estimate:
+        print("\n".join(lines(estimate_all(settings, arguments.ledger, turns, work).figures())))
+        return
     rows, calls = ask_all(settings, arguments.ledger, turns, work)
     rated = sum(row["outcome"] == "rated" for row in rows)
     record.extra = {**calls, "grades": len(rows), "covered": rated}

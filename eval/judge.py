@@ -16,7 +16,8 @@ from eval.answers import load_answers
 from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import pair_messages
 from eval.benchmarks.base import POINTS
-from eval.judge_client import JudgeClient, Messages
+from eval.estimate import estimate_all, lines
+from eval.judge_client import Asks, Messages
 from eval.judging import ask_all
 from eval.prompts import Templates, load_templates
 from eval.verdicts import Verdict
@@ -51,7 +52,7 @@ def outcome(found: Verdict, order: str) -> str:
     return {"A": order[0], "B": order[1]}[found.side]
 
 
-async def play(client: JudgeClient, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
+async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
     """One game. A benchmark may ask once more, in the same conversation, for a verdict that is missing."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
     messages: Messages = pair_messages(benchmark, templates, match.question, match.turn, *shown)
@@ -114,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
-    parser.add_argument("--out", type=Path, required=True)
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path)
+    target.add_argument("--estimate", action="store_true", help="print calls, tokens and cost, and ask nothing")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -138,9 +141,12 @@ def run(arguments: argparse.Namespace) -> None:
     asked = [match for match in every if not match.unanswered() and not match.identical()]
     games = [(match, order) for match in asked for order in ("ab", "ba")]
 
-    async def work(client: JudgeClient, item: tuple[Match, str]) -> Game:
+    async def work(client: Asks, item: tuple[Match, str]) -> Game:
         return await play(client, benchmark, templates, *item)
 
+    if arguments.estimate:
+        print("\n".join(lines(estimate_all(settings, arguments.ledger, games, work).figures())))
+        return
     played, calls = ask_all(settings, arguments.ledger, games, work)
     found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}
     tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from eval.budget import Budget
 from eval.costs import Sizes, cost, most_tokens, price
@@ -18,9 +18,15 @@ from salsa.judge_section import Judge
 
 Messages = list[dict[str, str]]
 OTHERS_SECONDS = 0.1  # between two looks whether another process has finished a call
-BEGUN = 8  # calls that are begun for each one in flight: those that wait for another try hold up no other
+BEGUN = 8  # items of work for each call in flight: those that wait for another try hold up no other
 GRACE_SECONDS = 30.0  # for calls on the wire when a stage ends early: they are paid for
 GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")
+
+
+class Asks(Protocol):
+    """Whoever can be asked what a judge says of a conversation."""
+
+    async def ask(self, messages: Messages, sample: int = 0) -> Entry: ...
 
 
 def judge_id(settings: Judge) -> str:
@@ -46,12 +52,15 @@ def new_entry(settings: Judge, key: str, messages: Messages, sample: int) -> Ent
 
 
 class JudgeClient:
-    """Asks each conversation once: what the ledger holds is not asked, and equal calls in flight are one."""
+    """Asks each conversation once: what the ledger holds is not asked, and equal calls in flight are one.
+
+    `at_once` is how many conversations are best waited for at the same time.
+    """
 
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
         self.judge, self.parameters = judge_id(settings), call_parameters(settings)
-        self.begun = asyncio.Semaphore(BEGUN * settings.concurrency)
+        self.at_once = BEGUN * settings.concurrency
         self.writer = Writer(ledger)
         self.calls: dict[str, asyncio.Task[Entry]] = {}
         self.stopped = asyncio.Event()
@@ -86,22 +95,19 @@ class JudgeClient:
     async def _entry(self, key: str, messages: Messages, sample: int) -> Entry:
         if key in self.ledger.finished:
             return self.ledger.finished[key]
-        async with self.begun:
+        while not self.ledger.claim(key):
             if self.stopped.is_set():
                 raise Stopped
-            while not self.ledger.claim(key):
-                if self.stopped.is_set():
-                    raise Stopped
-                await asyncio.sleep(OTHERS_SECONDS)
-            try:
-                # Another process may have finished it meanwhile.
-                self.ledger.refresh()
-                if key in self.ledger.finished:
-                    return self.ledger.finished[key]
-                async with self._reserved(messages):
-                    return await self._call(key, messages, sample)
-            finally:
-                self.ledger.release(key)
+            await asyncio.sleep(OTHERS_SECONDS)
+        try:
+            # Another process may have finished it meanwhile.
+            self.ledger.refresh()
+            if key in self.ledger.finished:
+                return self.ledger.finished[key]
+            async with self._reserved(messages):
+                return await self._call(key, messages, sample)
+        finally:
+            self.ledger.release(key)
 
     @contextlib.asynccontextmanager
     async def _reserved(self, messages: Messages) -> AsyncIterator[None]:

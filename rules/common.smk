@@ -75,7 +75,11 @@ def hold(path):
 
 def settings(section, exclude=(), **changes):
     """A section of the config as the JSON that a stage takes, less what does not concern it."""
-    return json.dumps({**section.model_dump(mode="json", exclude_none=True, exclude=set(exclude)), **changes})
+    values = section.model_dump(mode="json", exclude_none=True, exclude=set(exclude))
+    fields = [(name, field) for name, field in type(section).model_fields.items() if name not in exclude]
+    # A null says something where the default is another value.
+    nulls = {name: None for name, field in fields if getattr(section, name) is None and field.default is not None}
+    return json.dumps({**values, **nulls, **changes})
 
 
 def results_folder(wildcards):

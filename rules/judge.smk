@@ -1,6 +1,6 @@
 # Judgments: one job a cell (model, benchmark, comparison), and grades of single answers.
 # Calls are kept in the ledger, which all these jobs share. It is no output: Snakemake deletes outputs, and calls are
-# paid for.
+# paid for. Each job has judge.concurrency calls in flight; --resources judge=N lets N jobs ask at a time.
 
 
 rule judge:
@@ -13,6 +13,8 @@ rule judge:
         f"{LOGS}/judge/{{model}}/{{benchmark}}/{{comparison}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        judge=1,
     params:
         generations=judge_generations,
         pairs=judge_options,
@@ -35,6 +37,8 @@ rule grade:
         f"{LOGS}/grade/{{model}}/{{policy}}/{{benchmark}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        judge=1,
     params:
         generations=judge_generations,
         benchmark=benchmark_option,

@@ -4,11 +4,15 @@ It speaks just enough HTTP/1.1 for what is measured with it not to be itself.
 """
 
 import asyncio
+import functools
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,13 @@ class Answer:
     delay: float = 0.0
     cut: int | None = None
     drop: bool = False
+
+    @functools.cached_property
+    def bytes(self) -> bytes:
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        given = {"content-type": "application/json", "content-length": str(len(body)), **self.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        return f"HTTP/1.1 {self.status} x\r\n{head}\r\n".encode() + body[: self.cut]
 
 
 def chat(text: str, **keys: Any) -> dict:
@@ -50,23 +61,18 @@ class Connection(asyncio.Protocol):
         head, found, rest = self.data.partition(b"\r\n\r\n")
         if not found:
             return
-        lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
-        headers = {name.strip().lower().decode(): value.strip().decode() for name, _, value in lines}
-        if len(rest) < int(headers.get("content-length", 0)):
+        if len(rest) < int(LENGTH.search(head)[1]):
             return
         self.data, self.busy = b"", True
-        answer = self.server.received(headers, rest)
-        asyncio.get_running_loop().call_later(answer.delay, self.send, answer)
+        answer = self.server.received(head, rest)
+        self.server.loop.call_later(answer.delay, self.send, answer)
 
     def send(self, answer: Answer) -> None:
         self.done()
         if answer.drop:
             self.transport.abort()
             return
-        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        given = {"content-type": "application/json", "content-length": str(len(body)), **answer.headers}
-        head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        self.transport.write(f"HTTP/1.1 {answer.status} x\r\n{head}\r\n".encode() + body[: answer.cut])
+        self.transport.write(answer.bytes)
         if answer.cut is not None:
             self.transport.close()
 
@@ -77,14 +83,14 @@ class JudgeServer:
     def __init__(self, answer: Callable[[int, bytes], Answer]):
         self.answer, self.count = answer, 0
         self.in_flight = self.most_in_flight = 0
-        self.headers: dict[str, str] = {}
+        self.head = b""
         self.loop = asyncio.new_event_loop()
 
-    def received(self, headers: dict[str, str], body: bytes) -> Answer:
+    def received(self, head: bytes, body: bytes) -> Answer:
         self.count += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        self.headers = headers
+        self.head = head
         return self.answer(self.count, body)
 
     def __enter__(self) -> "JudgeServer":

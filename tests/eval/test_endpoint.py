@@ -123,7 +123,7 @@ def test_waits_double_up_to_a_limit_with_jitter():
         state.set_exception((type(error), error, None))
         return wait_seconds(state)
 
-    for attempt, longest in ((1, 1), (2, 2), (4, 8), (7, 60), (12, 60)):
+    for attempt, longest in ((1, 0.5), (2, 1), (4, 4), (8, 60), (12, 60)):
         waits = [wait(attempt, Passing("x")) for _ in range(200)]
         assert longest / 2 <= min(waits) < 0.6 * longest and 0.9 * longest < max(waits) <= longest
         assert 3.0 <= wait(attempt, Passing("x", 3.0)) <= 3.1

@@ -142,12 +142,15 @@ def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path)
 def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
     folder, _ = smoke
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config["judge"]["noise"] = 0.3
+    config["judge"] |= {"noise": 0.3, "temperature": None}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(folder, "--dry-run", "--quiet", "rules", config=(tmp_path / "other.yaml",))
     assert status == 0
     jobs = {line.split()[0] for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
     assert jobs == {"judge", "grade", "tables", "figures", "report", "all", "total"}
+    cell = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
+    _, said = snakemake(folder, "--dry-run", "--printshellcmds", cell, config=(tmp_path / "other.yaml",))
+    assert '"temperature": null' in said, "no temperature is not the default one"
 
 
 def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
