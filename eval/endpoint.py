@@ -8,7 +8,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ LONGEST_LINE = 300  # characters of what an endpoint says
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
 AGAIN_STATUS = (408, 409, 429)
 SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
-EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call is thought to take")
+EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call may take", default=0.0)
 TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|too many tokens", re.IGNORECASE)
 
 
@@ -41,7 +41,11 @@ class Passing(Exception):
 
 
 class NoChoice(Passing):
-    """A reply without an answer."""
+    """A reply without an answer; some filters answer so, however often one asks."""
+
+
+class Refused(Exception):
+    """The endpoint will not answer this prompt."""
 
 
 class Final(Exception):
@@ -177,8 +181,9 @@ class Endpoint:
             timeout=None,
         )
 
-    async def call(self, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
-        """The judge's reply; Passing when the last try has failed, Final, or Stopped."""
+    async def call(self, key: str, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
+        """The judge's reply to the call of this key; Passing when the last try has failed, Final, or Stopped."""
+        body = {"model": self.settings.model, "messages": messages, **parameters}
         expected = self.sizes.prompt(size(messages)) + self.sizes.answer(self.settings.max_tokens)
         EXPECTED.set(expected)
         retrying = tenacity.AsyncRetrying(
@@ -189,9 +194,8 @@ class Endpoint:
             reraise=True,
         )
         try:
-            reply: Reply = await retrying(self._once, messages, parameters)
-        except NoChoice as error:
-            # Some filters answer so, however often one asks.
+            reply: Reply = await retrying(self._once, key, body)
+        except (Refused, NoChoice) as error:
             return Reply("refused", error=str(error))
         if reply.usage:
             self.pace.settle(reply.usage["prompt_tokens"] + reply.usage["completion_tokens"] - expected)
@@ -201,50 +205,57 @@ class Endpoint:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopped.wait(), seconds)
 
-    async def _once(self, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
-        try:
+    async def _once(self, key: str, body: Mapping[str, Any]) -> Reply:
+        """One try."""
+        with self._typed(body):
             # chat.completions.create would walk through each message to translate its keys, of which none has another
             # name: 0.3 ms a call.
-            body = {"model": self.settings.model, "messages": messages, **parameters}
             raw = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
+        return read_reply(raw.content)
+
+    @contextlib.contextmanager
+    def _typed(self, body: Mapping[str, Any]) -> Iterator[None]:
+        """Errors of the openai client as Passing, Final or Refused."""
+        try:
+            yield
         except openai.APIStatusError as error:
-            return self._status(error, parameters)
+            raise self._meaning(error.status_code, error.body, error.response.headers, body) from None
         except openai.APITimeoutError as error:
             raise Passing(str(error.__cause__)) from None
         except openai.APIConnectionError as error:
             raise Passing(f"connection error ({error.__cause__})") from None
-        return read_reply(raw.content)
 
-    def _status(self, error: openai.APIStatusError, parameters: Mapping[str, Any]) -> Reply:
-        """What an HTTP status that is no success means for the call."""
-        status, said, key_name = error.status_code, self._line(error), self.settings.api_key_env
+    def _meaning(self, status: int, error: object, headers: Mapping[str, str], body: Mapping[str, Any]) -> Exception:
+        """What an HTTP status that is no success means for a call, by what the endpoint says in `error`."""
+        details = error if isinstance(error, dict) else {"message": error}
+        said = self._line(status, details.get("message"))
         if status in (401, 403):
             # What an endpoint says of a wrong key may hold parts of it.
-            raise Final(f"HTTP {status}", f"check the key in {key_name}")
-        if status == 429 and error.code in SPENT_CODES:
-            raise Final(said, "the account has nothing left: fill it up")
+            return Final(f"HTTP {status}", f"check the key in {self.settings.api_key_env}")
+        if status == 402 or (status == 429 and details.get("code") in SPENT_CODES):
+            return Final(said, "the account has nothing left: fill it up")
         if status in AGAIN_STATUS or status >= 500:
-            seconds = retry_after(error.response.headers, time.time())
+            seconds = retry_after(headers, time.time())
             if seconds is not None and seconds > self.settings.patience_seconds:
-                raise Final(f"{said}, and it asks to wait {seconds:.0f} s", "come back then, or raise patience_seconds")
-            raise Passing(said, seconds)
-        if status == 402:
-            raise Final(said, "the account has nothing left: fill it up")
+                return Final(
+                    f"{said}, and it asks to wait {seconds:.0f} s", "come back then, or raise patience_seconds"
+                )
+            return Passing(said, seconds)
         if status not in (400, 413, 422):
-            raise Final(said, "check judge.model and judge.base_url")
-        quoted = [name for name in parameters if re.search(rf"""['"`]{re.escape(name)}['"`]""", said)]
-        if (error.param in ("model", *parameters) or quoted) and not TOO_LONG.search(said):
+            return Final(said, "check judge.model and judge.base_url")
+        parameters = body.keys() - {"messages"}
+        quoted = [name for name in parameters - {"model"} if re.search(rf"""['"`]{re.escape(name)}['"`]""", said)]
+        if (details.get("param") in parameters or quoted) and not TOO_LONG.search(said):
             # Not this prompt but every call would be refused.
-            raise Final(said, "correct judge.model, temperature, limit_parameter or parameters")
-        return Reply("refused", error=said)
+            return Final(said, "correct judge.model, temperature, limit_parameter or parameters")
+        return Refused(said)
 
-    def _line(self, error: openai.APIStatusError) -> str:
+    def _line(self, status: int, message: object) -> str:
         """An HTTP error as one line, without the key."""
-        body = error.body
-        text = " ".join(str(body.get("message", "") if isinstance(body, dict) else body or "").split())
+        text = " ".join(str(message or "").split())
         # A placeholder such as "x", for an endpoint that needs none, is no secret.
         text = text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_KEY else text
-        return f"HTTP {error.status_code} ({text[:LONGEST_LINE]})" if text else f"HTTP {error.status_code}"
+        return f"HTTP {status} ({text[:LONGEST_LINE]})" if text else f"HTTP {status}"
 
     async def close(self) -> None:
         await self.openai.close()

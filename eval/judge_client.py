@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
+from eval.batches import MOST_CALLS, BatchEndpoint
 from eval.budget import Budget
 from eval.costs import Sizes, cost, most_tokens, price
 from eval.endpoint import Endpoint, Final, Passing, Stopped
@@ -60,7 +61,7 @@ class JudgeClient:
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
         self.judge, self.parameters = judge_id(settings), call_parameters(settings)
-        self.at_once = BEGUN * settings.concurrency
+        self.at_once = MOST_CALLS if settings.batch else BEGUN * settings.concurrency
         self.writer = Writer(ledger)
         self.calls: dict[str, asyncio.Task[Entry]] = {}
         self.stopped = asyncio.Event()
@@ -73,13 +74,14 @@ class JudgeClient:
     @functools.cached_property
     def pace(self) -> Pace:
         limits = {"requests": self.settings.requests_per_minute, "tokens": self.settings.tokens_per_minute}
-        rates = {name: rate for name, rate in limits.items() if rate is not None}
+        rates = {name: rate for name, rate in limits.items() if rate is not None and not self.settings.batch}
         return Pace(self.ledger.folder / "pace.json", self.judge, rates)
 
     @functools.cached_property
     def endpoint(self) -> Endpoint:
         """Made when there is something to ask: what the ledger holds needs no key."""
-        return Endpoint(self.settings, self.base_url, self.pace, self.sizes, self.stopped)
+        given = (self.settings, self.base_url, self.pace, self.sizes, self.stopped)
+        return BatchEndpoint(*given, folder=self.ledger.folder) if self.settings.batch else Endpoint(*given)
 
     @functools.cached_property
     def budget(self) -> Budget | None:
@@ -123,7 +125,7 @@ class JudgeClient:
         entry = new_entry(self.settings, key, messages, sample)
         begin = time.monotonic()
         try:
-            reply = await self.endpoint.call(messages, self.parameters)
+            reply = await self.endpoint.call(key, messages, self.parameters)
         except (Passing, Final) as error:
             await self.writer.add({**entry, "outcome": "failed", "error": str(error)})
             fix = error.fix if isinstance(error, Final) else "check judge.base_url and that it is running"

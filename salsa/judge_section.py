@@ -36,6 +36,11 @@ class Judge(Section):
     patience_seconds: Positive = Field(
         300, description="The longest wait between two tries; an endpoint that asks for more ends the stage"
     )
+    batch: bool = Field(
+        False,
+        description="Ask by the endpoint's batch API: for less, within a day, without the limits a minute",
+    )
+    poll_seconds: Positive = Field(60, description="Between two looks at a batch")
     input_price: NonNegative | None = Field(None, description="Per million tokens asked, in any currency")
     output_price: NonNegative | None = Field(None, description="Per million tokens answered, in the same")
     budget: NonNegative | None = Field(
@@ -50,6 +55,8 @@ class Judge(Section):
     def _has_endpoint(self) -> "Judge":
         if self.kind == "endpoint" and self.base_url is None:
             raise ValueError("kind endpoint needs base_url, for example https://api.openai.com/v1")
+        if self.kind == "gold" and self.batch:
+            raise ValueError("batch: the gold judge has no batch API")
         parts = urlsplit(self.base_url or "")
         if parts.username or parts.password or parts.query:
             raise ValueError("base_url must hold no key or password, it is written to records: use api_key_env")

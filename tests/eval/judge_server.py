@@ -61,7 +61,8 @@ class Connection(asyncio.Protocol):
         head, found, rest = self.data.partition(b"\r\n\r\n")
         if not found:
             return
-        if len(rest) < int(LENGTH.search(head)[1]):
+        length = LENGTH.search(head)
+        if length and len(rest) < int(length[1]):
             return
         self.data, self.busy = b"", True
         answer = self.server.received(head, rest)
