@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     benchmark = find(chosen.kind)
     templates = load_templates(chosen.judge_prompts, benchmark.templates)
     file = arguments.generations / arguments.policy / f"{name}.jsonl"
-    said = {"judge": settings.model_dump(), "benchmark": {"name": name, **chosen.model_dump()}}
+    said = {"judge": settings.asked(), "benchmark": {"name": name, **chosen.model_dump()}}
     record = Run("grade", {**said, "templates": templates.sha256}, {"generations": file}, {"seed": arguments.seed})
     answers = load_answers(file, questions)
     turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]

@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--pair: a policy cannot meet itself: name two")
     files = {p: arguments.generations / p / f"{name}.jsonl" for p in sorted({p for pair in policy_pairs for p in pair})}
     said = {
-        "judge": settings.model_dump(),
+        "judge": settings.asked(),
         "benchmark": {"name": name, **chosen.model_dump()},
         "pairs": policy_pairs,
     }

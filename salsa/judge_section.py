@@ -7,6 +7,19 @@ from pydantic import Field, model_validator
 
 from salsa.fields import Count, NonNegative, Positive, Section
 
+# How calls are made. What they say does not depend on it.
+HOW = {
+    "api_key_env",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_seconds",
+    "retries",
+    "patience_seconds",
+    "batch",
+    "poll_seconds",
+    "budget",
+}
 OWN_PARAMETERS = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream", "n")
 
 
@@ -50,6 +63,10 @@ class Judge(Section):
     noise: NonNegative = Field(0.0, description="gold only: standard deviation of the noise on the difference")
     tie_margin: NonNegative = Field(0.02, description="gold only: smaller differences are ties")
     strong_margin: Positive = Field(0.3, description="gold only: larger differences are strong verdicts")
+
+    def asked(self) -> dict[str, Any]:
+        """Whom is asked and with what: the settings that judgments depend on, and their prices."""
+        return self.model_dump(exclude=HOW)
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> "Judge":

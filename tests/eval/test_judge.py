@@ -62,6 +62,14 @@ def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp
     assert [(run["calls"], run["calls_from_ledger"]) for run in runs] == [(32, 0), (0, 32)]
 
 
+def test_how_calls_are_made_is_not_what_they_say(cell, questions, tmp_path):
+    """Another pace gives the same run id: what is made of the judgments need not look different."""
+    cell("mt_bench", questions, out="one")
+    cell("mt_bench", questions, judge={**GOLD, "concurrency": 3, "retries": 1, "timeout_seconds": 9}, out="two")
+    one, two = (json.loads((tmp_path / f"{name}.run.json").read_text())["id"] for name in ("one", "two"))
+    assert one == two
+
+
 def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp_path):
     cell("mt_bench", questions, out="one")
     _, _, rows = cell("mt_bench", questions, judge={**GOLD, "position_bias": 5.0}, out="two")
