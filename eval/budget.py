@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Self
@@ -10,22 +11,21 @@ from typing import Self
 from eval.ledger import Ledger
 from salsa.errors import UserError
 
-PLACES = "reserved"
 WIDTH = 32  # bytes of a process's place in the file: the amount, as text
 UNITS = 1_000_000_000  # of 1 in the prices' currency: whole numbers leave no dust behind when they are taken back
 LOOK_SECONDS = 0.1  # between two looks whether calls in flight have left something
 
 
 class Reservations:
-    """What each process has set aside for its calls in flight.
+    """What each process has set aside for its calls to a judge in flight.
 
     A process holds the lock on its place in the file; an amount in a place that nobody holds is of a process that has
     died, and counts no more. Amounts are in UNITS.
     """
 
-    def __init__(self, ledger: Ledger):
+    def __init__(self, ledger: Ledger, judge: str):
         self.ledger, self.amount = ledger, 0
-        path = ledger.folder / PLACES
+        path = ledger.folder / f"reserved-{hashlib.sha256(judge.encode()).hexdigest()[:12]}"
         path.touch()
         self.file = path.open("r+b")
         with ledger.alone():
@@ -70,7 +70,7 @@ class Budget:
 
     def __init__(self, ledger: Ledger, judge: str, most: float):
         self.ledger, self.judge, self.most = ledger, judge, most
-        self.reserved = Reservations(ledger)
+        self.reserved = Reservations(ledger, judge)
 
     def __enter__(self) -> Self:
         return self

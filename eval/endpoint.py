@@ -33,11 +33,13 @@ TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|t
 
 
 class Passing(Exception):
-    """Another try may help; after `seconds`, where the endpoint says so."""
+    """Another try may help; after `seconds`, where the endpoint says so. `fix` is for when none has."""
 
-    def __init__(self, what: str, seconds: float | None = None):
+    def __init__(
+        self, what: str, seconds: float | None = None, fix: str = "check judge.base_url and that it is running"
+    ):
         super().__init__(what)
-        self.seconds = seconds
+        self.seconds, self.fix = seconds, fix
 
 
 class NoChoice(Passing):
@@ -240,7 +242,7 @@ class Endpoint:
                 return Final(
                     f"{said}, and it asks to wait {seconds:.0f} s", "come back then, or raise patience_seconds"
                 )
-            return Passing(said, seconds)
+            return Passing(said, seconds, "wait, or lower judge.concurrency or judge.requests_per_minute")
         if status not in (400, 413, 422):
             return Final(said, "check judge.model and judge.base_url")
         parameters = body.keys() - {"messages"}

@@ -82,8 +82,8 @@ def lines(figures: dict[str, Any]) -> list[str]:
 
 def estimate_all(
     settings: Judge, ledger_folder: Path, items: Sequence[T], work: Callable[[Asks, T], Awaitable[Any]]
-) -> Estimate:
-    """What `work` of each item would ask."""
+) -> str:
+    """What `work` of each item would ask, as text."""
 
     async def everything() -> Estimate:
         with Ledger(ledger_folder) as ledger:
@@ -92,4 +92,4 @@ def estimate_all(
                 await work(estimate, item)
         return estimate
 
-    return asyncio.run(everything())
+    return "\n".join(lines(asyncio.run(everything()).figures()))

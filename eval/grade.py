@@ -10,7 +10,7 @@ from typing import Any
 from eval.answers import load_answers
 from eval.benchmarks import Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import single_messages
-from eval.estimate import estimate_all, lines
+from eval.estimate import estimate_all
 from eval.judge_client import Asks
 from eval.judging import ask_all
 from eval.prompts import load_templates
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         return {**row, "outcome": outcome, "rating": found, "flags": list(question.flags)}
 
     if arguments.estimate:
-        print("\n".join(lines(estimate_all(settings, arguments.ledger, turns, work).figures())))
+        print(estimate_all(settings, arguments.ledger, turns, work))
         return
     rows, calls = ask_all(settings, arguments.ledger, turns, work)
     rated = sum(row["outcome"] == "rated" for row in rows)

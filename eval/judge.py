@@ -16,7 +16,7 @@ from eval.answers import load_answers
 from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import pair_messages
 from eval.benchmarks.base import POINTS
-from eval.estimate import estimate_all, lines
+from eval.estimate import estimate_all
 from eval.judge_client import Asks, Messages
 from eval.judging import ask_all
 from eval.prompts import Templates, load_templates
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
         return await play(client, benchmark, templates, *item)
 
     if arguments.estimate:
-        print("\n".join(lines(estimate_all(settings, arguments.ledger, games, work).figures())))
+        print(estimate_all(settings, arguments.ledger, games, work))
         return
     played, calls = ask_all(settings, arguments.ledger, games, work)
     found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}

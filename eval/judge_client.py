@@ -128,8 +128,7 @@ class JudgeClient:
             reply = await self.endpoint.call(key, messages, self.parameters)
         except (Passing, Final) as error:
             await self.writer.add({**entry, "outcome": "failed", "error": str(error)})
-            fix = error.fix if isinstance(error, Final) else "check judge.base_url and that it is running"
-            raise UserError(self._failure(str(error), fix)) from None
+            raise UserError(self._failure(str(error), error.fix)) from None
         seconds = round(time.monotonic() - begin, 3)
         entry |= {**vars(reply), "cost": cost(self.settings, reply.usage), "seconds": seconds}
         line = await self.writer.add(entry)
@@ -181,7 +180,7 @@ class JudgeClient:
 
 
 @contextlib.contextmanager
-def endpoint(settings: Judge) -> Iterator[str]:
+def judge_url(settings: Judge) -> Iterator[str]:
     """The judge's base URL; the gold judge is started on a free loopback port, and stopped."""
     if settings.kind == "endpoint":
         assert settings.base_url is not None

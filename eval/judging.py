@@ -1,16 +1,17 @@
 """What judge and grade share: many calls at once, in any order, with results in the order asked."""
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
 
-from eval.judge_client import Asks, JudgeClient, endpoint
+from eval.judge_client import Asks, JudgeClient, judge_url
 from eval.ledger import Ledger
 from salsa.errors import Interrupted
 from salsa.judge_section import Judge
@@ -20,6 +21,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 LINES_IN_A_LOG = 5
 COLLECT_AFTER = 20_000  # new objects
+
+
+@contextlib.contextmanager
+def seldom_collected() -> Iterator[None]:
+    """What there is stays, the ledger above all: else the garbage collector's searches take a tenth of the
+    throughput."""
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
 
 
 async def _all(client: JudgeClient, items: Sequence[T], work: Callable[[Asks, T], Awaitable[R]]) -> list[R]:
@@ -78,8 +93,5 @@ def ask_all(
                 f"judge: stopped as asked; {client.asked} new calls are kept in {ledger.path}: run again to go on"
             ) from None
 
-    with endpoint(settings) as url, Ledger(ledger_folder) as ledger:
-        # What there is by now stays. Else the collector's searches take a tenth of the throughput.
-        gc.freeze()
-        gc.set_threshold(COLLECT_AFTER)
+    with judge_url(settings) as url, Ledger(ledger_folder) as ledger, seldom_collected():
         return asyncio.run(everything(url, ledger))

@@ -5,6 +5,9 @@ calls.jsonl     {key, date, judge, parameters, sample, messages, outcome, text, 
 failures.jsonl  the same of calls that failed: a trace of what happened, which nothing reads
 claims          empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
 
+What else lies there is of those who make calls: pace.json (eval/pace.py), reserved-… (eval/budget.py) and batches/
+(eval/batches.py).
+
 `outcome` is answered, refused (the judge's endpoint would not take or answer this prompt) or failed. A failure is never
 data, and is asked again. What a text says is decided when it is read, not here: a better parser costs nothing.
 

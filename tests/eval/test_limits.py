@@ -78,6 +78,18 @@ def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
     assert len(times) == 40 and times[-1] - times[0] > 38 * 0.05
 
 
+def test_the_tokens_of_a_minute_are_kept(flaky, tmp_path):
+    """40 calls of 1,100 tokens at 1,320,000 a minute: 2 s, whatever the first calls were thought to take."""
+    times = []
+
+    def spoil(n, request):
+        times.append(time.monotonic())
+        return 200, chat("[[A]]", usage=USAGE)
+
+    start(tmp_path, flaky(spoil).settings(tokens_per_minute=1_320_000, concurrency=4), 0, 40).communicate(timeout=60)
+    assert len(times) == 40 and 1.5 < times[-1] - times[0] < 4
+
+
 def test_what_a_call_costs():
     settings = Judge(kind="gold", model="g", **PRICES)
     assert cost(settings, USAGE) == pytest.approx(0.003)
@@ -98,14 +110,17 @@ def test_a_dead_process_sets_nothing_aside(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
         "from eval.budget import Reservations; from eval.ledger import Ledger\n"
-        "held = Reservations(Ledger(Path(sys.argv[1]))); held.set(25); print(flush=True); time.sleep(60)"
+        "held = Reservations(Ledger(Path(sys.argv[1])), 'm'); held.set(25); print(flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)
     holder.stdout.readline()
     with Ledger(tmp_path) as ledger:
-        mine = Reservations(ledger)
+        mine = Reservations(ledger, "m")
         mine.set(10)
         assert mine.others() == 25
+        another = Reservations(ledger, "n")
+        assert another.others() == 0, "each judge has a budget of its own"
+        another.close()
         holder.send_signal(signal.SIGKILL)
         holder.communicate(timeout=60)
         assert mine.others() == 0
