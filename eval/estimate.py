@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eval.costs import Sizes, most_tokens, price, size
+from eval.costs import ANSWER_TOKENS, BYTES_PER_TOKEN, Sizes, most_tokens, price, size
 from eval.judge_client import Asks, Messages, call_parameters, judge_id, new_entry
 from eval.ledger import Entry, Ledger, call_key
 from salsa.judge_section import Judge
@@ -64,9 +64,14 @@ def lines(figures: dict[str, Any]) -> list[str]:
     """An estimate as text."""
     f = figures
     perhaps = f", and up to {f['perhaps']:,} again where a verdict is missing" if f["perhaps"] else ""
-    basis = f"as in {f['measured_on']:,} calls in the ledger" if f["measured_on"] else "assumed: 4 bytes, 300 answered"
+    basis = (
+        f"as in {f['measured_on']:,} calls in the ledger"
+        if f["measured_on"]
+        else f"assumed: {BYTES_PER_TOKEN:g} bytes a token, {ANSWER_TOKENS:g} tokens an answer"
+    )
+    spent = f"{f['spent']:.4f}"
     if f["cost"] is None:
-        cost = "not known: set judge.input_price and judge.output_price"
+        cost, spent = "not known: set judge.input_price and judge.output_price", "not known"
     else:
         cost = f"{f['cost']:.4f} expected, {f['most_cost']:.4f} at most"
     budget = "" if f["budget"] is None else f" of a budget of {f['budget']:g}"
@@ -74,9 +79,10 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"judge     {f['judge']}",
         f"calls     {f['calls']:,}: {f['in_ledger']:,} in the ledger, {f['new']:,} new{perhaps}",
         f"asked     {f['tokens_asked']:,} tokens expected, {f['most_tokens_asked']:,} at most",
-        f"answered  {f['tokens_answered']:,} tokens expected, {f['most_tokens_answered']:,} at most ({basis})",
+        f"answered  {f['tokens_answered']:,} tokens expected, {f['most_tokens_answered']:,} at most",
+        f"expected  {basis}",
         f"cost      {cost}",
-        f"spent     {f['spent']:.4f}{budget} by this judge's calls in the ledger",
+        f"spent     {spent}{budget} by this judge's calls in the ledger",
     ]
 
 

@@ -61,7 +61,7 @@ def test_an_estimate_asks_nothing_and_is_met(cell, estimate, questions, flaky, t
     # What the ledger has seen of this judge is what is expected of it.
     grades, text = estimate("grade", "mt_bench", questions, settings)
     assert grades["calls"] == [16, 0, 16] and grades["answered"][0] == 16 * 40
-    assert "as in 32 calls in the ledger" in text
+    assert "expected  as in 32 calls in the ledger" in text
 
 
 def test_what_may_be_asked_again_counts_at_most(estimate):

@@ -123,7 +123,7 @@ def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell,
     status, said, rows = cell("mt_bench", questions, judge=settings)
     assert status == 1
     [line] = [line for line in said.splitlines() if line.startswith("error:")]
-    assert "HTTP 500" in line
+    assert "HTTP 500 (gone): wait, or lower judge.concurrency" in line
     assert "10 finished calls are kept in" in line
     assert rows is None
     lines = read_jsonl(tmp_path / "ledger/calls.jsonl")
