@@ -48,9 +48,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        self.server.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.done()
+        self.server.connections.remove(self)
 
     def done(self) -> None:
         self.server.in_flight -= self.busy
@@ -85,6 +87,7 @@ class JudgeServer:
         self.answer, self.count = answer, 0
         self.in_flight = self.most_in_flight = 0
         self.head = b""
+        self.connections: set[Connection] = set()
         self.loop = asyncio.new_event_loop()
 
     def received(self, head: bytes, body: bytes) -> Answer:
@@ -102,8 +105,16 @@ class JudgeServer:
         self.thread.start()
         return self
 
+    async def hang_up(self) -> None:
+        self.server.close()
+        for connection in self.connections:
+            connection.transport.abort()
+        # A socket is closed in a later turn of the loop, and one just accepted is still a task.
+        while self.connections or len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.hang_up(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
-        self.server.close()
         self.loop.close()
