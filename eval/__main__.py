@@ -11,6 +11,8 @@ COMMANDS = {
     "judge": ("eval.judge", "compare two methods on a benchmark, pairwise with swapped positions"),
     "grade": ("eval.grade", "grade one policy's answers on a benchmark"),
     "render": ("eval.render", "print what a judge is asked about answers of one's own"),
+    "import": ("eval.importing", "read the published tools' verdicts into a ledger"),
+    "table": ("eval.table", "print tables of all verdicts in a ledger"),
     "parse": ("eval.parse", "read the verdicts in judges' texts of one's own"),
     "gold-judge": ("eval.gold_judge", "serve the mini world's judge over HTTP"),
     "download": ("eval.download", "fetch a file of known bytes"),

@@ -225,7 +225,7 @@ def run(arguments: argparse.Namespace) -> None:
     grid = load_settings(arguments.settings, Grid)
     results = arguments.results
     record = Run("figures", grid.model_dump(mode="json"), measured_files(results, grid), {"seed": arguments.seed})
-    draw = measured.Resampling(grid, arguments.seed)
+    draw = measured.Resampling(grid.tables.confidence, grid.tables.resamples, arguments.seed)
     training = collect.training(results, grid)
     settings: dict[str, Any] = STYLE
     with plt.rc_context(settings), output_folder(arguments.out, record) as folder:

@@ -11,51 +11,16 @@ import argparse
 import contextlib
 import json
 import random
-import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from eval.asked import read_prompt
 from salsa.judge_section import Judge
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings, log
 from salsa.world.gold import gold_reward
-
-CONVERSATION = re.compile(
-    r"<\|The Start of Assistant (\w)'s Conversation with User\|>\n(.*?)\n"
-    r"<\|The End of Assistant \1's Conversation with User\|>",
-    re.DOTALL,
-)
-TURN = re.compile(r"### (User|Assistant \w):\n(.*?)(?=\n+### (?:User|Assistant \w):\n|\Z)", re.DOTALL)
-QUESTION = re.compile(
-    r"(?:\[User Question\]|\[Question\]|<\|User Prompt\|>)\n(.*?)\n+(?=\[The Start of |<\|The Start of )", re.DOTALL
-)
-ANSWER = re.compile(
-    r"(?:\[|<\|)The Start of Assistant(?: (\w))?'s Answer(?:\]|\|>)\n(.*?)\n"
-    r"(?:\[|<\|)The End of Assistant(?: \1)?'s Answer(?:\]|\|>)",
-    re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The user's turns, and each assistant's answer to the last of them."""
-
-    turns: list[str]
-    answers: list[str]
-
-
-def read_prompt(text: str) -> Asked | None:
-    """Questions and answers of a judge prompt by their marks; None if it is none."""
-    conversations = CONVERSATION.findall(text)
-    if conversations:
-        parts = [[(who, said.strip()) for who, said in TURN.findall(body)] for _, body in conversations]
-        turns = [said for who, said in parts[0] if who == "User"]
-        return Asked(turns, [[said for who, said in part if who != "User"][-1] for part in parts])
-    question, answers = QUESTION.search(text), ANSWER.findall(text)
-    return Asked([question[1].strip()], [answer.strip() for _, answer in answers]) if question and answers else None
 
 
 def judge(text: str, settings: Judge) -> str | None:

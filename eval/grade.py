@@ -1,6 +1,7 @@
 """Stage `grade`: one policy's answers, each rated from 1 to 10 on its own (MT-Bench's single-answer grading).
 
-A line a question and turn: {question_id, category, turn, policy, template, outcome, rating, flags}.
+A line a question and turn: {question_id, category, turn, policy, template, lengths, outcome, rating, flags, call}; the
+last is the ledger's key.
 """
 
 import argparse
@@ -11,12 +12,22 @@ from eval.answers import load_answers
 from eval.benchmarks import Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import single_messages
 from eval.estimate import estimate_all
-from eval.judge_client import Asks
+from eval.items import SINGLE, Item, add_items
+from eval.judge_client import Asks, judge_id
 from eval.judging import ask_all
 from eval.prompts import load_templates
 from eval.verdicts import rating
 from salsa.judge_section import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
+
+Row = dict[str, Any]
+
+
+def item(model: str, row: Row, who: dict[str, str]) -> Item:
+    """A line as the ledger's index has it; policies of different models may share a name."""
+    about = {key: row[key] for key in ("question_id", "category", "turn", "template")}
+    found = {"lengths": row["lengths"], "call": row["call"]} if "call" in row else {"missing": "unanswered"}
+    return Item(protocol=SINGLE, models=(model,), source="grade", **about, **found, **who)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     answers = load_answers(file, questions)
     turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
 
-    async def work(client: Asks, item: tuple[Question, int]) -> dict[str, Any]:
-        question, turn = item
+    async def work(client: Asks, asked: tuple[Question, int]) -> Row:
+        question, turn = asked
         given = answers[question.question_id]
         row = {
             "question_id": question.question_id,
@@ -58,12 +69,16 @@ def run(arguments: argparse.Namespace) -> None:
         entry = await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
         found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
         outcome = "rated" if found is not None else "refused" if entry["outcome"] == "refused" else "unparsed"
-        return {**row, "outcome": outcome, "rating": found, "flags": list(question.flags)}
+        said = {"outcome": outcome, "rating": found, "flags": list(question.flags), "call": entry["key"]}
+        return {**row, "lengths": [len(given[turn - 1].strip())], **said}
 
     if arguments.estimate:
         print(estimate_all(settings, arguments.ledger, turns, work))
         return
     rows, calls = ask_all(settings, arguments.ledger, turns, work)
+    who = {"benchmark": name, "judge": judge_id(settings)}
+    model = f"{arguments.generations.resolve().name}/{arguments.policy}"
+    add_items(arguments.ledger, (item(model, row, who) for row in rows))
     rated = sum(row["outcome"] == "rated" for row in rows)
     record.extra = {**calls, "grades": len(rows), "covered": rated}
     with output_file(arguments.out, record) as path:

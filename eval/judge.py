@@ -1,13 +1,15 @@
 """Stage `judge`: two methods' answers to a benchmark, pair by pair of policies, each judged in both orders.
 
-A line a question, turn and pair: {question_id, category, turn, a, b, template, games, points, weight, consistent,
-flags}. The outcomes of `games` are in terms of a and b. Adjusted win rate of a = sum of points / sum of weights.
+A line a question, turn and pair: {question_id, category, turn, a, b, template, lengths, games, points, weight,
+consistent, flags}. The outcomes of `games` are in terms of a and b, `call` is the ledger's key, and `lengths` are the
+answers' characters. Adjusted win rate of a = sum of points / sum of weights.
 
 The benchmark says what is asked, how its verdicts are read and what two games earn. Answers that are equal to the
 letter are a tie without asking: in two orders, whatever a judge says of them cancels out.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from eval.benchmarks import Benchmark, Question, find, load_questions, parse_ben
 from eval.benchmarks.asking import pair_messages
 from eval.benchmarks.base import POINTS
 from eval.estimate import estimate_all
-from eval.judge_client import Asks, Messages
+from eval.items import Item, add_items
+from eval.judge_client import Asks, Messages, judge_id
 from eval.judging import ask_all
 from eval.prompts import Templates, load_templates
-from eval.verdicts import Verdict
+from eval.verdicts import Verdict, label
 from salsa.errors import UserError
 from salsa.judge_section import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
@@ -40,6 +43,11 @@ class Match:
 
     def unanswered(self) -> bool:
         return min(map(len, self.answers)) < self.turn
+
+    def lengths(self) -> tuple[int, int]:
+        """Characters of the two answers to this turn."""
+        a, b = (len(answers[self.turn - 1].strip()) for answers in self.answers)
+        return a, b
 
     def identical(self) -> bool:
         return self.answers[0][: self.turn] == self.answers[1][: self.turn]
@@ -63,16 +71,17 @@ async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: 
         entry = await client.ask([*messages, *again])
         found = benchmark.read(entry["text"] or "")
     if found is None or entry["outcome"] == "refused":
-        return {"order": order, "outcome": "refused" if entry["outcome"] == "refused" else "unparsed", "strong": False}
-    return {"order": order, "outcome": outcome(found, order), "strong": found.strong}
+        said, strong = "refused" if entry["outcome"] == "refused" else "unparsed", False
+    else:
+        said, strong = outcome(found, order), found.strong
+    return {"order": order, "outcome": said, "strong": strong, "call": entry["key"]}
 
 
 def points_and_weight(benchmark: Benchmark, games: list[Game]) -> tuple[float | None, float]:
-    """What a match earns a, and how much it counts; nothing where a game has no verdict."""
-    outcomes = [game["outcome"] for game in games]
-    if not outcomes or not set(outcomes) <= set(POINTS):
-        return None, 0
-    return benchmark.points(games)
+    """What a match earns a, and how much it counts; nothing without verdicts."""
+    decided = [game for game in games if game["outcome"] in POINTS]
+    enough = 1 if benchmark.by_game else 2
+    return benchmark.points(decided) if len(decided) >= enough else (None, 0)
 
 
 def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: list[Game]) -> Row:
@@ -80,7 +89,7 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
     points, weight = points_and_weight(benchmark, games)
     flags = list(match.question.flags)
     flags += ["unanswered"] if match.unanswered() else ["identical"] if match.identical() else []
-    asked = weight > 0 and "identical" not in flags
+    compared = all(game["outcome"] in POINTS for game in games) and weight > 0 and "identical" not in flags
     return {
         "question_id": match.question.question_id,
         "category": match.question.category,
@@ -88,12 +97,39 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
         "a": match.names[0],
         "b": match.names[1],
         "template": templates.named_in_full(benchmark.pair_template(match.question, match.turn)),
+        "lengths": None if match.unanswered() else list(match.lengths()),
         "games": games,
         "points": points,
         "weight": weight,
-        "consistent": games[0]["outcome"] == games[1]["outcome"] if asked else None,
+        "consistent": games[0]["outcome"] == games[1]["outcome"] if compared else None,
         "flags": flags,
     }
+
+
+def items(benchmark: Benchmark, model: str, row: Row, who: dict[str, str]) -> Iterator[Item]:
+    """A line's games as the ledger's index has them; policies of different models may share a name."""
+    names = {side: f"{model}/{row[side]}" for side in "ab"}
+    lengths = dict(zip("ab", row["lengths"] or (), strict=False))
+    about = {key: row[key] for key in ("question_id", "category", "turn", "template")}
+    about |= {"protocol": benchmark.grammar, "baseline": names["b"], "source": "judge", **who}
+    for game in row["games"] or ({"order": "ab"}, {"order": "ba"}):
+        yield Item(
+            models=tuple(names[side] for side in game["order"]),
+            lengths=tuple(lengths[side] for side in game["order"]) if lengths else None,
+            **about,
+            **verdict_of(benchmark, game),
+        )
+
+
+def verdict_of(benchmark: Benchmark, game: Game) -> dict[str, str]:
+    """Where a game's verdict is: in its call, unless there is none, or the benchmark reads in a way of its own."""
+    if "outcome" not in game:
+        return {"missing": "unanswered"}
+    if "call" in game and type(benchmark).read is Benchmark.read:
+        return {"call": game["call"]}
+    if game["outcome"] not in POINTS:
+        return {"missing": game["outcome"]}
+    return {"label": label(benchmark.grammar, game["outcome"], game["order"], game["strong"])}
 
 
 def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answers: dict[str, dict]) -> list[Match]:
@@ -159,6 +195,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for match in every
     ]
+    who = {"benchmark": name, "judge": judge_id(settings)}
+    model = arguments.generations.resolve().name
+    add_items(arguments.ledger, (item for row in rows for item in items(benchmark, model, row, who)))
     covered = sum(row["weight"] > 0 for row in rows)
     record.extra = {**calls, "judgments": len(rows), "covered": covered}
     with output_file(arguments.out, record) as path:

@@ -5,8 +5,8 @@ calls.jsonl     {key, date, judge, parameters, sample, messages, outcome, text, 
 failures.jsonl  the same of calls that failed: a trace of what happened, which nothing reads
 claims          empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
 
-What else lies there is of those who make calls: pace.json (eval/pace.py), reserved-… (eval/budget.py) and batches/
-(eval/batches.py).
+items.jsonl (eval/items.py) says whose answers each call was about. What else lies there is of those who make calls:
+pace.json (eval/pace.py), reserved-… (eval/budget.py) and batches/ (eval/batches.py).
 
 `outcome` is answered, refused (the judge's endpoint would not take or answer this prompt) or failed. A failure is never
 data, and is asked again. What a text says is decided when it is read, not here: a better parser costs nothing.
@@ -40,6 +40,36 @@ def call_key(judge: str, parameters: Mapping[str, Any], messages: Sequence[Mappi
     """The same judge, parameters, conversation and sample give the same key."""
     text = json.dumps([judge, dict(parameters), [dict(message) for message in messages], sample], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def entries(path: Path, whole: bytes, first: int = 1) -> Iterator[Entry]:
+    """The calls in whole lines of a ledger; `first` is the number of the first line."""
+    for number, line in enumerate(whole.splitlines(), first):
+        try:
+            entry = json.loads(line)
+            if not {"cost", "text"} <= entry.keys() or not all(
+                isinstance(entry[name], str) for name in ("key", "judge", "outcome")
+            ):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}:{number}: no ledger line: remove it, and its call is asked again") from None
+        yield entry
+
+
+def read_calls(folder: Path) -> dict[str, Entry]:
+    """The finished calls by key, without a lock or a change: also of a folder that cannot be written to."""
+    path = folder / CALLS
+    try:
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}): mend that, or name another ledger") from None
+    found: dict[str, Entry] = {}
+    for entry in entries(path, whole):
+        if entry["outcome"] in FINISHED:
+            found.setdefault(entry["key"], entry)
+    return found
 
 
 class Ledger:
@@ -104,16 +134,10 @@ class Ledger:
         """Takes in what has come since; of a line that is torn nothing, and it is cut off."""
         self.calls.seek(self.read_bytes)
         whole, newline, torn = self.calls.read().rpartition(b"\n")
-        for line in whole.splitlines() if newline else ():
+        for entry in entries(self.path, whole, self.read_lines + 1):
             self.read_lines += 1
-            try:
-                entry = json.loads(line)
-                if entry["outcome"] in FINISHED and entry["key"] not in self.finished:
-                    self._take(entry)
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{self.path}:{self.read_lines}: no ledger line: remove it, and its call is asked again"
-                ) from None
+            if entry["outcome"] in FINISHED and entry["key"] not in self.finished:
+                self._take(entry)
         self.read_bytes += len(whole) + len(newline)
         if torn:
             # A process that was killed while it wrote: what is left of the call cannot be used.

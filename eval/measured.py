@@ -1,12 +1,13 @@
 """The tables' contents, as data frames in long form: an estimate with its limits and n in every row."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import pandas as pd
 
+from eval.benchmarks.base import POINTS
 from eval.grid import ALL_MODELS, Grid
-from eval.stats import Interval, mean_interval, ratio_interval
+from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval
 from salsa.seeds import derive_seed
 
 Row = dict[str, Any]
@@ -18,14 +19,20 @@ MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "dist
 class Resampling:
     """How intervals are drawn: each from a seed with the name of what is drawn, so that no row depends on another."""
 
-    def __init__(self, grid: Grid, seed: int):
-        self.confidence, self.resamples, self.seed = grid.tables.confidence, grid.tables.resamples, seed
+    def __init__(self, confidence: float, resamples: int, seed: int):
+        self.confidence, self.resamples, self.seed = confidence, resamples, seed
 
     def ratio(self, frame: pd.DataFrame, *names: str) -> Interval:
         """Adjusted win rate of judgments; points and weights are summed within a question."""
         sums = frame.groupby("question_id", sort=False)[["points", "weight"]].sum()
         seed = derive_seed(self.seed, "tables", *names)
         return ratio_interval(list(sums["points"]), list(sums["weight"]), self.confidence, self.resamples, seed)
+
+    def pooled_mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
+        """The mean of all values; those of a question are resampled together."""
+        sums = values.groupby(questions, sort=False).agg(["sum", "count"])
+        seed = derive_seed(self.seed, "tables", *names)
+        return pooled_mean_interval(list(sums["sum"]), list(sums["count"]), self.confidence, self.resamples, seed)
 
     def mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
         """The mean over questions of each question's mean."""
@@ -57,7 +64,7 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                 low, high, policy_pairs = _seed_range(covered) if len(covered) else (float("nan"), float("nan"), 0)
                 share = covered["points"] / covered["weight"]
                 judged = covered["consistent"].dropna()
-                coverage = len(covered) / len(frame) if len(frame) else 0.0
+                coverage = _coverage(frame)
                 rows.append(
                     {
                         "comparison": comparison,
@@ -86,11 +93,24 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
     return pd.DataFrame(rows)
 
 
+def _coverage(frame: pd.DataFrame) -> float:
+    """The share of games whose verdict counts; a match without an answer has none."""
+    counted = [
+        sum(game["outcome"] in POINTS for game in games) / 2 if weight else 0.0
+        for games, weight in zip(frame["games"], frame["weight"], strict=True)
+    ]
+    return sum(counted) / len(counted) if counted else 0.0
+
+
 def _first_position(frame: pd.DataFrame) -> float:
+    """`first_place` of the matches that a judge was asked about in both orders."""
+    return first_place(game for games in frame.loc[frame["consistent"].notna(), "games"] for game in games)
+
+
+def first_place(games: Iterable[Row]) -> float:
     """Share of the decided games that the answer shown first won; 0.5 where the judge has no position bias."""
-    asked = frame[frame["consistent"].notna()]
-    decided = [(g["order"], g["outcome"]) for games in asked["games"] for g in games if g["outcome"] in ("a", "b")]
-    return sum(order[0] == outcome for order, outcome in decided) / len(decided) if decided else float("nan")
+    decided = [game["order"][0] == game["outcome"] for game in games if game["outcome"] in ("a", "b")]
+    return sum(decided) / len(decided) if decided else float("nan")
 
 
 def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:

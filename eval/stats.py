@@ -39,11 +39,27 @@ def ratio_interval(
     estimate = float(p.sum() / w.sum())
     if np.allclose(p, estimate * w):
         return _unanimous(estimate, n, confidence)
+    return Interval(estimate, *_bootstrap((p, w), _ratio, confidence, resamples, seed), n)
 
-    def ratio(points: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
-        return points.sum(axis=axis) / weights.sum(axis=axis)
 
-    return Interval(estimate, *_bootstrap((p, w), ratio, confidence, resamples, seed), n)
+def pooled_mean_interval(
+    sums: Sequence[float], counts: Sequence[float], confidence: float, resamples: int, seed: int
+) -> Interval:
+    """sum(sums) / sum(counts) over questions, with BCa bootstrap limits; where all questions agree, that value.
+
+    The mean of all values, [n] sums and numbers of which are given by question: a question may have several.
+    """
+    s, c = np.array(sums, dtype=float), np.array(counts, dtype=float)
+    if len(s) == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    estimate = float(s.sum() / c.sum())
+    if len(s) == 1 or np.allclose(s, estimate * c):
+        return Interval(estimate, estimate, estimate, len(s))
+    return Interval(estimate, *_bootstrap((s, c), _ratio, confidence, resamples, seed), len(s))
+
+
+def _ratio(points: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
+    return points.sum(axis=axis) / weights.sum(axis=axis)
 
 
 def _unanimous(estimate: float, n: int, confidence: float) -> Interval:

@@ -182,7 +182,7 @@ def run(arguments: argparse.Namespace) -> None:
     grid = load_settings(arguments.settings, Grid)
     inputs = measured_files(arguments.results, grid)
     record = Run("tables", grid.model_dump(mode="json"), inputs, {"seed": arguments.seed})
-    draw = measured.Resampling(grid, arguments.seed)
+    draw = measured.Resampling(grid.tables.confidence, grid.tables.resamples, arguments.seed)
     with output_folder(arguments.out, record) as folder:
         write_judged(folder, arguments.results, grid, draw)
         write_scored(folder, arguments.results, grid, draw)

@@ -23,7 +23,7 @@ DECIDES = r"verdict|decision|judge?ment|rating|score|grade|choice|conclusion|ans
 BEFORE = re.compile(rf"\bfinal\s+(?:{DECIDES})\b(?:[^\w\[\]]+(?!not\b)[\w'’]+){{0,8}}[^\w\[\]]*$", re.IGNORECASE)
 AFTER = re.compile(r"[\s*_]*(?:\(final\b|(?:is|as|being) (?:my|the) final\b)", re.IGNORECASE)
 NEAR = 160  # characters before a verdict in which its mark is looked for
-API_ERROR = "$ERROR$"  # what FastChat and Arena-Hard store in place of a text when a call has failed
+API_ERROR = "$ERROR$"  # what FastChat and Arena-Hard store for a failed call, after a text where it was the second
 REFUSAL = re.compile(
     r"\W*(?:(?:i['’]?m|i am)(?: \w+)? sorry|sorry|i apologi[sz]e|i(?:['’]m| am) (?:unable|not able)|"
     r"i (?:can(?:no|['’])t|won['’]t|will not))\b",
@@ -84,6 +84,15 @@ def verdict(label: str) -> Verdict:
     return Verdict("A" if label[0] == "A" else "B", ">>" in label)
 
 
+def label(grammar: str, winner: str, order: str, strong: bool) -> str:
+    """The label that says that `winner` won, the sides of `order` standing first and second; for neither, a tie."""
+    five = grammar == "arena_hard"
+    if winner not in order:
+        return "A=B" if five else "C"
+    side, other = ("A", "B") if winner == order[0] else ("B", "A")
+    return side + (">>" if strong else ">") + other if five else side
+
+
 READERS: dict[str, Callable[[str], Value]] = {
     "mt_bench_single": rating,
     "mt_bench_pair": pair_label,
@@ -94,9 +103,11 @@ TIES = {"C": None, "A=B": "A=B"}  # and what stands for them as a value
 
 def read(protocol: str, text: str | None) -> tuple[Outcome, Value]:
     """What a judge's text says: its outcome, and a rating, "A", "B" or one of the five labels."""
-    if text is None or text.strip() == API_ERROR:
+    if text is None:
         return "failed", None
     value = READERS[protocol](text)
+    if value is None and text.rstrip().endswith(API_ERROR):
+        return "failed", None
     if value is None:
         return ("refused" if REFUSAL.match(text) else "unparsed"), None
     return ("tie", TIES[value]) if isinstance(value, str) and value in TIES else ("verdict", value)

@@ -7,10 +7,12 @@ from eval.benchmarks.base import POINTS, Benchmark, Question, Row, Texts
 from eval.benchmarks.reading import text
 
 STRONG_WEIGHT = 3
+BASELINE = "gpt-4-0314"  # v0.1's
 
 
 class ArenaHard(Benchmark):
     grammar: ClassVar[str] = "arena_hard"
+    by_game: ClassVar[bool] = True
     again: ClassVar[str | None] = "arena-hard-again"
 
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:

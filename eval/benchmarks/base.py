@@ -28,6 +28,7 @@ class Benchmark(ABC):
     """Two games a turn, the answers in either order: [[A]], [[B]] or [[C]]; games that agree are a win or a loss."""
 
     grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.verdicts.READERS
+    by_game: ClassVar[bool] = False  # whether a game counts where the other has no verdict
     again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
     templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/templates/judge_prompts.yaml
 
@@ -56,6 +57,9 @@ class Benchmark(ABC):
         return None if label is None else verdict(str(label))
 
     def points(self, games: Sequence[Row]) -> tuple[float, float]:
-        """What two games, whose `outcome` is a, b or tie, earn policy a, and how much that counts (above 0)."""
+        """What games, whose `outcome` is a, b or tie, earn policy a, and how much that counts (above 0).
+
+        There are two, or with `by_game` one at least.
+        """
         first, second = (game["outcome"] for game in games)
         return (POINTS[first] if first == second else 0.5), 1

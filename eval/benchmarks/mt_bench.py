@@ -6,6 +6,9 @@ from eval.benchmarks.base import Benchmark, Question, Row, Texts
 from eval.benchmarks.reading import text, texts
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # the others take 0
+# Of the published questions, 81 to 160: ten of each, in this order.
+CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+FIRST_ID, IDS_EACH = 81, 10
 # The judge is shown a reference in these alone, whatever the file has for others.
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 # GPT-4's reference answers that are wrong (FastChat, pull request 3158).
@@ -13,6 +16,12 @@ WRONG_REFERENCES = frozenset(
     ["104", "105", "109", "111", "113", "114", "120", "122", "124", "125", "126", "128", "130"]
 )
 WRONG_REFERENCE = "wrong_reference"
+
+
+def published_category(question_id: str) -> str | None:
+    """The category of a published question; None of any other."""
+    place = (int(question_id) - FIRST_ID) // IDS_EACH if question_id.isdecimal() else -1
+    return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
 
 
 class MtBench(Benchmark):
