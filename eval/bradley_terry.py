@@ -44,7 +44,7 @@ def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> d
     found = fit(matches["points"].to_numpy() / weights, weights, design[:, free], list(matches["question_id"]))
     contrasts = {}
     for model, baseline in pairs:
-        contrast = np.zeros(len(names))
-        contrast[place[model]], contrast[place[baseline]] = 1, -1
-        contrasts[model, baseline] = Score(*found.share(contrast[free], confidence))
+        contrast = np.zeros((1, len(names)))
+        contrast[0, place[model]], contrast[0, place[baseline]] = 1, -1
+        contrasts[model, baseline] = Score(*found.share(contrast[:, free], np.ones(1), confidence))
     return contrasts

@@ -15,6 +15,7 @@ from eval.benchmarks.base import POINTS
 from eval.bradley_terry import Score, scores
 from eval.items import SINGLE, Item
 from eval.ledger import Entry
+from eval.length_control import difficulty, length_controlled
 from eval.measured import Resampling, first_place
 from eval.render import KINDS
 from eval.verdicts import Value, read, verdict
@@ -27,11 +28,11 @@ SINGLE_COLUMNS = ["judge", "benchmark", "model", "turn", "category", "n", "mean"
 PAIR_COLUMNS = [
     *("judge", "benchmark", "model_a", "model_b", "n", "wins", "losses", "ties"),
     *("adjusted_win_rate", "low", "high", "games_win_rate", "games_low", "games_high"),
-    *("swap_consistency", "first_place", "coverage"),
+    *("lc_win_rate", "lc_low", "lc_high", "lc_far", "swap_consistency", "first_place", "coverage"),
 ]
 ARENA_COLUMNS = [
     *("judge", "benchmark", "model", "baseline", "n", "win_rate", "low", "high"),
-    *("bt_score", "bt_low", "bt_high", "coverage"),
+    *("bt_score", "bt_low", "bt_high", "lc_win_rate", "lc_low", "lc_high", "lc_far", "coverage"),
 ]
 
 
@@ -81,7 +82,8 @@ def match_frame(found: list[Judged]) -> pd.DataFrame:
     """A row a match of two models, a being who was shown first in the first game stored.
 
     `points` and `weight` are by the protocol's rule, and `game_points` and `game_weight` of each game by itself; each
-    is 0 where there is no verdict. `games` holds {order, outcome, strong}, the order and the winner as a or b.
+    is 0 where there is no verdict. `games` holds {order, outcome, strong}, the order and the winner as a or b, and
+    `difficulty` is what other models' matches against b say of the question.
     """
     matches: dict[tuple[Any, ...], list[Judged]] = {}
     sides: dict[tuple[Any, ...], tuple[str, ...]] = {}
@@ -98,10 +100,24 @@ def match_frame(found: list[Judged]) -> pd.DataFrame:
             {
                 **{"protocol": protocol, "judge": judge, "benchmark": benchmark, "question_id": question, "turn": turn},
                 **{"a": a, "b": b, "category": games[0].item.category, "games": played},
+                "lengths": lengths(games, a),
                 **earned(find(KINDS[protocol]), played),
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    if rows:
+        pools = frame[frame["weight"] > 0].groupby(["protocol", "judge", "benchmark", "b"], sort=False)
+        frame["difficulty"] = pd.concat([difficulty(pool, "a") for _, pool in pools] or [pd.Series(dtype=float)])
+    return frame
+
+
+def lengths(games: list[Judged], a: str) -> tuple[int, int] | None:
+    """Of a's and b's answers; None where the items do not say."""
+    for one in games:
+        if one.item.lengths is not None:
+            first, second = one.item.lengths
+            return (first, second) if one.item.models[0] == a else (second, first)
+    return None
 
 
 def against_baseline(item: Item) -> tuple[str, ...]:
@@ -160,7 +176,8 @@ def pair_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
         counts = [int((whole["points"] == points).sum()) for points in (1.0, 0.0, 0.5)]
         consistent = float(whole["consistent"].astype(float).mean())
         place = first_place(game for games in whole["games"] for game in games)
-        figures = (*adjusted[:3], *by_game[:3], consistent, place, len(whole) / len(part))
+        controlled = length_controlled(whole, draw.confidence)
+        figures = (*adjusted[:3], *by_game[:3], *controlled, consistent, place, len(whole) / len(part))
         rows.append((judge, benchmark, a, b, len(whole), *counts, *figures))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
@@ -189,8 +206,10 @@ def arena_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
     rows = []
     strengths = bradley_terry(frame, draw.confidence)
     for (judge, benchmark, a, b), part in cells(frame, "arena_hard"):
-        found = draw.ratio(part[part["weight"] > 0], "ledger", judge, benchmark, a, b)
+        counted = part[part["weight"] > 0]
+        found = draw.ratio(counted, "ledger", judge, benchmark, a, b)
+        controlled = length_controlled(counted, draw.confidence)
         score = strengths.get((judge, benchmark, a, b), NO_SCORE)
         coverage = float(part["verdicts"].sum() / part["asked"].sum())
-        rows.append((judge, benchmark, a, b, found.n, *found[:3], *score, coverage))
+        rows.append((judge, benchmark, a, b, found.n, *found[:3], *score, *controlled, coverage))
     return pd.DataFrame(rows, columns=ARENA_COLUMNS)

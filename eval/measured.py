@@ -7,6 +7,7 @@ import pandas as pd
 
 from eval.benchmarks.base import POINTS
 from eval.grid import ALL_MODELS, Grid
+from eval.length_control import difficulty, length_controlled
 from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval
 from salsa.seeds import derive_seed
 
@@ -53,14 +54,18 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
     """Adjusted win rates per model and benchmark, and per benchmark over all models (questions resampled as one)."""
     rows = []
     for comparison, sides in grid.comparisons.items():
+        compared = judgments[(judgments["comparison"] == comparison) & (judgments["weight"] > 0)]
+        hard = pd.concat([difficulty(compared[compared["benchmark"] == name], "model") for name in grid.benchmarks])
+        compared = compared.assign(difficulty=hard)
         for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
             for benchmark in grid.benchmarks:
                 here = (judgments["comparison"] == comparison) & (judgments["benchmark"] == benchmark)
                 if model != ALL_MODELS:
                     here &= judgments["model"] == model
                 frame = judgments[here]
-                covered = frame[frame["weight"] > 0]
+                covered = compared.loc[frame.index.intersection(compared.index)]
                 found = draw.ratio(covered, "win rate", comparison, model, benchmark)
+                controlled = length_controlled(covered, draw.confidence)
                 low, high, policy_pairs = _seed_range(covered) if len(covered) else (float("nan"), float("nan"), 0)
                 share = covered["points"] / covered["weight"]
                 judged = covered["consistent"].dropna()
@@ -76,6 +81,10 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "low": found.low,
                         "high": found.high,
                         "n": found.n,
+                        "lc_win_rate": controlled.estimate,
+                        "lc_low": controlled.low,
+                        "lc_high": controlled.high,
+                        "lc_far": controlled.far,
                         "judgments": len(covered),
                         "wins": int((share > 0.5).sum()),
                         "ties": int((share == 0.5).sum()),

@@ -26,11 +26,17 @@ def number(value: Any, digits: int = 3) -> str:
 def with_interval(
     frame: pd.DataFrame, estimate: str, low: str = "low", high: str = "high", digits: int = 3
 ) -> list[str]:
-    """`0.612 [0.550, 0.670]`, a text a row."""
+    """`0.612 [0.550, 0.670]`, a text a row; a dash where nothing was measured."""
     return [
-        f"{number(e, digits)} [{number(lo, digits)}, {number(hi, digits)}]"
+        f"{number(e, digits)} [{number(lo, digits)}, {number(hi, digits)}]" if not math.isnan(e) else number(e)
         for e, lo, hi in zip(frame[estimate], frame[low], frame[high], strict=True)
     ]
+
+
+def length_controlled(frame: pd.DataFrame) -> list[str]:
+    """The length-controlled win rate, marked where it departs far from the raw one."""
+    texts = with_interval(frame, "lc_win_rate", "lc_low", "lc_high")
+    return [text + (" (far off)" if far else "") for text, far in zip(texts, frame["lc_far"], strict=True)]
 
 
 def latex_text(text: str) -> str:

@@ -16,7 +16,7 @@ from eval.items import read_items
 from eval.ledger import Entry, read_calls
 from eval.ledger_tables import ALL, Judged, arena_table, judged, match_frame, pair_table, single_frame, single_table
 from eval.measured import Resampling
-from eval.rendering import markdown, number, with_interval
+from eval.rendering import length_controlled, markdown, number, with_interval
 from salsa.errors import UserError
 from salsa.sections import Tables
 
@@ -26,9 +26,12 @@ CONFIDENCE, RESAMPLES, FLOOR = (
 NOTES = {
     "single": "Mean ratings from 1 to 10; n counts answers.",
     "pair": "n counts matches (a question's turn) with a verdict in both orders. Adjusted: games that disagree are a "
-    "tie; games: the mean of both. Consistent: both orders agree. First place won: 0.5 without position bias.",
+    "tie; games: the mean of both. Length-controlled: the adjusted one with both answers equally long, by AlpacaEval "
+    "2's model (far off: so different that length, or a trick, may have decided). Consistent: both orders agree. First "
+    "place won: 0.5 without position bias.",
     "arena": "n counts questions. Win rate: a strong verdict counts three times. Bradley-Terry: the probability of "
-    "beating the baseline that is fitted to the games of all models; with one baseline it is the win rate.",
+    "beating the baseline that is fitted to the games of all models; with one baseline it is the win rate. "
+    "Length-controlled: as for pairs.",
 }
 
 
@@ -73,6 +76,7 @@ def shown_pair(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["model_a", "model_b", "n", "wins", "losses", "ties"]].copy()
     shown["adjusted win rate"] = with_interval(table, "adjusted_win_rate")
     shown["games win rate"] = with_interval(table, "games_win_rate", "games_low", "games_high")
+    shown["length-controlled"] = length_controlled(table)
     shown["consistent"] = [number(value) for value in table["swap_consistency"]]
     shown["first place won"] = [number(value) for value in table["first_place"]]
     shown["coverage"] = cover(table)
@@ -83,6 +87,7 @@ def shown_arena(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["model", "baseline", "n"]].copy()
     shown["win rate"] = with_interval(table, "win_rate")
     shown["Bradley-Terry"] = with_interval(table, "bt_score", "bt_low", "bt_high")
+    shown["length-controlled"] = length_controlled(table)
     shown["coverage"] = cover(table)
     return shown
 

@@ -18,7 +18,7 @@ import pandas as pd
 from eval import collect, measured
 from eval.grid import Grid, measured_files
 from eval.prompts import OURS
-from eval.rendering import number, with_interval, write_table
+from eval.rendering import length_controlled, number, with_interval, write_table
 from salsa.stage import Run, load_settings, output_folder
 
 
@@ -48,6 +48,7 @@ def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     shown = pd.DataFrame({"comparison": raw["comparison"], "model": raw["model"], "benchmark": raw["benchmark"]})
     shown["adjusted win rate"] = with_interval(raw, "win_rate")
     shown["n"] = raw["n"]
+    shown["length-controlled"] = length_controlled(raw)
     shown["win / tie / loss"] = [
         f"{w} / {t} / {lo}" for w, t, lo in zip(raw["wins"], raw["ties"], raw["losses"], strict=True)
     ]
@@ -76,9 +77,11 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
         judge_note(grid),
         template_note(judgments, grid.benchmarks),
         interval_note(grid),
-        "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three times. "
-        "Pairs of runs: the least and greatest rate of a single pair of RL seeds. Consistent: both orders agree. First "
-        "place won: 0.5 without position bias. all: the models' judgments together, by question.",
+        "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
+        "times. Length-controlled: with both answers equally long, by AlpacaEval 2's model (far off: so different "
+        "that length, or a trick, may have decided). Pairs of runs: the least and greatest rate of a single pair of "
+        "RL seeds. Consistent: both orders agree. First place won: 0.5 without position bias. all: the models' "
+        "judgments together, by question.",
     ]
     shown = shown_win_rates(raw, grid)
     write_table(folder, "win_rates", raw, shown, notes)

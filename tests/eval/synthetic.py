@@ -51,6 +51,7 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
     return {
         **{"question_id": str(question), "category": "x", "turn": 1, "a": pair[0], "b": pair[1], "games": games},
         **{"template": "ours:pair-v2", "points": points, "weight": 1, "consistent": found[0] == found[1], "flags": []},
+        "lengths": [rng.randint(20, 90), rng.randint(20, 90)],
     }
 
 

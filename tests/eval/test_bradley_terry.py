@@ -105,6 +105,6 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
             np.column_stack([np.ones_like(x), x]),
             list(names),
         )
-        _, low, high = found.share(np.array([1.0, 1.0]), 0.9)
+        _, low, high = found.share(np.ones((1, 2)), np.ones(1), 0.9)
         covered += low <= 0.65 <= high
     assert abs(covered / trials - 0.9) < 0.05

@@ -102,7 +102,7 @@ def test_the_tables_as_text(cell, questions, table):
     heading, _, titles, _, row, _, note = printed.splitlines()
     assert heading == "## bench, pair"
     assert titles.startswith("| model_a | model_b | n | wins | losses | ties | adjusted win rate | games win rate |")
-    assert "| 16 | 16 | 0 | 0 | 1.000 [0.631, 1.000] | 1.000 [0.631, 1.000] | 1.000 | 0.500 | 1.000 |" in row
+    assert "| 16 | 16 | 0 | 0 | 1.000 [0.631, 1.000] | 1.000 [0.631, 1.000] | – | 1.000 | 0.500 | 1.000 |" in row
     assert note.startswith("Judge: gold-judge(position_bias=0, ") and " asked 20" in note
 
 
