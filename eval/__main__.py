@@ -10,6 +10,7 @@ COMMANDS = {
     "alpha": ("eval.alpha", "reward and SFT loss along the line between two SFT models"),
     "judge": ("eval.judge", "compare two methods on a benchmark, pairwise with swapped positions"),
     "grade": ("eval.grade", "grade one policy's answers on a benchmark"),
+    "calibrate": ("eval.calibrate", "ask archived verdicts again of the configured judge: its card"),
     "render": ("eval.render", "print what a judge is asked about answers of one's own"),
     "import": ("eval.importing", "read the published tools' verdicts into a ledger"),
     "table": ("eval.table", "print tables of all verdicts in a ledger"),

@@ -3,7 +3,8 @@
 generations/MODEL/POLICY/BENCHMARK.jsonl    scores/MODEL/POLICY/BENCHMARK.jsonl
 judgments/MODEL/BENCHMARK/COMPARISON.jsonl  grades/MODEL/POLICY/BENCHMARK.jsonl
 training/MODEL/POLICY.jsonl                 alpha/MODEL.jsonl
-reward/MODEL.json                           tables/  figures/  report.html
+reward/MODEL.json                           calibration.json
+tables/  figures/  report.html
 """
 
 from pathlib import Path
@@ -82,6 +83,10 @@ def alpha_file(results: Path, model: str) -> Path:
 
 def reward_file(results: Path, model: str) -> Path:
     return results / "reward" / f"{model}.json"
+
+
+def calibration_file(results: Path) -> Path:
+    return results / "calibration.json"
 
 
 def measured_files(results: Path, grid: Grid) -> dict[str, Path]:

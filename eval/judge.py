@@ -22,6 +22,7 @@ from eval.estimate import estimate_all
 from eval.items import Item, add_items
 from eval.judge_client import Asks, Messages, judge_id
 from eval.judging import ask_all
+from eval.ledger import Entry
 from eval.prompts import Templates, load_templates
 from eval.verdicts import Verdict, label
 from salsa.errors import UserError
@@ -60,17 +61,27 @@ def outcome(found: Verdict, order: str) -> str:
     return {"A": order[0], "B": order[1]}[found.side]
 
 
+async def verdict_after_asking(
+    client: Asks, benchmark: Benchmark, templates: Templates, messages: Messages
+) -> tuple[list[Entry], Verdict | None]:
+    """The calls, and the verdict of the last. A benchmark may ask once more, in the same conversation, where it is
+    missing."""
+    entries = [await client.ask(messages)]
+    found = benchmark.read(entries[0]["text"] or "")
+    if found is None and benchmark.again is not None and entries[0]["outcome"] == "answered":
+        again = [{"role": "assistant", "content": entries[0]["text"]}, *templates.messages(benchmark.again, {})]
+        entries.append(await client.ask([*messages, *again]))
+        found = benchmark.read(entries[-1]["text"] or "")
+    return entries, found if entries[-1]["outcome"] == "answered" else None
+
+
 async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
-    """One game. A benchmark may ask once more, in the same conversation, for a verdict that is missing."""
+    """One game."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
     messages: Messages = pair_messages(benchmark, templates, match.question, match.turn, *shown)
-    entry = await client.ask(messages)
-    found = benchmark.read(entry["text"] or "")
-    if found is None and benchmark.again is not None and entry["outcome"] == "answered":
-        again = [{"role": "assistant", "content": entry["text"]}, *templates.messages(benchmark.again, {})]
-        entry = await client.ask([*messages, *again])
-        found = benchmark.read(entry["text"] or "")
-    if found is None or entry["outcome"] == "refused":
+    entries, found = await verdict_after_asking(client, benchmark, templates, messages)
+    entry = entries[-1]
+    if found is None:
         said, strong = "refused" if entry["outcome"] == "refused" else "unparsed", False
     else:
         said, strong = outcome(found, order), found.strong

@@ -63,11 +63,11 @@ def length_controlled(matches: pd.DataFrame, confidence: float) -> Controlled:
     shares = matches["points"].to_numpy(dtype=float) / weights
     difference = np.array([a - b for a, b in matches["lengths"]], dtype=float)
     columns: list[Sequence[float] | np.ndarray] = [np.ones(len(matches))]
-    if difference.std() > 0:
-        columns.append(np.tanh(difference / difference.std()))
-    elif difference.any():
-        # All longer by the same: what length earns and what the model earns cannot be told apart.
+    if not difference.min() <= 0 <= difference.max():
+        # One side's answers are always the longer: what equal ones would earn is outside of what was seen.
         return NOT_CONTROLLED
+    if difference.any():
+        columns.append(np.tanh(difference / difference.std()))
     lengths_at = len(columns) - 1
     hard = matches["difficulty"].to_numpy(dtype=float)
     if np.isfinite(hard).all() and hard.std() > 0:

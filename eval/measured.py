@@ -1,14 +1,18 @@
 """The tables' contents, as data frames in long form: an estimate with its limits and n in every row."""
 
-from collections.abc import Hashable, Iterable
-from typing import Any
+import argparse
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from eval.benchmarks.base import POINTS
 from eval.grid import ALL_MODELS, Grid
 from eval.length_control import difficulty, length_controlled
-from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval
+from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
+from salsa.errors import UserError
+from salsa.sections import Tables
 from salsa.seeds import derive_seed
 
 Row = dict[str, Any]
@@ -23,6 +27,19 @@ class Resampling:
     def __init__(self, confidence: float, resamples: int, seed: int):
         self.confidence, self.resamples, self.seed = confidence, resamples, seed
 
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        fields = Tables.model_fields
+        parser.add_argument("--confidence", type=float, default=fields["confidence"].default)
+        parser.add_argument("--resamples", type=int, default=fields["resamples"].default, help="of the bootstrap")
+        parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Self:
+        if not 0 < arguments.confidence < 1 or arguments.resamples < 1:
+            raise UserError("--confidence is between 0 and 1, --resamples at least 1")
+        return cls(arguments.confidence, arguments.resamples, arguments.seed)
+
     def ratio(self, frame: pd.DataFrame, *names: str) -> Interval:
         """Adjusted win rate of judgments; points and weights are summed within a question."""
         sums = frame.groupby("question_id", sort=False)[["points", "weight"]].sum()
@@ -34,6 +51,11 @@ class Resampling:
         sums = values.groupby(questions, sort=False).agg(["sum", "count"])
         seed = derive_seed(self.seed, "tables", *names)
         return pooled_mean_interval(list(sums["sum"]), list(sums["count"]), self.confidence, self.resamples, seed)
+
+    def statistic(self, of: Callable[[np.ndarray], float], questions: int, *names: str) -> Interval:
+        """`of` a choice of questions, given by their numbers, repeats among them."""
+        seed = derive_seed(self.seed, "tables", *names)
+        return statistic_interval(of, questions, self.confidence, self.resamples, seed)
 
     def mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
         """The mean over questions of each question's mean."""

@@ -1,13 +1,17 @@
 """Stage `report`: one HTML page, complete in itself, with tables, figures and sample answers side by side."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
+from eval.calibration import card_rows
 from eval.grid import Grid, generation_file, judgment_file
 from eval.headline import read_headline, sentence
+from eval.rendering import number, with_interval
 from salsa.errors import UserError
 from salsa.stage import Run, load_settings, output_file, read_jsonl
 
@@ -93,6 +97,18 @@ def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], bench
     return {"question": row["question_id"], "category": row["category"], "turns": turns, "games": games}
 
 
+def calibration(path: Path) -> Row:
+    """The judge's card, its figures as text."""
+    try:
+        card: Row = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}): make it again with python -m eval calibrate") from None
+    frame = pd.DataFrame(card_rows(card))
+    rows = zip(frame["cell"], frame["figure"], with_interval(frame, "estimate"), frame["n"], strict=True)
+    cost = None if card["cost"] is None else number(card["cost"], 4)
+    return {**card, "cost": cost, "rows": [[str(value) for value in row] for row in rows]}
+
+
 def read_svg(path: Path) -> str:
     """The picture without its XML prologue, so that it can stand inside HTML."""
     text = read_text(path)
@@ -102,13 +118,18 @@ def read_svg(path: Path) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument("--settings", required=True, help="JSON: what eval/grid.py calls a Grid")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="CARD.json", help="the judge's, by python -m eval calibrate"
+    )
     parser.add_argument("--out", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     grid = load_settings(arguments.settings, Grid)
     tables, figures = arguments.results / "tables", arguments.results / "figures"
-    record = Run("report", grid.model_dump(mode="json"), {"tables": tables, "figures": figures}, {})
+    inputs = {"tables": tables, "figures": figures}
+    inputs |= {"calibration": arguments.calibration} if arguments.calibration else {}
+    record = Run("report", grid.model_dump(mode="json"), inputs, {})
     headline = read_headline(arguments.results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -124,6 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
         tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
         figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],
+        calibration=calibration(arguments.calibration) if arguments.calibration else None,
         cells=judged_samples(arguments.results, grid),
         inputs=record.inputs,
         seeds=grid.rl_seeds,

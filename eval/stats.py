@@ -4,7 +4,8 @@ They say how far the result would move with other questions of the same kind. Th
 with other training runs: the policies are taken as they are.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,14 +84,34 @@ def mean_interval(values: Sequence[float], confidence: float, resamples: int, se
     return Interval(estimate, *_bootstrap((found,), mean, confidence, resamples, seed), len(found))
 
 
+def statistic_interval(
+    of: Callable[[np.ndarray], float], questions: int, confidence: float, resamples: int, seed: int
+) -> Interval:
+    """`of(numbers of questions)` with BCa bootstrap limits; NaN where a choice of questions has no such figure."""
+    every = np.arange(questions)
+    estimate = of(every) if questions else np.nan
+    if questions < 2 or np.isnan(estimate):
+        return Interval(estimate, np.nan, np.nan, questions)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        # Where all choices give the same, scipy warns and gives NaN: the limits cannot be had.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        low, high = _bootstrap((every,), of, confidence, resamples, seed, vectorized=False)
+    return Interval(estimate, low, high, questions)
+
+
 def _bootstrap(
-    data: tuple[np.ndarray, ...], statistic: object, confidence: float, resamples: int, seed: int
+    data: tuple[np.ndarray, ...],
+    statistic: object,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    vectorized: bool = True,
 ) -> tuple[float, float]:
     found = stats.bootstrap(
         data,
         statistic,
         paired=len(data) > 1,
-        vectorized=True,
+        vectorized=vectorized,
         confidence_level=confidence,
         n_resamples=resamples,
         method=METHOD,

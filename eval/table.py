@@ -17,12 +17,9 @@ from eval.ledger import Entry, read_calls
 from eval.ledger_tables import ALL, Judged, arena_table, judged, match_frame, pair_table, single_frame, single_table
 from eval.measured import Resampling
 from eval.rendering import length_controlled, markdown, number, with_interval
-from salsa.errors import UserError
 from salsa.sections import Tables
 
-CONFIDENCE, RESAMPLES, FLOOR = (
-    Tables.model_fields[name].default for name in ("confidence", "resamples", "coverage_floor")
-)
+FLOOR = Tables.model_fields["coverage_floor"].default
 NOTES = {
     "single": "Mean ratings from 1 to 10; n counts answers.",
     "pair": "n counts matches (a question's turn) with a verdict in both orders. Adjusted: games that disagree are a "
@@ -38,9 +35,7 @@ NOTES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, required=True, help="folder that judge, grade or import have filled")
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    parser.add_argument("--confidence", type=float, default=CONFIDENCE)
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the intervals' bootstrap")
-    parser.add_argument("--seed", type=int, default=1, help="of the same")
+    Resampling.add_arguments(parser)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -113,11 +108,9 @@ def text(tables: dict[str, pd.DataFrame], found: list[Judged], calls: dict[str, 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if not 0 < arguments.confidence < 1 or arguments.resamples < 1:
-        raise UserError("--confidence is between 0 and 1, --resamples at least 1")
+    draw = Resampling.of(arguments)
     items, calls = read_items(arguments.ledger), read_calls(arguments.ledger)
     found = judged(items, calls, str(arguments.ledger))
-    draw = Resampling(arguments.confidence, arguments.resamples, arguments.seed)
     matches = match_frame(found)
     tables = {
         "single": single_table(single_frame(found), draw),

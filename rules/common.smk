@@ -8,7 +8,9 @@ from pathlib import Path
 from snakemake.settings.types import DeploymentMethod
 
 from eval.benchmarks import find, pinned_files
-from eval.grid import grid_of, measured_files, pairs, policies
+from eval.grid import calibration_file, grid_of, measured_files, pairs, policies
+from eval.items import ITEMS
+from eval.ledger import CALLS
 from salsa import layout
 from salsa.config import algorithm_settings, parse_config
 from salsa.errors import UserError
@@ -279,6 +281,25 @@ def judge_generations(wildcards):
 
 def judge_options(wildcards):
     return [part for pair in judge_pairs(wildcards) for part in ("--pair", *pair)]
+
+
+def calibration_files():
+    """The archive's files and the templates."""
+    chosen = GRID.calibration
+    return [f"{chosen.archive}/{name}" for name in (CALLS, ITEMS)] + [path for path in [chosen.templates] if path]
+
+
+def calibration_options():
+    chosen = GRID.calibration
+    return [f"--{name}={value}" for name in ("items", "templates") if (value := getattr(chosen, name)) is not None]
+
+
+def calibration_card():
+    return [str(calibration_file(Path(RESULTS)))] if GRID.calibration else []
+
+
+def calibration_option():
+    return [f"--calibration={path}" for path in calibration_card()]
 
 
 def benchmark_files(wildcards):

@@ -27,6 +27,33 @@ rule judge:
         "--settings {params.settings:q} --seed {params.seed} --ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
 
 
+if GRID.calibration is not None:
+
+    rule calibrate:
+        input:
+            calibration_files(),
+        output:
+            f"{RESULTS}/calibration.json",
+        log:
+            f"{LOGS}/calibrate.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            judge=1,
+        params:
+            archive=GRID.calibration.archive,
+            options=calibration_options(),
+            settings=settings(GRID.judge),
+            ledger=LEDGER,
+            confidence=GRID.tables.confidence,
+            resamples=GRID.tables.resamples,
+            seed=GRID.seed,
+        shell:
+            "python -m eval calibrate --archive {params.archive:q} {params.options:q} --settings {params.settings:q} "
+            "--confidence {params.confidence} --resamples {params.resamples} --seed {params.seed} "
+            "--ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
+
+
 rule grade:
     input:
         generations=f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",

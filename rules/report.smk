@@ -17,6 +17,7 @@ rule report:
             benchmark=GRID.benchmarks,
             comparison=GRID.comparisons,
         ),
+        calibration=calibration_card(),
     output:
         html=report(
             f"{RESULTS}/report.html",
@@ -32,5 +33,7 @@ rule report:
     params:
         results=results_folder,
         settings=settings(grid_of(GRID)),
+        calibration=calibration_option(),
     shell:
-        "python -m eval report --results {params.results:q} --settings {params.settings:q} --out {output.html:q} > {log:q} 2>&1"
+        "python -m eval report --results {params.results:q} --settings {params.settings:q} "
+        "{params.calibration:q} --out {output.html:q} > {log:q} 2>&1"

@@ -18,6 +18,7 @@ from salsa.sections import (
     Alpha,
     Base,
     BenchmarkSettings,
+    Calibration,
     Comparison,
     Dpo,
     GenerateSettings,
@@ -90,6 +91,7 @@ class Config(Section):
     score: Score = Score()
     alpha: Alpha
     judge: Judge
+    calibration: Calibration | None = None
     comparisons: dict[Name, Comparison]
     tables: Tables
 

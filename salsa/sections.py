@@ -259,6 +259,18 @@ class Comparison(Section):
     b: str
 
 
+class Calibration(Section):
+    """Archived verdicts that the judge is asked for again, to know it by: python -m eval calibrate."""
+
+    archive: str = Field(description="A ledger with verdicts and their prompts, as python -m eval import makes one")
+    items: Count | None = Field(
+        None, description="Answers or matches of each benchmark and judge in it, drawn by the seed; default: all"
+    )
+    templates: str | None = Field(
+        None, description="FastChat's judge_prompts.jsonl, for system prompts; default: our own templates'"
+    )
+
+
 class Tables(Section):
     headline: str = Field(description="The comparison that the terminal shows at the end")
     resamples: Count = 2000

@@ -13,6 +13,7 @@ BASELINE = "gpt-4-0314"  # v0.1's
 class ArenaHard(Benchmark):
     grammar: ClassVar[str] = "arena_hard"
     by_game: ClassVar[bool] = True
+    unnamed_template: ClassVar[str | None] = "arena-hard"
     again: ClassVar[str | None] = "arena-hard-again"
 
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:

@@ -30,6 +30,7 @@ class Benchmark(ABC):
     grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.verdicts.READERS
     by_game: ClassVar[bool] = False  # whether a game counts where the other has no verdict
     again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
+    unnamed_template: ClassVar[str | None] = None  # whose prompts archives keep that name none
     templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/templates/judge_prompts.yaml
 
     @abstractmethod

@@ -114,9 +114,10 @@ def test_difficulty_is_what_the_others_have_earned():
 
 
 def test_what_cannot_be_told_apart_is_a_dash():
-    """All longer by the same; a win exactly where the answer is longer; no lengths; nothing at all."""
+    """Always longer, by the same or not; a win exactly where the answer is longer; no lengths; nothing at all."""
     for frame in (
         matches([1, 0, 1, 1], [(90, 50)] * 4),
+        matches([1, 0, 1, 1], [(51, 50), (60, 50), (70, 50), (80, 50)]),
         matches([1, 0] * 10, [(90, 50), (50, 90)] * 10),
         matches([1, 0, 1, 1], [None] * 4),
         matches([], []),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eval.stats import mean_interval, ratio_interval
+from eval.stats import mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -62,3 +62,28 @@ def test_the_seed_fixes_the_limits():
     values = list(np.random.default_rng(2).random(30))
     assert mean_interval(values, 0.95, 300, 1) == mean_interval(values, 0.95, 300, 1)
     assert mean_interval(values, 0.95, 300, 1) != mean_interval(values, 0.95, 300, 2)
+
+
+def test_any_statistic_has_the_limits_that_its_own_function_has():
+    """The mean, by the general function and by its own; nothing to draw from, nothing said."""
+    values = np.random.default_rng(4).gamma(2, size=80)
+    own = mean_interval(list(values), 0.9, 4000, seed=1)
+    general = statistic_interval(lambda chosen: float(values[chosen].mean()), 80, 0.9, 4000, seed=2)
+    assert general.estimate == pytest.approx(own.estimate)
+    assert general.low == pytest.approx(own.low, abs=0.03)
+    assert general.high == pytest.approx(own.high, abs=0.03)
+    constant = statistic_interval(lambda chosen: 1.0, 5, 0.9, 100, seed=1)
+    assert constant.estimate == 1 and math.isnan(constant.low)
+    assert math.isnan(statistic_interval(lambda chosen: 1.0, 0, 0.9, 100, seed=1).estimate)
+
+
+def test_a_pooled_mean_is_the_mean_of_all_values_whatever_their_question():
+    rng = np.random.default_rng(5)
+    counts = rng.integers(1, 4, size=60)
+    values = [rng.normal(5, 2, size=count) for count in counts]
+    found = pooled_mean_interval([v.sum() for v in values], list(counts), 0.95, 2000, seed=1)
+    everything = np.concatenate(values)
+    assert found.estimate == pytest.approx(everything.mean())
+    error = everything.std() / math.sqrt(len(everything))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.3)
+    assert pooled_mean_interval([6.0, 3.0], [2, 1], 0.95, 100, seed=1)[:3] == (3, 3, 3)

@@ -187,6 +187,31 @@ def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
     assert tables["inputs"]["judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"]["id"] == f"run:{cell['id']}"
 
 
+def test_a_config_with_an_archive_has_the_judges_card_in_its_report(smoke, tmp_path):
+    """The grid's own ledger as the archive: the same judge says the same again, and nothing is paid for."""
+    folder, _ = smoke
+    shutil.copytree(folder / "results/smoke/ledger", tmp_path / "archive")
+    config = {"calibration": {"archive": str(tmp_path / "archive"), "items": 5}}
+    (tmp_path / "archive.yaml").write_text(yaml.safe_dump(config))
+    before = (folder / "results/smoke/report.html").read_text()
+    status, said = snakemake(folder, config=("config/smoke.yaml", tmp_path / "archive.yaml"))
+    assert status == 0, said
+    assert "localrule all" in said and "3 of 3 steps (100%) done" in said, "calibrate, report and the table at the end"
+    card = json.loads((folder / "results/smoke/calibration.json").read_text())
+    assert card["calls"] == 0
+    assert {(cell["benchmark"], cell["items"]) for cell in card["cells"] if cell["protocol"] == "mt_bench_pair"} == {
+        ("mt_bench", 10),
+        ("ultrafeedback", 10),
+    }
+    for cell in card["cells"]:
+        agreed = "within_one" if cell["protocol"] == "mt_bench_single" else "agreement"
+        assert cell["figures"][agreed]["estimate"] == 1
+    page = (folder / "results/smoke/report.html").read_text()
+    assert "has not been compared with archived verdicts" in before
+    assert "was asked again what an archive's judges had been asked" in page
+    assert "<td>agreement</td><td>1.000 [" in page
+
+
 def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_data, tmp_path):
     """The smoke grid's policies answer MT-Bench and Arena-Hard; their checkpoints are used as they are."""
     folder, _ = smoke
