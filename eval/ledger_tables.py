@@ -1,6 +1,7 @@
 """Tables by model of all that a ledger holds: single answers, pairs, and Arena-Hard's games against a baseline.
 
-They are made of the items and the judges' texts alone, which are read anew each time. The columns are explained in
+They are made of the items and the judges' texts alone, which are read anew each time, and sorted by names: stages fill
+a ledger in any order. The columns are explained in
 docs/formats.md. Judges and benchmarks are kept apart.
 """
 
@@ -151,7 +152,7 @@ def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
     """Mean ratings of each model by turn and category, and over all of either."""
     rows = []
     if len(frame):
-        for (judge, benchmark, model), part in frame.groupby(["judge", "benchmark", "model"], sort=False):
+        for (judge, benchmark, model), part in frame.groupby(["judge", "benchmark", "model"]):
             for turn in (ALL, *sorted(part["turn"].unique())):
                 of_turn = part if turn == ALL else part[part["turn"] == turn]
                 for category in (ALL, *of_turn["category"].dropna().unique()):
@@ -186,7 +187,7 @@ def cells(frame: pd.DataFrame, protocol: str) -> Iterator[tuple[tuple[str, str, 
     """The matches of each judge, benchmark and pair of models."""
     if len(frame):
         of_protocol = frame[frame["protocol"] == protocol]
-        yield from of_protocol.groupby(["judge", "benchmark", "a", "b"], sort=False)
+        yield from of_protocol.groupby(["judge", "benchmark", "a", "b"])
 
 
 def bradley_terry(frame: pd.DataFrame, confidence: float) -> dict[tuple[str, str, str, str], Score]:

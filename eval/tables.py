@@ -78,10 +78,11 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
         template_note(judgments, grid.benchmarks),
         interval_note(grid),
         "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
-        "times. Length-controlled: with both answers equally long, by AlpacaEval 2's model (far off: so different "
-        "that length, or a trick, may have decided). Pairs of runs: the least and greatest rate of a single pair of "
-        "RL seeds. Consistent: both orders agree. First place won: 0.5 without position bias. all: the models' "
-        "judgments together, by question.",
+        "times. Length-controlled: with both answers equally long, by AlpacaEval 2's model, limits by errors over "
+        "questions; a dash where one side is always the longer; far off: so different that length, or a trick, may "
+        "have decided. Pairs of runs: the least and greatest rate of a single pair of RL seeds. Consistent: both "
+        "orders agree. First place won: 0.5 without position bias. all: the models' judgments together, by "
+        "question.",
     ]
     shown = shown_win_rates(raw, grid)
     write_table(folder, "win_rates", raw, shown, notes)
