@@ -1,8 +1,7 @@
 """Tables by model of all that a ledger holds: single answers, pairs, and Arena-Hard's games against a baseline.
 
 They are made of the items and the judges' texts alone, which are read anew each time, and sorted by names: stages fill
-a ledger in any order. The columns are explained in
-docs/formats.md. Judges and benchmarks are kept apart.
+a ledger in any order. Judges and benchmarks are kept apart. docs/formats.md explains the columns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
