@@ -23,6 +23,14 @@ from salsa.errors import UserError
 from salsa.stage import read_jsonl
 
 EXAMPLES = 3  # lines named with each reason
+NO_TEXT = "no text"
+KEPT = {
+    "verdict": "with a verdict",
+    "tie": "with a tie",
+    NO_TEXT: "verdicts without their text",
+    "unparsed": "texts without a verdict",
+    "refused": "refusals",
+}
 
 
 @dataclass
@@ -38,9 +46,9 @@ class Summary:
         self.dropped.setdefault(why, []).append(line)
 
     def text(self, path: Path, form: str) -> str:
-        parts = [f"{self.kept[name]:,} {name}" for name in sorted(self.kept)]
+        parts = [f"{self.kept[name]:,} {text}" for name, text in KEPT.items() if self.kept[name]]
         said = [f"{path}: {form}, {self.lines:,} lines"]
-        said += [f"kept      {self.kept.total():,} verdicts" + (f": {', '.join(parts)}" if parts else "")]
+        said += [f"kept      {self.kept.total():,}" + (f": {', '.join(parts)}" if parts else "")]
         said += [f"repaired  {len(self.repaired):,}: what the tool stored is not what the text says"]
         said += [f"          {line}" for line in self.repaired[:EXAMPLES]]
         said += ["          …"] if len(self.repaired) > EXAMPLES else []
@@ -140,7 +148,7 @@ def store(ledger: Ledger, form: str, verdicts: list[Archived], summary: Summary)
     items: list[Item] = []
     for verdict in verdicts:
         if verdict.item.label is not None:
-            summary.kept["without their text"] += 1
+            summary.kept[NO_TEXT] += 1
             items.append(verdict.item)
         elif failed(verdict):
             summary.drop(verdict.line, "no reply: counts as missing")

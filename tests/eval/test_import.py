@@ -47,7 +47,7 @@ def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
     again = [dict(row) for row in rows[20:25]]
     status, _, summary = ledger.read("fastchat_single", [*failed, *rows, *again])
     assert status == 0
-    assert "170 lines\nkept      160 verdicts: 160 verdict\nrepaired  0" in summary
+    assert "170 lines\nkept      160: 160 with a verdict\nrepaired  0" in summary
     assert (
         "dropped   10\n       5  no reply, and there is one elsewhere (line 1, 2, 3, …)\n       5  the same" in summary
     )
@@ -60,7 +60,7 @@ def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
 def test_a_failed_call_is_missing_and_never_a_score(ledger):
     rows = [rated(81, 8), single(82, text=ERROR, score=-1), single(83, text="No rating here.", score=-1)]
     _, _, summary = ledger.read("fastchat_single", rows)
-    assert "kept      2 verdicts: 1 unparsed, 1 verdict" in summary
+    assert "kept      2: 1 with a verdict, 1 texts without a verdict" in summary
     assert "1  no reply: counts as missing (line 2)" in summary
     overall = ledger.table()[0]
     assert (overall["n"], overall["mean"], overall["coverage"]) == (1, 8, pytest.approx(1 / 3))
@@ -170,7 +170,7 @@ def test_arena_hards_files_give_the_weighted_win_rate_and_with_one_baseline_brad
         random.Random(4).shuffle(stored)
     status, _, summary = ledger.read("arena_hard_battles", stored, "--judge", "somebody")
     assert status == 0
-    assert "kept      120 verdicts" in summary
+    assert "kept      120: " in summary
     found = {row["model"]: row for row in ledger.table()}
     assert found.keys() == expected.keys()
     for model, row in found.items():
@@ -186,7 +186,7 @@ def test_a_game_without_a_verdict_costs_arena_hard_that_game_alone(ledger):
     rows.append(arena("q3", "m", ["A=B", "A=B"]))
     rows[2]["games"][0] |= {"judgment": f"Hard to say.\n{ERROR}", "score": None}
     _, _, summary = ledger.read("arena_hard_battles", rows)
-    assert "kept      5 verdicts: 1 tie, 1 unparsed, 3 verdict" in summary
+    assert "kept      5: 3 with a verdict, 1 with a tie, 1 texts without a verdict" in summary
     [found] = ledger.table()
     assert found["win_rate"] == pytest.approx((3 + 1 + 1 + 0.5) / (3 + 1 + 1 + 1))
     assert (found["n"], found["coverage"]) == (3, pytest.approx(4 / 6))
@@ -196,7 +196,7 @@ def test_battles_of_an_evaluation_made_again_count_once(ledger):
     old = battles([arena("q1", "m", ["A>>B", "B>>A"]), arena("q2", "m", ["A>B", "B>A"])])
     new = battles([arena("q1", "m", ["B>>A", "A>>B"])])
     _, _, summary = ledger.read("arena_hard_battles", [*old, *new])
-    assert "kept      4 verdicts: 4 without their text" in summary
+    assert "kept      4: 4 verdicts without their text" in summary
     assert "6  judged again further down (line 1, 2, 3, …)" in summary
     assert ledger.table()[0]["win_rate"] == pytest.approx(6 / 8)
 
