@@ -29,7 +29,7 @@ Stored = str | float | None
 Dropped = list[tuple[int, str]]  # lines, and why
 UNKNOWN = "unknown"
 AGAIN = "judged again further down"
-FIRST_SHOWN = {"model_1": "A", "model_2": "B", "tie": "C", "error": None}
+FIRST_SHOWN = {"model_1": "A", "model_2": "B", "tie": "C"}
 SECOND_SHOWN = {**FIRST_SHOWN, "model_1": "B", "model_2": "A"}
 
 
@@ -90,9 +90,8 @@ def of_mt_bench(row: Row, protocol: Protocol, source: str) -> Row:
 
 
 def fastchat_single(line: int, row: Row) -> list[Archived]:
-    score = float(row["score"])
     about = of_mt_bench(row, "mt_bench_single", "fastchat_single")
-    rating = None if score == -1 else score
+    rating = None if row["score"] in (-1, None) else float(row["score"])
     return [archived(line, row, row.get("user_prompt"), row["judgment"], rating, models=(str(row["model"]),), **about)]
 
 
@@ -101,8 +100,8 @@ def fastchat_pair(line: int, row: Row) -> list[Archived]:
     models = (str(row["model_1"]), str(row["model_2"]))
     if models[0] == models[1]:
         raise ValueError(f"{models[0]} meets itself")
-    first = FIRST_SHOWN[row["g1_winner"]], row.get("g1_user_prompt"), row["g1_judgment"]
-    second = SECOND_SHOWN[row["g2_winner"]], row.get("g2_user_prompt"), row["g2_judgment"]
+    first = FIRST_SHOWN.get(row["g1_winner"]), row.get("g1_user_prompt"), row["g1_judgment"]
+    second = SECOND_SHOWN.get(row["g2_winner"]), row.get("g2_user_prompt"), row["g2_judgment"]
     return [
         archived(line, row, prompt, said, stored, models=shown, **about)
         for (stored, prompt, said), shown in ((first, models), (second, models[::-1]))
@@ -116,7 +115,7 @@ def arena_hard_judgment(line: int, row: Row) -> list[Archived]:
     about = {
         **{"protocol": "arena_hard", "benchmark": "arena_hard", "baseline": baseline, "source": "arena_hard_judgment"},
         **{"question_id": str(row["question_id"] if "question_id" in row else row["uid"])},
-        **{"category": row.get("category")},
+        **{"category": row.get("category"), "turn": 1},
     }
     found = []
     for game, shown in zip(row["games"], ((baseline, model), (model, baseline)), strict=False):
@@ -186,6 +185,7 @@ def games_of_battles(battles: list[Battle]) -> tuple[list[Archived], Dropped]:
                 benchmark="arena_hard",
                 judge=judge,
                 question_id=question,
+                turn=1,
                 models=(model_a, model_b) if order == "ab" else (model_b, model_a),
                 baseline=baseline,
                 source="arena_hard_battles",

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from eval.benchmarks import Benchmark, find
+from eval.benchmarks import Benchmark, of_protocol
 from eval.calibration import CARD, card_rows
 from eval.estimate import estimate_all
 from eval.items import ITEMS, SINGLE, Item, read_items
@@ -29,7 +29,6 @@ from eval.ledger import CALLS, Entry, read_calls
 from eval.ledger_tables import said
 from eval.measured import Resampling
 from eval.prompts import Templates, load_templates
-from eval.render import KINDS
 from eval.rendering import markdown, number, with_interval
 from eval.verdicts import Value, rating, verdict
 from salsa.errors import UserError
@@ -76,7 +75,7 @@ def matches(archive: Path, templates: Templates) -> tuple[dict[Cell, list[list[A
         again = found[item.benchmark, item.protocol, item.judge][match]
         value = said(item, calls, str(archive))
         if item.call is not None and value is not None and any(m["content"] for m in calls[item.call]["messages"]):
-            asked = conversation(item, calls[item.call], templates, find(KINDS[item.protocol]))
+            asked = conversation(item, calls[item.call], templates, of_protocol(item.protocol))
             again.append(Again(item, value, asked, match))
     whole = {
         cell: [games for _, games in sorted(every.items()) if len(games) == (1 if cell[1] == SINGLE else 2)]
@@ -179,7 +178,7 @@ def run(arguments: argparse.Namespace) -> None:
             entries = [await client.ask(again.messages)]
             value: Value = rating(entries[0]["text"] or "") if entries[0]["outcome"] == "answered" else None
         else:
-            benchmark = find(KINDS[again.item.protocol])
+            benchmark = of_protocol(again.item.protocol)
             entries, found = await verdict_after_asking(client, benchmark, templates, again.messages)
             value = found.side if found else None
         costs = [entry["cost"] for entry in entries]

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.archives import AGAIN, FORMATS, UNKNOWN, Archived, read_rows
-from eval.benchmarks import find
+from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.loading import read_questions
 from eval.items import Identity, Item, add_items
 from eval.ledger import Entry, Ledger, call_key
-from eval.render import KINDS
 from eval.verdicts import READERS, read
 from salsa.errors import UserError
 from salsa.stage import read_jsonl
@@ -27,9 +26,9 @@ NO_TEXT = "no text"
 KEPT = {
     "verdict": "with a verdict",
     "tie": "with a tie",
-    NO_TEXT: "verdicts without their text",
-    "unparsed": "texts without a verdict",
-    "refused": "refusals",
+    NO_TEXT: "with a verdict alone, its text not in the file",
+    "unparsed": "without a verdict",
+    "refused": "with a refusal",
 }
 
 
@@ -172,8 +171,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_categories(found: list[Archived], path: Path, kind: str) -> list[Archived]:
-    questions = read_questions(find(kind), read_jsonl(path), {}, str(path))
+def with_categories(found: list[Archived], path: Path, benchmark: Benchmark) -> list[Archived]:
+    questions = read_questions(benchmark, read_jsonl(path), {}, str(path))
     category = {question.question_id: question.category for question in questions}
     return [
         replace(verdict, item=verdict.item.model_copy(update={"category": category.get(verdict.item.question_id)}))
@@ -191,7 +190,7 @@ def run(arguments: argparse.Namespace) -> None:
     for line, why in dropped:
         summary.drop(line, why)
     if arguments.questions:
-        found = with_categories(found, arguments.questions, KINDS[found[0].item.protocol])
+        found = with_categories(found, arguments.questions, of_protocol(found[0].item.protocol))
     unnamed = {"judge": arguments.judge}
     found = [v if v.item.judge != UNKNOWN else replace(v, item=v.item.model_copy(update=unnamed)) for v in found]
     verdicts = without_doubles(found, summary)

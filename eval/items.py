@@ -33,7 +33,7 @@ class Item(Section):
     judge: str
     question_id: str
     category: str | None = None
-    turn: int = 1
+    turn: int
     models: tuple[str] | tuple[str, str]
     baseline: str | None = None  # that model of the two which the other is measured against
     lengths: tuple[int, ...] | None = None  # characters of the answers judged
@@ -42,6 +42,7 @@ class Item(Section):
     sample: int = 0
     call: str | None = None
     label: str | None = None
+    identical: bool = False  # both answers are the same to the letter: a tie without asking
     missing: Literal["failed", "refused", "unanswered", "unparsed"] | None = None
 
     def identity(self) -> Identity:
@@ -93,7 +94,7 @@ def add_items(folder: Path, items: Iterable[Item]) -> None:
                 old = new.get(item.identity(), known.get(item.identity()))
                 if item != old and (old is None or old.missing or not item.missing):
                     new[item.identity()] = item
-            lines = (json.dumps(item.model_dump(exclude_none=True), ensure_ascii=False) for item in new.values())
+            lines = (json.dumps(item.model_dump(exclude_defaults=True), ensure_ascii=False) for item in new.values())
             file.write("".join(line + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -132,7 +132,7 @@ def items(benchmark: Benchmark, model: str, row: Row, who: dict[str, str]) -> It
         )
 
 
-def verdict_of(benchmark: Benchmark, game: Game) -> dict[str, str]:
+def verdict_of(benchmark: Benchmark, game: Game) -> dict[str, Any]:
     """Where a game's verdict is: in its call, unless there is none, or the benchmark reads in a way of its own."""
     if "outcome" not in game:
         return {"missing": "unanswered"}
@@ -140,7 +140,8 @@ def verdict_of(benchmark: Benchmark, game: Game) -> dict[str, str]:
         return {"call": game["call"]}
     if game["outcome"] not in POINTS:
         return {"missing": game["outcome"]}
-    return {"label": label(benchmark.grammar, game["outcome"], game["order"], game["strong"])}
+    said = label(benchmark.grammar, game["outcome"], game["order"], game["strong"])
+    return {"label": said, "identical": "call" not in game}
 
 
 def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answers: dict[str, dict]) -> list[Match]:

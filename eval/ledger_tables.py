@@ -10,14 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from eval.benchmarks import Benchmark, find
+from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.base import POINTS
 from eval.bradley_terry import Score, scores
 from eval.items import SINGLE, Item
 from eval.ledger import Entry
 from eval.length_control import difficulty, length_controlled
 from eval.measured import Resampling, first_place
-from eval.render import KINDS
 from eval.verdicts import Value, read, verdict
 from salsa.errors import UserError
 
@@ -32,7 +31,7 @@ PAIR_COLUMNS = [
 ]
 ARENA_COLUMNS = [
     *("judge", "benchmark", "model", "baseline", "n", "win_rate", "low", "high"),
-    *("bt_score", "bt_low", "bt_high", "lc_win_rate", "lc_low", "lc_high", "lc_far", "coverage"),
+    *("bt_score", "bt_low", "bt_high", "lc_win_rate", "lc_low", "lc_high", "lc_far", "swap_consistency", "coverage"),
 ]
 
 
@@ -101,7 +100,8 @@ def match_frame(found: list[Judged]) -> pd.DataFrame:
                 **{"protocol": protocol, "judge": judge, "benchmark": benchmark, "question_id": question, "turn": turn},
                 **{"a": a, "b": b, "category": games[0].item.category, "games": played},
                 "lengths": lengths(games, a),
-                **earned(find(KINDS[protocol]), played),
+                **earned(of_protocol(protocol), played),
+                **({"consistent": None} if games[0].item.identical else {}),
             }
         )
     frame = pd.DataFrame(rows)
@@ -174,10 +174,9 @@ def pair_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
         adjusted = draw.ratio(whole, *names)
         by_game = draw.ratio(whole.assign(points=whole["game_points"], weight=whole["game_weight"]), *names, "games")
         counts = [int((whole["points"] == points).sum()) for points in (1.0, 0.0, 0.5)]
-        consistent = float(whole["consistent"].astype(float).mean())
         place = first_place(game for games in whole["games"] for game in games)
         controlled = length_controlled(whole, draw.confidence)
-        figures = (*adjusted[:3], *by_game[:3], *controlled, consistent, place, len(whole) / len(part))
+        figures = (*adjusted[:3], *by_game[:3], *controlled, consistency(whole), place, len(whole) / len(part))
         rows.append((judge, benchmark, a, b, len(whole), *counts, *figures))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
@@ -201,6 +200,11 @@ def bradley_terry(frame: pd.DataFrame, confidence: float) -> dict[tuple[str, str
     return found
 
 
+def consistency(matches: pd.DataFrame) -> float:
+    """The share of the matches with both verdicts in which they agree, equal answers aside."""
+    return float(matches["consistent"].dropna().astype(float).mean())
+
+
 def arena_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
     """Weighted win rates against the baseline, and Bradley-Terry scores of all models that a judge has compared."""
     rows = []
@@ -211,5 +215,5 @@ def arena_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
         controlled = length_controlled(counted, draw.confidence)
         score = strengths.get((judge, benchmark, a, b), NO_SCORE)
         coverage = float(part["verdicts"].sum() / part["asked"].sum())
-        rows.append((judge, benchmark, a, b, found.n, *found[:3], *score, *controlled, coverage))
+        rows.append((judge, benchmark, a, b, found.n, *found[:3], *score, *controlled, consistency(part), coverage))
     return pd.DataFrame(rows, columns=ARENA_COLUMNS)

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import special
 
 from eval.logistic import MOST_STRENGTH, fit
+from salsa.stage import log
 
 FAR_SHARE, FAR = 0.25, 0.10  # AlpacaEval's: a quarter of the way to the end of the scale, and at least 0.10
 CAN_NOT = float("nan")
@@ -41,6 +42,14 @@ def is_far(raw: float, controlled: float) -> bool:
     least = min(raw - FAR_SHARE * raw, raw - FAR)
     most = max(raw + FAR_SHARE * (1 - raw), raw + FAR)
     return not least <= controlled <= most
+
+
+def warn(cells: pd.DataFrame, names: Sequence[str]) -> None:
+    """One line about the cells, known by their columns `names`, whose controlled win rate is far off the plain one."""
+    far = cells.loc[cells["lc_far"].astype(bool), list(names)]
+    if len(far):
+        named = "; ".join(" ".join(map(str, row)) for row in far.itertuples(index=False))
+        log.warning("the length-controlled win rate is far off the plain one: length, or a trick, decides: %s", named)
 
 
 def difficulty(pool: pd.DataFrame, group: str) -> pd.Series:

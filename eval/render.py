@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.answers import load_any_answers
-from eval.benchmarks import Benchmark, Question, Row, find
+from eval.benchmarks import Benchmark, Question, Row, of_protocol
 from eval.benchmarks.asking import pair_messages, single_messages
 from eval.benchmarks.loading import load_references, read_questions
+from eval.items import SINGLE
 from eval.prompts import Templates, load_templates
 from eval.verdicts import READERS
 from salsa.errors import UserError
 from salsa.stage import log, read_jsonl
-
-KINDS = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
-SINGLE = "mt_bench_single"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     if (arguments.protocol == SINGLE) == (arguments.answers_b is not None):
         fix = "it judges one side: leave out" if arguments.answers_b else "it compares two sides: give"
         raise UserError(f"--protocol {arguments.protocol}: {fix} --answers-b")
-    benchmark = find(KINDS[arguments.protocol])
+    benchmark = of_protocol(arguments.protocol)
     templates = load_templates(arguments.templates, benchmark.templates)
     references = load_references(arguments.references) if arguments.references else {}
     rows: list[Row] = read_jsonl(arguments.questions)

@@ -33,7 +33,7 @@ def with_interval(
     ]
 
 
-def length_controlled(frame: pd.DataFrame) -> list[str]:
+def with_control(frame: pd.DataFrame) -> list[str]:
     """The length-controlled win rate, marked where it departs far from the raw one."""
     texts = with_interval(frame, "lc_win_rate", "lc_low", "lc_high")
     return [text + (" (far off)" if far else "") for text, far in zip(texts, frame["lc_far"], strict=True)]

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from eval import length_control
 from eval.items import read_items
 from eval.ledger import Entry, read_calls
 from eval.ledger_tables import ALL, Judged, arena_table, judged, match_frame, pair_table, single_frame, single_table
 from eval.measured import Resampling
-from eval.rendering import length_controlled, markdown, number, with_interval
+from eval.rendering import markdown, number, with_control, with_interval
 from salsa.sections import Tables
 
 FLOOR = Tables.model_fields["coverage_floor"].default
@@ -28,7 +29,7 @@ NOTES = {
     "place won: 0.5 without position bias.",
     "arena": "n counts questions. Win rate: a strong verdict counts three times. Bradley-Terry: the probability of "
     "beating the baseline that is fitted to the games of all models; with one baseline it is the win rate. "
-    "Length-controlled: as for pairs.",
+    "Length-controlled and consistent: as for pairs.",
 }
 
 
@@ -71,7 +72,7 @@ def shown_pair(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["model_a", "model_b", "n", "wins", "losses", "ties"]].copy()
     shown["adjusted win rate"] = with_interval(table, "adjusted_win_rate")
     shown["games win rate"] = with_interval(table, "games_win_rate", "games_low", "games_high")
-    shown["length-controlled"] = length_controlled(table)
+    shown["length-controlled"] = with_control(table)
     shown["consistent"] = [number(value) for value in table["swap_consistency"]]
     shown["first place won"] = [number(value) for value in table["first_place"]]
     shown["coverage"] = cover(table)
@@ -82,7 +83,8 @@ def shown_arena(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["model", "baseline", "n"]].copy()
     shown["win rate"] = with_interval(table, "win_rate")
     shown["Bradley-Terry"] = with_interval(table, "bt_score", "bt_low", "bt_high")
-    shown["length-controlled"] = length_controlled(table)
+    shown["length-controlled"] = with_control(table)
+    shown["consistent"] = [number(value) for value in table["swap_consistency"]]
     shown["coverage"] = cover(table)
     return shown
 
@@ -117,6 +119,8 @@ def run(arguments: argparse.Namespace) -> None:
         "pair": pair_table(matches, draw),
         "arena": arena_table(matches, draw),
     }
+    length_control.warn(tables["pair"], ("benchmark", "model_a", "model_b"))
+    length_control.warn(tables["arena"], ("benchmark", "model", "baseline"))
     if arguments.format == "json":
         rows = [row for table in tables.values() for row in records(table)]
         print("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import collect, measured
+from eval import collect, length_control, measured
 from eval.grid import Grid, measured_files
 from eval.prompts import OURS
-from eval.rendering import length_controlled, number, with_interval, write_table
+from eval.rendering import number, with_control, with_interval, write_table
 from salsa.stage import Run, load_settings, output_folder
 
 
@@ -48,7 +48,7 @@ def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     shown = pd.DataFrame({"comparison": raw["comparison"], "model": raw["model"], "benchmark": raw["benchmark"]})
     shown["adjusted win rate"] = with_interval(raw, "win_rate")
     shown["n"] = raw["n"]
-    shown["length-controlled"] = length_controlled(raw)
+    shown["length-controlled"] = with_control(raw)
     shown["win / tie / loss"] = [
         f"{w} / {t} / {lo}" for w, t, lo in zip(raw["wins"], raw["ties"], raw["losses"], strict=True)
     ]
@@ -73,6 +73,7 @@ def coverage(raw: pd.DataFrame) -> list[str]:
 def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampling) -> None:
     judgments = collect.judgments(results, grid)
     raw = measured.win_rates(judgments, grid, draw)
+    length_control.warn(raw, ("comparison", "model", "benchmark"))
     notes = [
         judge_note(grid),
         template_note(judgments, grid.benchmarks),

@@ -5,7 +5,7 @@ one's own (docs/howto-benchmark.md).
 """
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
-from eval.benchmarks.loading import find, load_questions, parse_benchmarks, pinned_files, temperature
+from eval.benchmarks.loading import find, load_questions, of_protocol, parse_benchmarks, pinned_files, temperature
 from eval.prompts import Template
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Texts",
     "find",
     "load_questions",
+    "of_protocol",
     "parse_benchmarks",
     "pinned_files",
     "temperature",

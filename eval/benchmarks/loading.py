@@ -17,6 +17,7 @@ from salsa.sections import BenchmarkSettings
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings, read_jsonl, sha256
 
+OF_PROTOCOL = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
 HELPERS = {"asking", "base", "loading", "reading"}
 
 
@@ -48,6 +49,11 @@ def find(kind: str) -> Benchmark:
     if found.grammar not in READERS:
         raise UserError(f"benchmark kind {kind}: no grammar {found.grammar}: take one of {', '.join(READERS)}")
     return found
+
+
+def of_protocol(protocol: str) -> Benchmark:
+    """The benchmark that a protocol was made for."""
+    return find(OF_PROTOCOL[protocol])
 
 
 def pinned_files(settings: BenchmarkSettings, missing_is_fine: bool = False) -> None:

@@ -60,7 +60,7 @@ def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
 def test_a_failed_call_is_missing_and_never_a_score(ledger):
     rows = [rated(81, 8), single(82, text=ERROR, score=-1), single(83, text="No rating here.", score=-1)]
     _, _, summary = ledger.read("fastchat_single", rows)
-    assert "kept      2: 1 with a verdict, 1 texts without a verdict" in summary
+    assert "kept      2: 1 with a verdict, 1 without a verdict" in summary
     assert "1  no reply: counts as missing (line 2)" in summary
     overall = ledger.table()[0]
     assert (overall["n"], overall["mean"], overall["coverage"]) == (1, 8, pytest.approx(1 / 3))
@@ -186,7 +186,7 @@ def test_a_game_without_a_verdict_costs_arena_hard_that_game_alone(ledger):
     rows.append(arena("q3", "m", ["A=B", "A=B"]))
     rows[2]["games"][0] |= {"judgment": f"Hard to say.\n{ERROR}", "score": None}
     _, _, summary = ledger.read("arena_hard_battles", rows)
-    assert "kept      5: 3 with a verdict, 1 with a tie, 1 texts without a verdict" in summary
+    assert "kept      5: 3 with a verdict, 1 with a tie, 1 without a verdict" in summary
     [found] = ledger.table()
     assert found["win_rate"] == pytest.approx((3 + 1 + 1 + 0.5) / (3 + 1 + 1 + 1))
     assert (found["n"], found["coverage"]) == (3, pytest.approx(4 / 6))
@@ -196,7 +196,7 @@ def test_battles_of_an_evaluation_made_again_count_once(ledger):
     old = battles([arena("q1", "m", ["A>>B", "B>>A"]), arena("q2", "m", ["A>B", "B>A"])])
     new = battles([arena("q1", "m", ["B>>A", "A>>B"])])
     _, _, summary = ledger.read("arena_hard_battles", [*old, *new])
-    assert "kept      4: 4 verdicts without their text" in summary
+    assert "kept      4: 4 with a verdict alone" in summary
     assert "6  judged again further down (line 1, 2, 3, …)" in summary
     assert ledger.table()[0]["win_rate"] == pytest.approx(6 / 8)
 

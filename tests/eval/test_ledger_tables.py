@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import math
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -55,16 +57,18 @@ def test_what_the_judge_stage_asked_is_in_the_tables_as_it_is_in_its_judgments(c
 
 
 def test_arena_hards_games_are_measured_against_the_second_policy(cell, table):
-    import random
-
     asked = list(arena_hard_questions(random.Random(1), 12))
-    _, _, rows = cell("arena_hard", asked, {"good": sometimes, "bad": wrong}, {**GOLD, "noise": 0.4})
+    _, _, rows = cell("arena_hard", asked, {"good": sometimes, "bad": wrong}, {**GOLD, "position_bias": 0.8, "noise": 0.3})
     [found] = rows_of(table("--format", "json")[2])
     assert found["baseline"].endswith("/bad")
     rate = sum(row["points"] for row in rows) / sum(row["weight"] for row in rows)
     assert 0.5 < rate < 1
     assert found["win_rate"] == pytest.approx(rate)
     assert found["bt_score"] == pytest.approx(rate, abs=1e-9)
+    asked = [row["consistent"] for row in rows if row["consistent"] is not None]
+    assert 0 < len(asked) < len(rows), "both may be wrong in the same words"
+    assert found["swap_consistency"] == pytest.approx(sum(asked) / len(asked))
+    assert sum(asked) < len(asked)
 
 
 def test_grades_are_there_too_and_what_has_no_answer_is_missing(cell, questions, table, command, tmp_path):
@@ -93,6 +97,23 @@ def test_a_benchmark_that_reads_in_its_own_way_keeps_what_it_read(cell, question
     cell(str(kind), questions)
     [found] = rows_of(table("--format", "json")[2])
     assert (found["wins"], found["losses"]) == (0, 16), "the other way round than the grammar"
+
+
+def test_a_rate_that_length_decides_is_warned_of(command, table, caplog, tmp_path):
+    """The longer answer is the better one to this judge, and m's are longer more often than not."""
+    rng, rows = random.Random(1), []
+    for question in range(200):
+        more = rng.gauss(20, 20)
+        wins = rng.random() < 1 / (1 + math.exp(-3 * math.tanh(more / 20)))
+        rows.append(pair(*("AB" if wins else "BA"), question, lengths=(100 + round(more), 100)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        file = write(tmp_path / "archive.jsonl", rows)
+        assert command("eval", "import", "--format", "fastchat_pair", file, "--ledger", tmp_path / "ledger")[0] == 0
+    [found] = rows_of(table("--format", "json")[2])
+    assert found["lc_far"] and found["adjusted_win_rate"] > 0.7
+    assert found["lc_low"] < 0.5 < found["lc_high"]
+    assert "far off the plain one: length, or a trick, decides: mt_bench m n" in caplog.text
+    assert "(far off)" in table()[2]
 
 
 def test_the_tables_as_text(cell, questions, table):
@@ -142,5 +163,5 @@ def test_ten_thousand_verdicts_in_ten_seconds_of_a_folder_that_cannot_be_written
     assert took < 10
     rows = rows_of(done.stdout)
     assert sum(row["n"] for row in rows if row.get("turn") == row.get("category") == "all") == 3200
-    assert len([row for row in rows if "swap_consistency" in row]) == 20
+    assert len([row for row in rows if "adjusted_win_rate" in row]) == 20
     assert len([row for row in rows if "bt_score" in row]) == 20
