@@ -58,7 +58,8 @@ def test_what_the_judge_stage_asked_is_in_the_tables_as_it_is_in_its_judgments(c
 
 def test_arena_hards_games_are_measured_against_the_second_policy(cell, table):
     asked = list(arena_hard_questions(random.Random(1), 12))
-    _, _, rows = cell("arena_hard", asked, {"good": sometimes, "bad": wrong}, {**GOLD, "position_bias": 0.8, "noise": 0.3})
+    judge = {**GOLD, "position_bias": 0.8, "noise": 0.3}
+    _, _, rows = cell("arena_hard", asked, {"good": sometimes, "bad": wrong}, judge)
     [found] = rows_of(table("--format", "json")[2])
     assert found["baseline"].endswith("/bad")
     rate = sum(row["points"] for row in rows) / sum(row["weight"] for row in rows)
