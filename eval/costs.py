@@ -12,6 +12,8 @@ BYTES_PER_TOKEN = 4.0
 MESSAGE_TOKENS = 8
 # A comparison with its reasons, before any is seen.
 ANSWER_TOKENS = 300.0
+# Prompts with the very same number of tokens, though the longest has so much more text than the shortest.
+CUT_PROMPTS, CUT_SPREAD = 3, 1.25
 Messages = Sequence[Mapping[str, str]]
 Usage = Mapping[str, Any]
 
@@ -36,6 +38,19 @@ def size(messages: Messages) -> int:
 def most_tokens(messages: Messages) -> int:
     """More than any tokenizer makes of a conversation: those in use have no token without a byte of the text."""
     return size(messages) + MESSAGE_TOKENS * (len(messages) + 1)
+
+
+def cut_at(entries: Iterable[Mapping[str, Any]]) -> int | None:
+    """The number of tokens at which an endpoint seems to cut prompts without a word; None where nothing hints at it.
+
+    Where several prompts of unlike lengths (by `CUT_SPREAD`) have the same number of tokens by the endpoint's own
+    count, and none has more, what was over it was thrown away.
+    """
+    asked = [(entry["usage"]["prompt_tokens"], size(entry["messages"])) for entry in entries if entry["usage"]]
+    most = max((tokens for tokens, _ in asked), default=0)
+    longest = [length for tokens, length in asked if tokens == most]
+    cut = most > 0 and len(longest) >= CUT_PROMPTS and max(longest) > CUT_SPREAD * min(longest)
+    return most if cut else None
 
 
 class Sizes:

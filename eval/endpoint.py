@@ -50,6 +50,10 @@ class Refused(Exception):
     """The endpoint will not answer this prompt."""
 
 
+class TooLong(Refused):
+    """This prompt leaves no room for an answer in the judge's context."""
+
+
 class Final(Exception):
     """No try will help until `fix` is done."""
 
@@ -94,7 +98,7 @@ class Completion(Lenient):
 class Reply:
     """What goes into a ledger's line."""
 
-    outcome: Literal["answered", "refused"]
+    outcome: Literal["answered", "refused", "too_long"]
     text: str = ""
     finish_reason: str | None = None
     model: str | None = None
@@ -198,7 +202,7 @@ class Endpoint:
         try:
             reply: Reply = await retrying(self._once, key, body)
         except (Refused, NoChoice) as error:
-            return Reply("refused", error=str(error))
+            return Reply("too_long" if isinstance(error, TooLong) else "refused", error=str(error))
         if reply.usage:
             self.pace.settle(reply.usage["prompt_tokens"] + reply.usage["completion_tokens"] - expected)
         return reply
@@ -245,9 +249,11 @@ class Endpoint:
             return Passing(said, seconds, "wait, or lower judge.concurrency or judge.requests_per_minute")
         if status not in (400, 413, 422):
             return Final(said, "check judge.model and judge.base_url")
+        if status == 413 or TOO_LONG.search(said):
+            return TooLong(said)
         parameters = body.keys() - {"messages"}
         quoted = [name for name in parameters - {"model"} if re.search(rf"""['"`]{re.escape(name)}['"`]""", said)]
-        if (details.get("param") in parameters or quoted) and not TOO_LONG.search(said):
+        if details.get("param") in parameters or quoted:
             # Not this prompt but every call would be refused.
             return Final(said, "correct judge.model, temperature, limit_parameter or parameters")
         return Refused(said)

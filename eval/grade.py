@@ -5,14 +5,17 @@ last is the ledger's key.
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from eval.answers import load_answers
 from eval.benchmarks import Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import single_messages
+from eval.benchmarks.base import counted
 from eval.estimate import estimate_all
 from eval.items import SINGLE, Item, add_items
+from eval.judge import call_of, without_verdict
 from eval.judge_client import Asks, judge_id
 from eval.judging import ask_all
 from eval.prompts import load_templates
@@ -26,7 +29,8 @@ Row = dict[str, Any]
 def item(model: str, row: Row, who: dict[str, str]) -> Item:
     """A line as the ledger's index has it; policies of different models may share a name."""
     about = {key: row[key] for key in ("question_id", "category", "turn", "template")}
-    found = {"lengths": row["lengths"], "call": row["call"]} if "call" in row else {"missing": "unanswered"}
+    lengths = {"lengths": row["lengths"]} if "lengths" in row else {}
+    found = lengths | ({"call": row["call"]} if "call" in row else {"missing": row["outcome"]})
     return Item(protocol=SINGLE, models=(model,), source="grade", **about, **found, **who)
 
 
@@ -68,8 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
             return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
         entry = await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
         found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
-        outcome = "rated" if found is not None else "refused" if entry["outcome"] == "refused" else "unparsed"
-        said = {"outcome": outcome, "rating": found, "flags": list(question.flags), "call": entry["key"]}
+        outcome = "rated" if found is not None else without_verdict(entry)
+        said = {"outcome": outcome, "rating": found, "flags": list(question.flags), **call_of(entry)}
         return {**row, "lengths": [len(given[turn - 1].strip())], **said}
 
     if arguments.estimate:
@@ -79,8 +83,10 @@ def run(arguments: argparse.Namespace) -> None:
     who = {"benchmark": name, "judge": judge_id(settings)}
     model = f"{arguments.generations.resolve().name}/{arguments.policy}"
     add_items(arguments.ledger, (item(model, row, who) for row in rows))
-    rated = sum(row["outcome"] == "rated" for row in rows)
-    record.extra = {**calls, "grades": len(rows), "covered": rated}
+    outcomes = Counter(row["outcome"] for row in rows)
+    rated = outcomes.pop("rated", 0)
+    record.extra = {**calls, "grades": len(rows), "covered": rated, "without": outcomes}
     with output_file(arguments.out, record) as path:
         write_jsonl(path, rows)
-    log.info("%s: %d of %d answers of %s are rated", name, rated, len(rows), arguments.policy)
+    why = f" ({counted(outcomes)})" if outcomes else ""
+    log.info("%s: %d of %d answers of %s are rated%s", name, rated, len(rows), arguments.policy, why)

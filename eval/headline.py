@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from eval.benchmarks.base import WITHOUT, counted
 from eval.grid import ALL_MODELS
 from salsa.errors import UserError
 
@@ -31,13 +32,16 @@ def read_headline(results: Path) -> list[Row]:
 
 
 def too_little(results: Path) -> list[str]:
-    """The cells, of all comparisons and grades, with less than the floor's share of judgments, and their share."""
-    found = []
+    """The cells, of all comparisons and grades, with less than the floor's share of judgments, their share, and
+    why the others are missing."""
+    found: dict[str, str] = {}
     for table, names in CELLS.items():
         for row in read_table(results, table):
             if row["enough_coverage"] != "True":
-                found.append(f"{' '.join(row[name] for name in names)} ({float(row['coverage']):.1%})")
-    return list(dict.fromkeys(found))
+                why = counted({why: int(row[why]) for why in WITHOUT})
+                cell = " ".join(row[name] for name in names)
+                found.setdefault(cell, f"{cell} ({float(row['coverage']):.1%}{': ' if why else ''}{why})")
+    return list(found.values())
 
 
 def outcome(row: Row) -> str:

@@ -9,6 +9,7 @@ letter are a tie without asking: in two orders, whatever a judge says of them ca
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,12 @@ from typing import Any
 from eval.answers import load_answers
 from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import pair_messages
-from eval.benchmarks.base import POINTS
+from eval.benchmarks.base import POINTS, counted
 from eval.estimate import estimate_all
 from eval.items import Item, add_items
 from eval.judge_client import Asks, Messages, judge_id
 from eval.judging import ask_all
-from eval.ledger import Entry
+from eval.ledger import FINISHED, Entry
 from eval.prompts import Templates, load_templates
 from eval.verdicts import Verdict, label
 from salsa.errors import UserError
@@ -81,11 +82,28 @@ async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: 
     messages: Messages = pair_messages(benchmark, templates, match.question, match.turn, *shown)
     entries, found = await verdict_after_asking(client, benchmark, templates, messages)
     entry = entries[-1]
-    if found is None:
-        said, strong = "refused" if entry["outcome"] == "refused" else "unparsed", False
-    else:
-        said, strong = outcome(found, order), found.strong
-    return {"order": order, "outcome": said, "strong": strong, "call": entry["key"]}
+    game = {
+        "order": order,
+        "outcome": outcome(found, order) if found else without_verdict(entry),
+        "strong": found is not None and found.strong,
+    }
+    return {**game, **call_of(entry)}
+
+
+def without_verdict(entry: Entry) -> str:
+    """Why a call that says nothing to be counted does not."""
+    return "unparsed" if entry["outcome"] == "answered" else str(entry["outcome"])
+
+
+def call_of(entry: Entry) -> dict[str, str]:
+    """Where the ledger keeps it, if it does."""
+    return {"call": entry["key"]} if entry["outcome"] in FINISHED else {}
+
+
+def without(row: Row) -> list[str]:
+    """Why games of this line have no verdict, a word each."""
+    said = [game["outcome"] for game in row["games"]] or ["unanswered"] * 2
+    return [outcome for outcome in said if outcome not in POINTS]
 
 
 def points_and_weight(benchmark: Benchmark, games: list[Game]) -> tuple[float | None, float]:
@@ -211,7 +229,9 @@ def run(arguments: argparse.Namespace) -> None:
     model = arguments.generations.resolve().name
     add_items(arguments.ledger, (item for row in rows for item in items(benchmark, model, row, who)))
     covered = sum(row["weight"] > 0 for row in rows)
-    record.extra = {**calls, "judgments": len(rows), "covered": covered}
+    missing = Counter(why for row in rows for why in without(row))
+    record.extra = {**calls, "judgments": len(rows), "covered": covered, "games_without": missing}
     with output_file(arguments.out, record) as path:
         write_jsonl(path, rows)
-    log.info("%s: %d of %d judgments have a verdict, %d new calls", name, covered, len(rows), calls["calls"])
+    why = f" (games: {counted(missing)})" if missing else ""
+    log.info("%s: %d of %d judgments have a verdict%s, %d new calls", name, covered, len(rows), why, calls["calls"])

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from eval.batches import MOST_CALLS, BatchEndpoint
 from eval.budget import Budget
-from eval.costs import Sizes, cost, most_tokens, price
+from eval.costs import Sizes, cost, cut_at, most_tokens, price
 from eval.endpoint import Endpoint, Final, Passing, Stopped
 from eval.ledger import Entry, Ledger, call_key
 from eval.pace import Pace
@@ -155,6 +155,7 @@ class JudgeClient:
             "first_call": dates[0] if dates else None,
             "last_call": dates[-1] if dates else None,
             "cost": round(sum(costs), 6) if costs else None,
+            "prompts_cut_at": cut_at(entries),
         }
 
     def _failure(self, what: str, fix: str) -> str:

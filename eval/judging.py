@@ -85,7 +85,14 @@ def ask_all(
         working = asyncio.ensure_future(_all(client, items, work))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
         try:
-            return await working, client.used()
+            results, used = await working, client.used()
+            if used["prompts_cut_at"]:
+                log.warning(
+                    "judge %s counts %d tokens in prompts of unlike lengths, and more in none: its endpoint seems to "
+                    "cut them: give it a longer context and a new ledger, or these verdicts are on other prompts",
+                    *(settings.model, used["prompts_cut_at"]),
+                )
+            return results, used
         except asyncio.CancelledError:
             if not working.cancelled():
                 raise

@@ -2,14 +2,15 @@
 
 calls.jsonl     {key, date, judge, parameters, sample, messages, outcome, text, finish_reason, model, usage, cost,
                 seconds, error}: finished calls, exactly one line a key
-failures.jsonl  the same of calls that failed: a trace of what happened, which nothing reads
+failures.jsonl  the same of the others: a trace of what happened, which nothing reads
 claims          empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
 
 items.jsonl (eval/items.py) says whose answers each call was about. What else lies there is of those who make calls:
 pace.json (eval/pace.py), reserved-… (eval/budget.py) and batches/ (eval/batches.py).
 
-`outcome` is answered, refused (the judge's endpoint would not take or answer this prompt) or failed. A failure is never
-data, and is asked again. What a text says is decided when it is read, not here: a better parser costs nothing.
+`outcome` is answered, refused (the judge's endpoint would not take or answer this prompt), too_long (the prompt leaves
+no room in its context: a judge of one's own may be given more) or failed. The last two are never data, and are asked
+again. What a text says is decided when it is read, not here: a better parser costs nothing.
 
 Any number of processes may work on a folder at once, from every machine that shares it and its locks. A lock goes with
 its process, however that ends.

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from eval.benchmarks.base import POINTS
+from eval.benchmarks.base import POINTS, WITHOUT
 from eval.grid import ALL_MODELS, Grid
 from eval.length_control import difficulty, length_controlled
 from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
@@ -18,6 +18,7 @@ from salsa.seeds import derive_seed
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
+GRADE_COLUMNS += WITHOUT
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
@@ -119,9 +120,16 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "first_position": _first_position(covered),
                         "coverage": coverage,
                         "enough_coverage": coverage >= grid.tables.coverage_floor,
+                        **_without(frame),
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _without(frame: pd.DataFrame) -> dict[str, int]:
+    """How many games have no verdict, by why; a match that was not asked about has two."""
+    said = [outcome for games in frame["games"] for outcome in ([g["outcome"] for g in games] or ["unanswered"] * 2)]
+    return {why: said.count(why) for why in WITHOUT}
 
 
 def _coverage(frame: pd.DataFrame) -> float:
@@ -233,6 +241,7 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "n": found.n,
                     "coverage": len(rated) / len(part),
                     "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
+                    **{why: int((part["outcome"] == why).sum()) for why in WITHOUT},
                 }
             )
     return pd.DataFrame(rows, columns=GRADE_COLUMNS)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from eval import collect, length_control, measured
-from eval.grid import Grid, measured_files
+from eval.benchmarks.base import WITHOUT, counted
+from eval.grid import ALL_MODELS, Grid, measured_files
 from eval.prompts import OURS
 from eval.rendering import number, with_control, with_interval, write_table
 from salsa.stage import Run, load_settings, output_folder
@@ -63,10 +64,24 @@ def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
 
 
 def coverage(raw: pd.DataFrame) -> list[str]:
-    """The share of judgments with a verdict, marked where it is below the floor."""
+    """The share with a verdict, marked where it is below the floor, and why the others have none."""
     return [
-        number(value) + ("" if enough else " (too low)")
-        for value, enough in zip(raw["coverage"], raw["enough_coverage"], strict=True)
+        number(row["coverage"])
+        + ("" if row["enough_coverage"] else " (too low)")
+        + (f": {why}" if (why := counted(row)) else "")
+        for row in raw.to_dict("records")
+    ]
+
+
+def without_note(raw: pd.DataFrame, what: str) -> list[str]:
+    """How many games or answers have no verdict, and what the words for it mean; nothing where each has one."""
+    sums = raw[list(WITHOUT)].sum()
+    if not sums.any():
+        return []
+    return [
+        f"{what} without a verdict: {counted(sums)}. Unanswered: the question leaves the policy's context no room for "
+        "an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would not; "
+        "unparsed: its text names no verdict. No prompt is cut."
     ]
 
 
@@ -86,10 +101,12 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
         "question.",
     ]
     shown = shown_win_rates(raw, grid)
-    write_table(folder, "win_rates", raw, shown, notes)
+    cells = raw[raw["model"] != ALL_MODELS]
+    write_table(folder, "win_rates", raw, shown, [*notes, *without_note(cells, "Games")])
     head = raw["comparison"] == grid.tables.headline
     columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
     raw = raw[head].assign(judge=grid.judge, confidence=grid.tables.confidence)
+    notes += without_note(cells[cells["comparison"] == grid.tables.headline], "Games")
     write_table(folder, "headline", raw, shown[head][columns], notes)
     stored = collect.grades(results, grid)
     grades = measured.grade_table(stored, grid, draw)
@@ -98,6 +115,7 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     shown["n"] = grades["n"]
     shown["coverage"] = coverage(grades)
     notes = [judge_note(grid), template_note(stored, grid.graded), interval_note(grid), "Ratings are from 1 to 10."]
+    notes += without_note(grades[grades["turn"] == "all"], "Answers")
     write_table(folder, "grades", grades, shown, notes)
 
 

@@ -11,6 +11,14 @@ from eval.verdicts import READERS, Verdict, verdict
 Row = dict[str, Any]
 Texts = tuple[str, ...]
 POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
+# Why a game has no verdict: a policy's context has no room for the question, or the judge's for the prompt, the judge
+# would not, or its text says none.
+WITHOUT = ("unanswered", "too_long", "refused", "unparsed")
+
+
+def counted(without: Mapping[str, int]) -> str:
+    """Numbers of games or answers by why they have no verdict, as text: `3 too long, 1 unparsed`."""
+    return ", ".join(f"{without[why]} {why.replace('_', ' ')}" for why in WITHOUT if without.get(why))
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,6 @@ LONG = "This model's maximum context length is 4096 tokens, you asked for 5000: 
     ("answer", "count", "why"),
     [
         (Answer(400, error("content policy")), 1, "HTTP 400 (content policy)"),
-        (Answer(400, error(LONG, code="context_length_exceeded")), 1, f"HTTP 400 ({LONG})"),
         (Answer(200, chat("", choices=[{"finish_reason": "content_filter", "message": {}}])), 1, "content_filter"),
         (Answer(200, chat("", choices=[{"message": {"content": None, "refusal": "I will not"}}])), 1, "I will not"),
         (Answer(200, chat("", choices=[])), 3, "the reply has no choices"),
@@ -176,6 +175,21 @@ def test_refusals(flaky, tmp_path, quick, answer, count, why):
     [entry], _ = ask(tmp_path, judge.settings(retries=2))
     assert (entry["outcome"], entry["text"], entry["error"]) == ("refused", "", why)
     assert judge.count == count
+
+
+@pytest.mark.parametrize("answer", [Answer(400, error(LONG, param="max_tokens")), Answer(413, b"")])
+def test_a_prompt_that_is_too_long_is_no_failure_and_is_asked_again(flaky, tmp_path, answer):
+    """A judge of one's own may have been given a longer context since."""
+    replies = [answer, answer, Answer(200, said(0))]
+    judge = flaky(lambda number, _: replies[number - 1])
+    outcomes = []
+    for _ in range(4):
+        [entry], _ = ask(tmp_path, judge.settings())
+        outcomes.append(entry["outcome"])
+    assert outcomes == ["too_long", "too_long", "answered", "answered"]
+    assert judge.count == 3
+    assert [line["outcome"] for line in read_jsonl(tmp_path / "calls.jsonl")] == ["answered"]
+    assert [line["outcome"] for line in read_jsonl(tmp_path / "failures.jsonl")] == ["too_long"] * 2
 
 
 def test_an_answer_cut_by_the_token_limit_is_an_answer(flaky, tmp_path):

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from eval.benchmarks import find
+from eval.items import read_items
 from eval.judge import outcome, points_and_weight
 from eval.verdicts import Verdict
 from salsa.stage import read_jsonl, write_jsonl
@@ -173,6 +174,52 @@ def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, f
     assert by_category["roleplay"] == (None, 0, "refused")
     assert by_category["math"] == (None, 0, "unparsed")
     assert by_category["stem"] == (1.0, 1, "a")
+
+
+def too_long(limit: int):
+    """A judge that takes prompts of so many characters."""
+
+    def spoil(_, request):
+        if len(request["messages"][-1]["content"]) > limit:
+            return 400, {"error": {"message": "This model's maximum context length is 9 tokens"}}
+
+    return spoil
+
+
+def test_prompts_over_the_judges_context_are_counted_not_cut_and_asked_again_of_a_longer_one(
+    cell, questions, flaky, tmp_path, caplog
+):
+    judge = flaky(too_long(600))
+    status, _, rows = cell("mt_bench", questions, judge=judge.settings())
+    assert status == 0
+    over = [row for row in rows if any(game["outcome"] == "too_long" for game in row["games"])]
+    assert 0 < len(over) < len(rows)
+    assert all(row["weight"] == 0 and "call" not in row["games"][0] for row in over)
+    games = sum(game["outcome"] == "too_long" for row in over for game in row["games"])
+    assert json.loads((tmp_path / "out.run.json").read_text())["games_without"] == {"too_long": games}
+    assert f"{len(rows) - len(over)} of {len(rows)} judgments have a verdict (games: {games} too long)" in caplog.text
+    before = judge.count
+    judge.spoil = too_long(10_000)
+    status, _, rows = cell("mt_bench", None, judge=judge.settings(), out="longer")
+    assert all(row["weight"] == 1 for row in rows)
+    assert judge.count - before == games
+    assert all(item.call for item in read_items(tmp_path / "ledger"))
+
+
+def test_an_endpoint_that_cuts_prompts_is_told_on(cell, questions, flaky, caplog):
+    """By its own count no prompt is longer than its context, however much was asked."""
+
+    def spoil(context):
+        def reply(_, request):
+            words = len(json.dumps(request["messages"]).split())
+            return 200, chat("[[A]]", usage={"prompt_tokens": min(words, context)})
+
+        return reply
+
+    for context, told in ((10_000, False), (100, True)):
+        judge = flaky(spoil(context)).settings(model=f"m{context}")
+        assert cell("mt_bench", questions, judge=judge, out=f"out{context}")[0] == 0
+        assert (f"judge m{context} counts {context} tokens in prompts of unlike lengths" in caplog.text) == told
 
 
 def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):

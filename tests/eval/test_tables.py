@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_every_table_comes_in_three_forms_twice_the_same(results, command, tmp_p
         for form in ("csv", "md", "tex"):
             text = (folder / f"{name}.{form}").read_text()
             assert text == (tmp_path / f"again/{name}.{form}").read_text()
-            assert "nan" not in text.lower()
+            assert not re.search(r"\bnan\b", text.lower())
     scores = pd.read_csv(folder / "scores.csv")
     assert set(scores["method"]) == {"sft", "ppo", "salsa"}
     assert (scores["low"] <= scores["mean"] + 1e-9).all()
@@ -92,7 +93,9 @@ def test_what_was_not_judged_is_said(results, command):
     assert row["coverage"] == pytest.approx(0.5)
     assert row["n"] == 12
     assert not row["enough_coverage"]
-    assert "0.500 (too low)" in (folder / "win_rates.md").read_text()
+    assert "0.500 (too low): 48 unanswered" in (folder / "win_rates.md").read_text()
+    assert "Games without a verdict: 48 unanswered. Unanswered:" in (folder / "headline.md").read_text()
+    assert "without a verdict" not in (folder / "grades.md").read_text()
 
 
 def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
@@ -103,13 +106,15 @@ def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
     rows = read_jsonl(path)
     write_jsonl(path, [{**row, **({"points": None, "weight": 0} if n < 3 else {})} for n, row in enumerate(rows)])
     path = results / "grades/one-mini/sft/mt_bench.jsonl"
-    write_jsonl(path, [{**row, "outcome": "unparsed", "rating": None} for row in read_jsonl(path)])
+    grades = [{**row, "outcome": "unparsed", "rating": None} for row in read_jsonl(path)]
+    write_jsonl(path, grades)
     folder = tables(command, results)
     for table, share in (("win_rates", "0.938"), ("grades", "0.000")):
         assert f"{share} (too low)" in (folder / f"{table}.md").read_text()
     assert command("eval", "show", "--results", results, "--below-floor", "mark")[0] == 0
     status, said = command("eval", "show", "--results", results, "--below-floor", "fail")
-    cells = "ppo_vs_sft two_mini arena_hard (93.8%), ppo_vs_sft all arena_hard (96.9%), one-mini mt_bench sft (0.0%)"
+    cells = "ppo_vs_sft two_mini arena_hard (93.8%), ppo_vs_sft all arena_hard (96.9%), "
+    cells += f"one-mini mt_bench sft (0.0%: {len(grades)} unparsed)"
     assert status == 1 and said.startswith(
         f"error: 3 cells with too few verdicts: {cells}: {folder / 'win_rates.md'} has"
     )
