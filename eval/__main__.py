@@ -15,6 +15,7 @@ COMMANDS = {
     "import": ("eval.importing", "read the published tools' verdicts into a ledger"),
     "table": ("eval.table", "print tables of all verdicts in a ledger"),
     "parse": ("eval.parse", "read the verdicts in judges' texts of one's own"),
+    "published": ("eval.published", "write verdicts of a judge of the mini world that is no longer served"),
     "gold-judge": ("eval.gold_judge", "serve the mini world's judge over HTTP"),
     "download": ("eval.download", "fetch a file of known bytes"),
     "tables": ("eval.tables", "make the tables from judgments, grades and scores"),

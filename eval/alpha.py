@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.engines import context_length, eos_ids
+from eval.engines import context_length, eos_ids, generate_all
 from eval.engines.transformers_engine import TransformersEngine
 from eval.measures import mean_nll, response_kl
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
@@ -92,7 +92,7 @@ class Line:
         engine = TransformersEngine(model, eos_ids(path, self.tokenizer), pad, settings.batch_size)
         prompts = [render(self.tokenizer, messages, add_generation_prompt=True) for messages in self.messages]
         seeds = [derive_seed(self.seed, "alpha", "sampling", i) for i in range(len(prompts))]
-        answers = engine.generate(prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
+        answers = generate_all(engine, prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
         responses = [answer.token_ids for answer in answers]
         whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         reward = mean_and_error(rewards(self.reward, whole, pad, settings.batch_size, *self.normalisation))

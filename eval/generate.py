@@ -13,7 +13,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
-from eval.engines import Engine, context_length, load_engine
+from eval.engines import Engine, context_length, generate_all, load_engine
+from eval.kept import Kept
 from salsa.checkpoints import load_tokenizer, render
 from salsa.sections import BenchmarkSettings, GenerateSettings
 from salsa.seeds import derive_seed
@@ -38,6 +39,7 @@ def answer_questions(
     settings: BenchmarkSettings,
     context: int,
     seed: int,
+    kept: Kept | None = None,
 ) -> list[Row]:
     """The lines of one benchmark, in the questions' order.
 
@@ -57,11 +59,13 @@ def answer_questions(
             if len(prompts[i]) + settings.max_new_tokens > context:
                 rows[i]["error"] = PROMPT_TOO_LONG
                 del prompts[i]
-        answers = engine.generate(
+        answers = generate_all(
+            engine,
             list(prompts.values()),
             [temperature(settings, questions[i]) for i in prompts],
             settings.max_new_tokens,
             [derive_seed(seed, questions[i].question_id, turn + 1) for i in prompts],
+            kept,
         )
         for i, answer in zip(prompts, answers, strict=True):
             rows[i]["turns"].append(
@@ -94,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
     tokenizer = load_tokenizer(arguments.policy)
     engine = load_engine(arguments.policy, tokenizer, settings)
-    context = context_length(arguments.policy)
+    context = context_length(arguments.policy, settings)
     for name, benchmark in benchmarks.items():
         inputs = {"policy": arguments.policy}
         if benchmark.questions.path is not None:
@@ -102,7 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
         said = {"policy": arguments.name, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
         provenance = Run("generate", said, inputs, {"seed": arguments.seed})
         seed = derive_seed(arguments.seed, "generate", name)
-        rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed)
+        file = arguments.out / f"{name}.jsonl"
+        kept = Kept(file, provenance.id())
+        if kept.found:
+            log.info("%s: %d answers are kept of a run that did not end", name, len(kept.found))
+        rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed, kept)
         too_long = sum(row["error"] is not None for row in rows)
         provenance.extra = {"questions": len(rows), PROMPT_TOO_LONG: too_long}
         if too_long:
@@ -110,6 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "%s: %d of %d questions are longer than %d tokens less %d new ones: left unanswered, see their error",
                 *(name, too_long, len(rows), context, benchmark.max_new_tokens),
             )
-        with output_file(arguments.out / f"{name}.jsonl", provenance) as path:
+        with output_file(file, provenance) as path:
             write_jsonl(path, rows)
+        kept.remove()
         log.info("%s: %s answered %d questions", name, arguments.name, len(rows) - too_long)

@@ -58,6 +58,7 @@ wildcard_constraints:
     comparison="|".join(GRID.comparisons),
     seed=r"\d+",
     soup=r"sft-[^/_]+",
+    archived="|".join(GRID.calibration.files if GRID.calibration else ()) or "none",
     of=r"\d+",
     draw=r"\d+",
 
@@ -283,10 +284,22 @@ def judge_options(wildcards):
     return [part for pair in judge_pairs(wildcards) for part in ("--pair", *pair)]
 
 
+def archive_inputs(wildcards):
+    file = GRID.calibration.files[wildcards.archived]
+    return [path for path in (file.path, file.questions) if path]
+
+
+def archive_options(wildcards):
+    file = GRID.calibration.files[wildcards.archived]
+    return [f"--format={file.format}", file.path, *([f"--questions={file.questions}"] if file.questions else [])]
+
+
 def calibration_files():
-    """The archive's files and the templates."""
+    """The archive's files, or that those which it is made of are in it; and the templates."""
     chosen = GRID.calibration
-    return [f"{chosen.archive}/{name}" for name in (CALLS, ITEMS)] + [path for path in [chosen.templates] if path]
+    read = expand(f"{RESULTS}/archive/{{archived}}.txt", archived=chosen.files)
+    archive = read or [f"{chosen.archive}/{name}" for name in (CALLS, ITEMS)]
+    return archive + [path for path in [chosen.templates] if path]
 
 
 def calibration_options():

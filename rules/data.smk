@@ -9,7 +9,7 @@ rule world:
     conda:
         ENVIRONMENT
     params:
-        settings=settings(GRID.world) if GRID.world else "",
+        settings=settings(GRID.world, exclude=("published_judge",)) if GRID.world else "",
         seed=GRID.seed,
     shell:
         "python -m salsa world --settings {params.settings:q} --seed {params.seed} --out {output:q} > {log:q} 2>&1"

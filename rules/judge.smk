@@ -27,7 +27,43 @@ rule judge:
         "--settings {params.settings:q} --seed {params.seed} --ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
 
 
+if GRID.world is not None and GRID.world.published_judge is not None:
+
+    rule published:
+        input:
+            WORLD,
+        output:
+            f"{DATA}/published_pair.jsonl",
+        log:
+            f"{LOGS}/published.log",
+        conda:
+            ENVIRONMENT
+        params:
+            questions=f"{WORLD}/benchmarks/mt_bench.jsonl",
+            settings=settings(GRID.world.published_judge),
+            seed=GRID.seed,
+        shell:
+            "python -m eval published --questions {params.questions:q} --settings {params.settings:q} "
+            "--seed {params.seed} --out {output:q} > {log:q} 2>&1"
+
+
 if GRID.calibration is not None:
+
+    # The output is the import's summary: the archive is a ledger, and no output either.
+    rule archive:
+        input:
+            archive_inputs,
+        output:
+            f"{RESULTS}/archive/{{archived}}.txt",
+        log:
+            f"{LOGS}/archive/{{archived}}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            options=archive_options,
+            archive=GRID.calibration.archive,
+        shell:
+            "python -m eval import {params.options:q} --ledger {params.archive:q} > {output:q} 2> {log:q}"
 
     rule calibrate:
         input:

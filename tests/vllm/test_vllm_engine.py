@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 COMPARE = """
 import sys
 from pathlib import Path
-from eval.engines import load_engine
+from eval.engines import generate_all, load_engine
 from salsa.checkpoints import load_tokenizer, render
 from salsa.sections import GenerateSettings
 
@@ -27,7 +27,7 @@ prompts = [render(tokenizer, [{"role": "user", "content": f"{texts[i % 4]} {i}"}
 answers = {}
 for name in ("transformers", "vllm"):
     engine = load_engine(path, tokenizer, GenerateSettings(engine=name))
-    answers[name] = engine.generate(prompts, [0.0] * 24, 24, list(range(24)))
+    answers[name] = generate_all(engine, prompts, [0.0] * 24, 24, list(range(24)))
 assert answers["vllm"] == answers["transformers"], answers
 assert {answer.ended for answer in answers["vllm"]} == {True, False}
 drawn = [engine.generate(prompts, [1.0] * 24, 24, [seed] * 24) for seed in (1, 1, 2)]

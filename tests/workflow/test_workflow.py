@@ -212,6 +212,25 @@ def test_a_config_with_an_archive_has_the_judges_card_in_its_report(smoke, tmp_p
     assert "<td>agreement</td><td>1.000 [" in page
 
 
+def test_a_published_file_is_imported_and_asked_again(smoke, tmp_path):
+    """Of a judge with a strong position bias; the archive is a ledger of its own."""
+    folder, _ = smoke
+    world = {"published_judge": {"kind": "gold", "model": "retired-judge", "position_bias": 0.5, "noise": 0.1}}
+    files = {"retired": {"format": "fastchat_pair", "path": "data/smoke/published_pair.jsonl"}}
+    config = {"world": world, "calibration": {"archive": str(tmp_path / "new"), "files": files}}
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(folder, config=("config/smoke.yaml", tmp_path / "published.yaml"))
+    assert status == 0, said
+    assert "5 of 5 steps (100%) done" in said, "published, archive, calibrate, report and the table: no new world"
+    assert "kept      32: 32 with a verdict" in (folder / "results/smoke/archive/retired.txt").read_text()
+    [cell] = json.loads((folder / "results/smoke/calibration.json").read_text())["cells"]
+    assert (cell["archive_judge"], cell["items"]) == ("retired-judge", 32)
+    figures = {name: figure["estimate"] for name, figure in cell["figures"].items()}
+    assert figures["archive_first_place"] > 0.8 > figures["first_place"]
+    assert figures["archive_swap_consistency"] < figures["swap_consistency"]
+    assert "archive retired-judge" in (folder / "results/smoke/report.html").read_text()
+
+
 def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_data, tmp_path):
     """The smoke grid's policies answer MT-Bench and Arena-Hard; their checkpoints are used as they are."""
     folder, _ = smoke
