@@ -193,6 +193,7 @@ def run(arguments: argparse.Namespace) -> None:
     record = Run("calibrate", about, inputs, {"seed": arguments.seed})
     answers, calls = ask_all(settings, arguments.ledger, asked, work)
     card = {"archive": str(arguments.archive), "left_out": left_out, **calls, "confidence": draw.confidence}
+    card["dated"] = settings.kind == "endpoint"
     card["cells"] = cells_of_card(asked, answers, draw)
     record.extra = calls
     with output_file(arguments.out, record) as path:

@@ -27,6 +27,7 @@ class Grid(Section):
     graded: list[str]
     comparisons: dict[str, Comparison]
     judge: str
+    dated: bool = False  # whether it matters when the judge was asked
     tables: Tables
 
 
@@ -41,6 +42,7 @@ def grid_of(config: Config) -> Grid:
         graded=[name for name, benchmark in config.benchmarks.items() if benchmark.grade],
         comparisons=config.comparisons,
         judge=f"{config.judge.model} (gold judge)" if config.judge.kind == "gold" else config.judge.model,
+        dated=config.judge.kind == "endpoint",
         tables=config.tables,
     )
 

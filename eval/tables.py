@@ -11,6 +11,7 @@ training       the last quarter of each training run
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from eval.benchmarks.base import WITHOUT, counted
 from eval.grid import ALL_MODELS, Grid, measured_files
 from eval.prompts import OURS
 from eval.rendering import number, with_control, with_interval, write_table
-from salsa.stage import Run, load_settings, output_folder
+from salsa.stage import Run, load_settings, output_folder, run_file
 
 
 def interval_note(grid: Grid) -> str:
@@ -30,8 +31,16 @@ def interval_note(grid: Grid) -> str:
     )
 
 
-def judge_note(grid: Grid) -> str:
-    return f"Judge: {grid.judge}."
+def judge_note(results: Path, grid: Grid, folder: str) -> str:
+    """Who judged and, of a judge that may be another one tomorrow, when, and what it called itself."""
+    if not grid.dated:
+        return f"Judge: {grid.judge}."
+    files = [path for name, path in measured_files(results, grid).items() if name.startswith(f"{folder}/")]
+    runs = [json.loads(run_file(path).read_text()) for path in files if run_file(path).exists()]
+    dates = sorted(run[key][:10] for run in runs for key in ("first_call", "last_call") if run.get(key))
+    names = sorted({name for run in runs for name in run.get("judge_reports", ())})
+    asked = f", asked {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
+    return f"Judge: {grid.judge}{asked}{', calls itself ' if names else ''}{', '.join(names)}."
 
 
 def template_note(judged: pd.DataFrame, benchmarks: list[str]) -> str:
@@ -90,7 +99,7 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     raw = measured.win_rates(judgments, grid, draw)
     length_control.warn(raw, ("comparison", "model", "benchmark"))
     notes = [
-        judge_note(grid),
+        judge_note(results, grid, "judgments"),
         template_note(judgments, grid.benchmarks),
         interval_note(grid),
         "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
@@ -114,7 +123,8 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     shown["rating"] = with_interval(grades, "rating", digits=2)
     shown["n"] = grades["n"]
     shown["coverage"] = coverage(grades)
-    notes = [judge_note(grid), template_note(stored, grid.graded), interval_note(grid), "Ratings are from 1 to 10."]
+    notes = [judge_note(results, grid, "grades"), template_note(stored, grid.graded), interval_note(grid)]
+    notes.append("Ratings are from 1 to 10.")
     notes += without_note(grades[grades["turn"] == "all"], "Answers")
     write_table(folder, "grades", grades, shown, notes)
 

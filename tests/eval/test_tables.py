@@ -16,6 +16,7 @@ from eval.figures import colours_of
 from eval.headline import sentence
 from eval.rendering import latex, markdown, number
 from eval.report import markdown_table, spread
+from eval.tables import judge_note
 from salsa.stage import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID, QUESTIONS, write_results
 
@@ -96,6 +97,18 @@ def test_what_was_not_judged_is_said(results, command):
     assert "0.500 (too low): 48 unanswered" in (folder / "win_rates.md").read_text()
     assert "Games without a verdict: 48 unanswered. Unanswered:" in (folder / "headline.md").read_text()
     assert "without a verdict" not in (folder / "grades.md").read_text()
+
+
+def test_a_judge_that_may_change_has_its_dates_and_its_own_name_beside_the_tables(results):
+    for day, name in ((3, "j-0613"), (1, "j-0301")):
+        calls = {"first_call": f"2026-11-0{day}T09:00:00Z", "last_call": f"2026-11-0{day}T23:00:00Z"}
+        path = results / f"judgments/one-mini/{GRID.benchmarks[day // 2]}/salsa_vs_ppo.run.json"
+        path.write_text(json.dumps({**calls, "judge_reports": [name]}))
+    hosted = GRID.model_copy(update={"judge": "j", "dated": True})
+    expected = "Judge: j, asked 2026-11-01 to 2026-11-03, calls itself j-0301, j-0613."
+    assert judge_note(results, hosted, "judgments") == expected
+    assert judge_note(results, hosted, "grades") == "Judge: j."
+    assert judge_note(results, GRID, "judgments") == "Judge: gold-judge (gold judge)."
 
 
 def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
