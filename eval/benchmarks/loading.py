@@ -4,7 +4,6 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from salsa.data import load_rows
 from salsa.errors import UserError
 from salsa.sections import BenchmarkSettings
 from salsa.seeds import derive_seed
-from salsa.stage import load_settings, read_jsonl, sha256
+from salsa.stage import load_settings, log, read_jsonl, sha256
 
 OF_PROTOCOL = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
 HELPERS = {"asking", "base", "loading", "reading"}
@@ -96,21 +95,28 @@ def load_questions(settings: BenchmarkSettings, seed: int) -> list[Question]:
 def read_questions(
     benchmark: Benchmark, rows: list[Row], references: Mapping[str, Texts], where: str
 ) -> list[Question]:
-    """The rows as questions; a UserError says what is wrong with which row of `where`."""
-    questions = []
+    """The rows as questions, each once; a UserError says what is wrong with which row of `where`.
+
+    Preference data ask a prompt several times, with other answers: as questions these are one.
+    """
+    questions: dict[str, Question] = {}
     for number, row in enumerate(rows, 1):
         try:
-            questions.append(benchmark.question(row, references))
+            question = benchmark.question(row, references)
         except KeyError as error:
             raise UserError(
                 f"{where}:{number}: no {error.args[0]}: a question of this benchmark needs it: mend the line"
             ) from None
         except (ValueError, TypeError) as error:
             raise UserError(f"{where}:{number}: {error}: mend the line") from None
-    twice = [name for name, count in Counter(question.question_id for question in questions).items() if count > 1]
-    if twice:
-        raise UserError(f"{where}: question {twice[0]} occurs twice: answers are matched by it, remove one")
-    return questions
+        if questions.setdefault(question.question_id, question) != question:
+            raise UserError(
+                f"{where}:{number}: another question is called {question.question_id} too: answers are matched by "
+                "that name, change one"
+            )
+    if len(questions) < len(rows):
+        log.info("%s: %d lines ask the same again, of %d", where, len(rows) - len(questions), len(rows))
+    return list(questions.values())
 
 
 def temperature(settings: BenchmarkSettings, question: Question) -> float:

@@ -74,9 +74,15 @@ def test_a_broken_line_is_named(name, tmp_path):
         load_questions(settings(kind, tmp_path / "q.jsonl"), 1)
 
 
-def test_a_question_twice_is_refused(tmp_path):
-    write_jsonl(tmp_path / "q.jsonl", [{"prompt_id": "1", "prompt": "a"}] * 2)
-    with pytest.raises(UserError, match="question 1 occurs twice"):
+def test_a_question_twice_is_asked_once_and_two_of_one_name_are_refused(tmp_path, caplog):
+    rows = [{"prompt_id": name, "prompt": prompt} for name, prompt in (("1", "a"), ("2", "b"), ("1", "a"))]
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    caplog.set_level("INFO")
+    found = load_questions(settings("ultrafeedback", tmp_path / "q.jsonl"), 1)
+    assert [question.question_id for question in found] == ["1", "2"]
+    assert "1 lines ask the same again, of 3" in caplog.text
+    write_jsonl(tmp_path / "q.jsonl", [*rows, {"prompt_id": "2", "prompt": "c"}])
+    with pytest.raises(UserError, match="q.jsonl:4: another question is called 2 too"):
         load_questions(settings("ultrafeedback", tmp_path / "q.jsonl"), 1)
 
 
