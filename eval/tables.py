@@ -38,7 +38,7 @@ def judge_note(results: Path, grid: Grid, folder: str) -> str:
     files = [path for name, path in measured_files(results, grid).items() if name.startswith(f"{folder}/")]
     runs = [json.loads(run_file(path).read_text()) for path in files if run_file(path).exists()]
     dates = sorted(run[key][:10] for run in runs for key in ("first_call", "last_call") if run.get(key))
-    names = sorted({name for run in runs for name in run.get("judge_reports", ())})
+    names = sorted({name for run in runs for name in run.get("judge_reports", ())} - {grid.judge})
     asked = f", asked {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
     return f"Judge: {grid.judge}{asked}{', calls itself ' if names else ''}{', '.join(names)}."
 
