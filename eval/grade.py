@@ -15,7 +15,7 @@ from eval.benchmarks.asking import single_messages
 from eval.benchmarks.base import counted
 from eval.estimate import estimate_all
 from eval.items import SINGLE, Item, add_items
-from eval.judge import call_of, without_verdict
+from eval.judge import call_of, undecided
 from eval.judge_client import Asks, judge_id
 from eval.judging import ask_all
 from eval.prompts import load_templates
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
             return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
         entry = await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
         found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
-        outcome = "rated" if found is not None else without_verdict(entry)
+        outcome = "rated" if found is not None else undecided(entry)
         said = {"outcome": outcome, "rating": found, "flags": list(question.flags), **call_of(entry)}
         return {**row, "lengths": [len(given[turn - 1].strip())], **said}
 

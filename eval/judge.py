@@ -18,7 +18,7 @@ from typing import Any
 from eval.answers import load_answers
 from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import pair_messages
-from eval.benchmarks.base import POINTS, counted
+from eval.benchmarks.base import POINTS, counted, without_verdict
 from eval.estimate import estimate_all
 from eval.items import Item, add_items
 from eval.judge_client import Asks, Messages, judge_id
@@ -84,13 +84,13 @@ async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: 
     entry = entries[-1]
     game = {
         "order": order,
-        "outcome": outcome(found, order) if found else without_verdict(entry),
+        "outcome": outcome(found, order) if found else undecided(entry),
         "strong": found is not None and found.strong,
     }
     return {**game, **call_of(entry)}
 
 
-def without_verdict(entry: Entry) -> str:
+def undecided(entry: Entry) -> str:
     """Why a call that says nothing to be counted does not."""
     return "unparsed" if entry["outcome"] == "answered" else str(entry["outcome"])
 
@@ -98,12 +98,6 @@ def without_verdict(entry: Entry) -> str:
 def call_of(entry: Entry) -> dict[str, str]:
     """Where the ledger keeps it, if it does."""
     return {"call": entry["key"]} if entry["outcome"] in FINISHED else {}
-
-
-def without(row: Row) -> list[str]:
-    """Why games of this line have no verdict, a word each."""
-    said = [game["outcome"] for game in row["games"]] or ["unanswered"] * 2
-    return [outcome for outcome in said if outcome not in POINTS]
 
 
 def points_and_weight(benchmark: Benchmark, games: list[Game]) -> tuple[float | None, float]:
@@ -229,7 +223,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = arguments.generations.resolve().name
     add_items(arguments.ledger, (item for row in rows for item in items(benchmark, model, row, who)))
     covered = sum(row["weight"] > 0 for row in rows)
-    missing = Counter(why for row in rows for why in without(row))
+    missing = Counter(why for row in rows for why in without_verdict(row["games"]))
     record.extra = {**calls, "judgments": len(rows), "covered": covered, "games_without": missing}
     with output_file(arguments.out, record) as path:
         write_jsonl(path, rows)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from eval.benchmarks.base import POINTS, WITHOUT
+from eval.benchmarks.base import POINTS, WITHOUT, without_verdict
 from eval.grid import ALL_MODELS, Grid
 from eval.length_control import difficulty, length_controlled
 from eval.stats import Interval, mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
@@ -127,9 +127,9 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
 
 
 def _without(frame: pd.DataFrame) -> dict[str, int]:
-    """How many games have no verdict, by why; a match that was not asked about has two."""
-    said = [outcome for games in frame["games"] for outcome in ([g["outcome"] for g in games] or ["unanswered"] * 2)]
-    return {why: said.count(why) for why in WITHOUT}
+    """How many games have no verdict, by why."""
+    found = [why for games in frame["games"] for why in without_verdict(games)]
+    return {why: found.count(why) for why in WITHOUT}
 
 
 def _coverage(frame: pd.DataFrame) -> float:

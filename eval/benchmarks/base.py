@@ -16,6 +16,12 @@ POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
 WITHOUT = ("unanswered", "too_long", "refused", "unparsed")
 
 
+def without_verdict(games: Sequence[Row]) -> list[str]:
+    """Why games of a match have no verdict, a word each; a match that could not be asked about has none of its two."""
+    said = [str(game["outcome"]) for game in games] or ["unanswered"] * 2
+    return [outcome for outcome in said if outcome not in POINTS]
+
+
 def counted(without: Mapping[str, int]) -> str:
     """Numbers of games or answers by why they have no verdict, as text: `3 too long, 1 unparsed`."""
     return ", ".join(f"{without[why]} {why.replace('_', ' ')}" for why in WITHOUT if without.get(why))

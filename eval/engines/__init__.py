@@ -85,4 +85,5 @@ def context_length(path: Path, settings: GenerateSettings | None = None) -> int:
     if length is None:
         raise UserError(f"{path / 'config.json'}: no max_position_embeddings: add the model's context length")
     limit = settings.vllm.get("max_model_len") if settings and settings.engine == "vllm" else None
-    return min(int(length), int(limit or length))
+    # vLLM also takes texts, such as auto, for what the model allows.
+    return min(int(length), limit) if isinstance(limit, int) and limit > 0 else int(length)

@@ -212,7 +212,7 @@ def test_eos_and_context_come_from_the_checkpoint(tmp_path, make_checkpoint, tok
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 9]}))
     assert eos_ids(folder, tokenizer_of_sentences) == sorted([end, 9])
     assert context_length(folder) == 77
-    for limit, expected in ((50, 50), (100, 77)):
+    for limit, expected in ((50, 50), (100, 77), ("auto", 77), (-1, 77)):
         settings = GenerateSettings(engine="vllm", vllm={"max_model_len": limit})
         assert context_length(folder, settings) == expected
 

@@ -6,9 +6,11 @@ import random
 import pytest
 
 from eval.benchmarks import find
+from eval.gold_judge import serving
 from eval.items import read_items
 from eval.judge import outcome, points_and_weight
 from eval.verdicts import Verdict
+from salsa.judge_section import Judge
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.world.samples import arena_hard_questions
 from tests.eval.judge_server import chat
@@ -151,6 +153,19 @@ def test_an_unreachable_judge_is_one_clear_line(cell, questions, monkeypatch):
     assert "check judge.base_url and that it is running" in errors[0]
     assert "Traceback" not in said
     assert rows is None
+
+
+def test_the_gold_judge_is_an_endpoint_among_others(cell, questions, monkeypatch):
+    """Served by hand and asked as any endpoint it says what it says as the stage's own."""
+    monkeypatch.setenv("TEST_JUDGE_KEY", "none")
+    dials = {"position_bias": 0.7, "noise": 0.2}
+    _, _, own = cell("mt_bench", questions, judge={**GOLD, **dials})
+    with serving(Judge(**GOLD, **dials), port=0) as url:
+        asked = {"kind": "endpoint", "model": "gold-judge", "base_url": url, "api_key_env": "TEST_JUDGE_KEY"}
+        _, _, hosted = cell("mt_bench", questions, judge=asked, out="hosted")
+    games = [[{**game, "call": None} for row in rows for game in row["games"]] for rows in (own, hosted)]
+    assert games[0] == games[1]
+    assert {game["outcome"] for game in games[0]} >= {"a", "b"}
 
 
 def test_a_missing_key_names_the_variable(cell, questions, monkeypatch):
