@@ -147,8 +147,12 @@ async def main():
     settings = Judge.model_validate(json.loads(sys.argv[2]))
     client = JudgeClient(settings, settings.base_url, Ledger(Path(sys.argv[1])))
     order = range(40) if sys.argv[3] == "up" else range(39, -1, -1)
-    asked = [client.ask([{"role": "user", "content": f"question {n}"}]) for n in order]
-    texts = [entry["text"] for entry in await asyncio.gather(*asked)]
+    ask = lambda n: client.ask([{"role": "user", "content": f"question {n}"}])
+    await ask(order[0])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    texts = [entry["text"] for entry in await asyncio.gather(*map(ask, order))]
+    await client.close()
     print(json.dumps([texts, client.asked]))
 
 asyncio.run(main())
@@ -163,10 +167,13 @@ def test_two_processes_that_ask_the_same_pay_once(flaky, tmp_path):
 
     judge = flaky(slow)
     given = json.dumps(judge.settings(concurrency=4))
-    both = [
-        subprocess.Popen([sys.executable, "-c", ASK, tmp_path, given, order], stdout=subprocess.PIPE, text=True)
-        for order in ("up", "down")
-    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", ASK, tmp_path, given, order], **pipes) for order in ("up", "down")]
+    # Each has asked one question; of the other 38 whoever comes first.
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
     (up, first), (down, second) = (json.loads(process.communicate()[0]) for process in both)
     expected = [f"about question {n}: [[A]]" for n in range(40)]
     assert up == expected and down == expected[::-1]
