@@ -28,6 +28,7 @@ onstart:
 
 localrules:
     all,
+    prepare,
 
 
 # It has no output, so that it always runs: it prints the headline table and where everything lies.
@@ -46,3 +47,12 @@ rule all:
         below_floor=GRID.tables.below_floor,
     shell:
         "python -m eval show --results {params.results:q} --below-floor {params.below_floor} | tee {log:q}"
+
+
+# All that needs a network and no GPU: a cluster's login node can do it beforehand.
+rule prepare:
+    input:
+        expand(rules.base.output, model=GRID.models),
+        expand(rules.data.output, model=GRID.models),
+        rules.overlap.output,
+        [path for benchmark in GRID.benchmarks.values() for path in of_benchmark(benchmark)],

@@ -18,6 +18,7 @@ COMMANDS = {
     "published": ("eval.published", "write verdicts of a judge of the mini world that is no longer served"),
     "gold-judge": ("eval.gold_judge", "serve the mini world's judge over HTTP"),
     "download": ("eval.download", "fetch a file of known bytes"),
+    "overlap": ("eval.overlap", "find benchmark questions among training prompts"),
     "tables": ("eval.tables", "make the tables from judgments, grades and scores"),
     "figures": ("eval.figures", "draw the figures"),
     "report": ("eval.report", "write the HTML report"),

@@ -7,7 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from eval.grid import Grid, alpha_file, grade_file, judgment_file, policies, reward_file, score_file, training_file
+from eval.grid import (
+    Grid,
+    alpha_file,
+    data_file,
+    grade_file,
+    judgment_file,
+    overlap_file,
+    policies,
+    reward_file,
+    score_file,
+    training_file,
+)
 from salsa.errors import UserError
 from salsa.stage import read_jsonl
 
@@ -79,13 +90,37 @@ def soups(results: Path, grid: Grid) -> pd.DataFrame:
     )
 
 
+def _json(path: Path, maker: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read it ({error}): make it with python -m {maker}") from None
+
+
 def cards(results: Path, grid: Grid) -> pd.DataFrame:
     """The reward models' cards."""
-    rows = []
-    for model in grid.models:
-        path = reward_file(results, model)
-        try:
-            rows.append({"model": model, **json.loads(path.read_text())})
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot read it ({error}): make it with python -m salsa reward") from None
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [{"model": model, **_json(reward_file(results, model), "salsa reward")} for model in grid.models]
+    )
+
+
+def data_sets(results: Path, grid: Grid) -> pd.DataFrame:
+    """How much of each data set is used."""
+    return pd.DataFrame(
+        [
+            {"model": model, "set": name, **counts}
+            for model in grid.models
+            for name, counts in _json(data_file(results, model), "salsa data").items()
+        ]
+    )
+
+
+def overlap(results: Path) -> pd.DataFrame:
+    """How many questions of each benchmark stand in each training set."""
+    return pd.DataFrame(
+        [
+            {"set": name, "benchmark": benchmark, **{**found, **{key: len(found[key]) for key in ("equal", "alike")}}}
+            for name, benchmarks in _json(overlap_file(results), "eval overlap").items()
+            for benchmark, found in benchmarks.items()
+        ]
+    )

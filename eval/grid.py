@@ -3,7 +3,7 @@
 generations/MODEL/POLICY/BENCHMARK.jsonl    scores/MODEL/POLICY/BENCHMARK.jsonl
 judgments/MODEL/BENCHMARK/COMPARISON.jsonl  grades/MODEL/POLICY/BENCHMARK.jsonl
 training/MODEL/POLICY.jsonl                 alpha/MODEL.jsonl
-reward/MODEL.json                           calibration.json
+reward/MODEL.json   data/MODEL.json         overlap.json    calibration.json
 tables/  figures/  report.html
 """
 
@@ -87,6 +87,14 @@ def reward_file(results: Path, model: str) -> Path:
     return results / "reward" / f"{model}.json"
 
 
+def data_file(results: Path, model: str) -> Path:
+    return results / "data" / f"{model}.json"
+
+
+def overlap_file(results: Path) -> Path:
+    return results / "overlap.json"
+
+
 def calibration_file(results: Path) -> Path:
     return results / "calibration.json"
 
@@ -101,5 +109,6 @@ def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
         files += [grade_file(results, model, policy, b) for policy in every for b in grid.graded]
         files += [score_file(results, model, policy, b) for policy in every for b in grid.benchmarks]
         files += [training_file(results, model, policy) for policy in trained]
-        files += [alpha_file(results, model), reward_file(results, model)]
+        files += [alpha_file(results, model), reward_file(results, model), data_file(results, model)]
+    files.append(overlap_file(results))
     return {str(path.relative_to(results)): path for path in files}

@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from eval.assumptions import compared, load_assumptions
 from eval.calibration import card_rows
 from eval.grid import Grid, generation_file, judgment_file
 from eval.headline import read_headline, sentence
@@ -24,6 +25,8 @@ TABLES = {
     "soup": "Soups between two SFT models",
     "reward_model": "Reward models",
     "training": "Training runs",
+    "data": "Data sets",
+    "overlap": "Benchmark questions among training prompts",
 }
 FIGURES = {
     "win_rates": "Adjusted win rates with their intervals; the dashed line is no difference.",
@@ -121,6 +124,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="CARD.json", help="the judge's, by python -m eval calibrate"
     )
+    parser.add_argument("--assumptions", type=Path, metavar="FILE.yaml", help="the config's; then --values as well")
+    parser.add_argument("--values", default="{}", metavar="JSON", help="the grid's settings by their dotted names")
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -129,7 +134,9 @@ def run(arguments: argparse.Namespace) -> None:
     tables, figures = arguments.results / "tables", arguments.results / "figures"
     inputs = {"tables": tables, "figures": figures}
     inputs |= {"calibration": arguments.calibration} if arguments.calibration else {}
-    record = Run("report", grid.model_dump(mode="json"), inputs, {})
+    inputs |= {"assumptions": arguments.assumptions} if arguments.assumptions else {}
+    values = json.loads(arguments.values)
+    record = Run("report", {**grid.model_dump(mode="json"), "values": values}, inputs, {})
     headline = read_headline(arguments.results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -146,6 +153,7 @@ def run(arguments: argparse.Namespace) -> None:
         tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
         figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
+        assumptions=compared(load_assumptions(arguments.assumptions), values) if arguments.assumptions else [],
         cells=judged_samples(arguments.results, grid),
         inputs=record.inputs,
         seeds=grid.rl_seeds,

@@ -8,6 +8,8 @@ grades         single-answer grades
 soup           what lies between two SFT models
 reward_model   the reward models' accuracy
 training       the last quarter of each training run
+data           how much of each data set is used
+overlap        benchmark questions among the training prompts
 """
 
 import argparse
@@ -18,6 +20,7 @@ import pandas as pd
 
 from eval import collect, length_control, measured
 from eval.benchmarks.base import WITHOUT, counted
+from eval.data_tables import write_data
 from eval.grid import ALL_MODELS, Grid, measured_files
 from eval.prompts import OURS
 from eval.rendering import number, with_control, with_interval, write_table
@@ -220,3 +223,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_judged(folder, arguments.results, grid, draw)
         write_scored(folder, arguments.results, grid, draw)
         write_trained(folder, arguments.results, grid)
+        write_data(folder, arguments.results, grid)

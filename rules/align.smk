@@ -7,7 +7,7 @@ rule align:
         reference=align_reference,
         sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
         reward=f"{CHECKPOINTS}/reward/{{model}}",
-        data=given(GRID.ppo.prompts),
+        data=ppo_data,
     output:
         policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
         metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
@@ -26,10 +26,11 @@ rule align:
         strategy=align_strategy,
         settings=align_settings,
         seed=GRID.seed,
+        prepared=PREPARED,
         gold=GOLD,
     shell:
         "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
-        "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} "
+        "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} "
         "--rl-seed {wildcards.seed} {params.gold} --checkpoint-minutes {resources.checkpoint_minutes} "
         "--report-to {resources.report_to:q} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
 
@@ -52,7 +53,8 @@ rule dpo:
         strategy=align_strategy,
         settings=align_settings,
         seed=GRID.seed,
+        prepared=PREPARED,
     shell:
         "python -m salsa dpo --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
-        "--settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} "
+        "--settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --rl-seed {wildcards.seed} "
         "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

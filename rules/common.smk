@@ -7,12 +7,14 @@ from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
+from eval.assumptions import settings_of
 from eval.benchmarks import find, pinned_files
 from eval.grid import calibration_file, grid_of, measured_files, pairs, policies
 from eval.items import ITEMS
 from eval.ledger import CALLS
 from salsa import layout
-from salsa.config import algorithm_settings, parse_config
+from salsa.config import algorithm_settings, model_settings, parse_config, with_local_copies
+from salsa.data_sets import all_sets, trained_on
 from salsa.errors import UserError
 from salsa.naming import parse_soup_name
 from salsa.references import strategy_json
@@ -21,7 +23,8 @@ from salsa.references import strategy_json
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 try:
-    GRID = parse_config(config, " + ".join(map(str, workflow.configfiles)))
+    CONFIG = parse_config(config, " + ".join(map(str, workflow.configfiles)))
+    GRID, HUB_FILES = with_local_copies(CONFIG)
     for each in GRID.benchmarks.values():
         find(each.kind)
         pinned_files(each, missing_is_fine=True)
@@ -32,6 +35,8 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     sys.exit("error: --sdm conda: make the environment once and activate it: conda env create -f environment.yml")
 
 DATA = f"{GRID.paths.data}/{GRID.grid}"
+PREPARED = f"{GRID.paths.data}/prepared"
+DATA_SETS = {model: all_sets(GRID, model) for model in GRID.models}
 WORLD = f"{DATA}/world"
 CHECKPOINTS = layout.root(GRID)
 RESULTS = f"{GRID.paths.results}/{GRID.grid}"
@@ -95,9 +100,7 @@ def output_folder(wildcards, output):
 
 
 def given(source):
-    """What has to be there before a data source can be read: the world, a local file, nothing (the hub)."""
-    if source.path is None:
-        return []
+    """What has to be there before a data source can be read: the world, or a file."""
     return [WORLD] if Path(source.path).is_relative_to(WORLD) else [source.path]
 
 
@@ -141,12 +144,59 @@ def download_sha256(wildcards, output):
     return DOWNLOADS[str(output)].sha256
 
 
+def fetch_source(wildcards, output):
+    return HUB_FILES[str(output)].model_dump_json(exclude_none=True)
+
+
+def set_options(sets):
+    return [f"--set={name}={found.model_dump_json(exclude_none=True)}" for name, found in sets.items()]
+
+
+def set_files(sets):
+    return sorted({path for found in sets.values() for path in given(found.source)})
+
+
+def data_input(wildcards):
+    return set_files(DATA_SETS[wildcards.model])
+
+
+def data_options(wildcards):
+    return set_options(DATA_SETS[wildcards.model])
+
+
+def training_sets():
+    """The prompts of all models' training; these differ between models in their limits at most."""
+    return {name: found for sets in DATA_SETS.values() for name, found in trained_on(sets).items()}
+
+
+def stage_sources(wildcards, section, *names):
+    """The files of data sources that a model's stage reads."""
+    found = model_settings(GRID, wildcards.model, section)
+    return [path for name in names for path in given(getattr(found, name))]
+
+
+def sft_data(wildcards):
+    return stage_sources(wildcards, GRID.sft, "train", "test")
+
+
+def sft_settings(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.sft))
+
+
+def reward_data(wildcards):
+    return stage_sources(wildcards, GRID.reward, "train", "test", "normalisation_prompts")
+
+
+def reward_settings(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.reward))
+
+
 def base_input(wildcards):
     return [WORLD] if GRID.models[wildcards.model].world else []
 
 
 def base_settings(wildcards):
-    model = GRID.models[wildcards.model].model_dump(mode="json", exclude_none=True)
+    model = GRID.models[wildcards.model].model_dump(mode="json", exclude_none=True, exclude={"settings"})
     base = GRID.base.model_dump(mode="json", exclude_none=True) if "world" in model else None
     return json.dumps({"model": model, "base": base})
 
@@ -195,6 +245,18 @@ def alpha_checkpoints(wildcards):
     ]
 
 
+def alpha_data(wildcards):
+    return stage_sources(wildcards, GRID.alpha, "prompts") + stage_sources(wildcards, GRID.sft, "test")
+
+
+def alpha_settings(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.alpha))
+
+
+def alpha_test(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.sft).test)
+
+
 def alpha_also(wildcards):
     return [f"--also={checkpoint_folder(wildcards.model, name)}" for name in GRID.alpha.also]
 
@@ -222,11 +284,15 @@ def align_strategy(wildcards):
 
 
 def align_settings(wildcards):
-    return settings(algorithm_settings(GRID, wildcards.method))
+    return settings(algorithm_settings(GRID, wildcards.model, wildcards.method))
+
+
+def ppo_data(wildcards):
+    return given(algorithm_settings(GRID, wildcards.model, wildcards.method).prompts)
 
 
 def dpo_data(wildcards):
-    return given(algorithm_settings(GRID, wildcards.method).train)
+    return given(algorithm_settings(GRID, wildcards.model, wildcards.method).train)
 
 
 # generate.smk
@@ -234,6 +300,14 @@ def dpo_data(wildcards):
 
 def generate_policy(wildcards):
     return policy_folder(wildcards.model, wildcards.policy)
+
+
+def generate_settings(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.generate))
+
+
+def score_settings(wildcards):
+    return settings(model_settings(GRID, wildcards.model, GRID.score))
 
 
 def generate_benchmarks():
@@ -322,3 +396,17 @@ def benchmark_files(wildcards):
 def benchmark_option(wildcards):
     benchmark = GRID.benchmarks[wildcards.benchmark]
     return f"{wildcards.benchmark}={settings(benchmark, exclude=('download', 'grade'))}"
+
+
+# report.smk
+
+
+def assumptions_file():
+    return [GRID.assumptions] if GRID.assumptions else []
+
+
+def assumptions_option():
+    """The file and, as the config has them, the grid's settings."""
+    return [f"--assumptions={path}" for path in assumptions_file()] + [
+        f"--values={json.dumps(settings_of(CONFIG))}" for _ in assumptions_file()
+    ]

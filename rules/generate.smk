@@ -16,7 +16,7 @@ rule generate:
         ENVIRONMENT
     params:
         benchmarks=generate_benchmarks(),
-        settings=settings(GRID.generate),
+        settings=generate_settings,
         seed=GRID.seed,
         out=output_folder,
     shell:
@@ -43,7 +43,7 @@ rule score:
     params:
         benchmarks=[f"--benchmark={name}" for name in sorted(GRID.benchmarks)],
         reference=score_reference_option,
-        settings=settings(GRID.score),
+        settings=score_settings,
         gold=GOLD,
         generations=score_generations,
         out=output_folder,

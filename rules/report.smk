@@ -18,6 +18,7 @@ rule report:
             comparison=GRID.comparisons,
         ),
         calibration=calibration_card(),
+        assumptions=assumptions_file(),
     output:
         html=report(
             f"{RESULTS}/report.html",
@@ -34,6 +35,7 @@ rule report:
         results=results_folder,
         settings=settings(grid_of(GRID)),
         calibration=calibration_option(),
+        assumptions=assumptions_option(),
     shell:
         "python -m eval report --results {params.results:q} --settings {params.settings:q} "
-        "{params.calibration:q} --out {output.html:q} > {log:q} 2>&1"
+        "{params.calibration:q} {params.assumptions:q} --out {output.html:q} > {log:q} 2>&1"

@@ -4,11 +4,7 @@
 rule reward:
     input:
         sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
-        data=[
-            *given(GRID.reward.train),
-            *given(GRID.reward.test),
-            *given(GRID.reward.normalisation_prompts),
-        ],
+        data=reward_data,
     output:
         model=directory(f"{CHECKPOINTS}/reward/{{model}}"),
         card=f"{RESULTS}/reward/{{model}}.json",
@@ -17,8 +13,9 @@ rule reward:
     conda:
         ENVIRONMENT
     params:
-        settings=settings(GRID.reward),
+        settings=reward_settings,
         seed=GRID.seed,
+        prepared=PREPARED,
     shell:
         "python -m salsa reward --sft {input.sft:q} --settings {params.settings:q} --seed {params.seed} "
-        "--out {output.model:q} --card {output.card:q} > {log:q} 2>&1"
+        "--prepared {params.prepared:q} --out {output.model:q} --card {output.card:q} > {log:q} 2>&1"

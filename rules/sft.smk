@@ -4,7 +4,7 @@
 rule sft:
     input:
         base=f"{CHECKPOINTS}/base/{{model}}",
-        data=[*given(GRID.sft.train), *given(GRID.sft.test)],
+        data=sft_data,
     output:
         directory(f"{CHECKPOINTS}/sft/{{model}}/{{seed}}"),
     log:
@@ -12,8 +12,9 @@ rule sft:
     conda:
         ENVIRONMENT
     params:
-        settings=settings(GRID.sft),
+        settings=sft_settings,
         seed=GRID.seed,
+        prepared=PREPARED,
     shell:
         "python -m salsa sft --base {input.base:q} --settings {params.settings:q} --seed {params.seed} "
-        "--sft-seed {wildcards.seed} --out {output:q} > {log:q} 2>&1"
+        "--sft-seed {wildcards.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -39,7 +39,7 @@ rule alpha:
         points=alpha_input,
         sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
         reward=f"{CHECKPOINTS}/reward/{{model}}",
-        data=[*given(GRID.alpha.prompts), *given(GRID.sft.test)],
+        data=alpha_data,
     output:
         f"{RESULTS}/alpha/{{model}}.jsonl",
     log:
@@ -49,8 +49,8 @@ rule alpha:
     params:
         checkpoints=alpha_checkpoints,
         also=alpha_also,
-        settings=settings(GRID.alpha),
-        test=settings(GRID.sft.test),
+        settings=alpha_settings,
+        test=alpha_test,
         seed=GRID.seed,
         gold=GOLD,
     shell:

@@ -7,6 +7,8 @@ from salsa.stage import main
 COMMANDS = {
     "world": ("salsa.world.stage", "generate the mini world: tokenizer, data sets and benchmarks"),
     "base": ("salsa.base", "pretrain a mini base model, or fetch one from the hub"),
+    "fetch": ("salsa.fetch", "fetch a data set from the hub at its revision"),
+    "data": ("salsa.data_card", "make token ids of a model's data sets, and count what cannot be used"),
     "sft": ("salsa.sft", "fine-tune a base model on demonstrations"),
     "soup": ("salsa.soup", "average checkpoints"),
     "reward": ("salsa.reward", "train and normalise the reward model"),

@@ -144,7 +144,11 @@ def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str,
 
 
 def fetched(hub: HubModel, out: Path, record: Run) -> None:
-    """Downloads a base checkpoint at its revision and gives its tokenizer the config's template and pad token."""
+    """Downloads a base checkpoint at its revision and gives its tokenizer the config's template and pad token.
+
+    What was downloaded stays beside `out` until all is well, so that a run that was interrupted goes on.
+    """
+    import httpx  # what huggingface_hub speaks with, and whose errors it lets through
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoConfig, AutoTokenizer
@@ -155,16 +159,21 @@ def fetched(hub: HubModel, out: Path, record: Run) -> None:
         raise UserError(
             f"chat_template {hub.chat_template}: cannot read it: {error.strerror}; correct the path"
         ) from None
+    download = out.with_name(f".{out.name}.{hub.revision}.download")
+    try:
+        snapshot_download(hub.id, revision=hub.revision, allow_patterns=HUB_FILES, local_dir=download)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{hub.id}@{hub.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
+            "model's licence accepted if it is gated"
+        ) from None
     with output_folder(out, record) as folder:
-        try:
-            snapshot_download(hub.id, revision=hub.revision, allow_patterns=HUB_FILES, local_dir=folder)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"{hub.id}@{hub.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
-                "model's licence accepted if it is gated"
-            ) from None
-        shutil.rmtree(folder / ".cache")  # what huggingface_hub noted of the download
+        files = [path for path in download.iterdir() if path.is_file()]
+        weights = [path for path in files if path.suffix == ".safetensors"]
+        for path in files:
+            if path not in weights:
+                shutil.copy(path, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer.chat_template = template
         # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
@@ -176,6 +185,9 @@ def fetched(hub: HubModel, out: Path, record: Run) -> None:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         config.pad_token_id = tokenizer.pad_token_id
         config.save_pretrained(folder)
+        for path in weights:
+            path.rename(folder / path.name)
+    shutil.rmtree(download)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ No torch here: the Snakefile reads this on every start.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -20,9 +20,11 @@ from salsa.sections import (
     BenchmarkSettings,
     Calibration,
     Comparison,
+    DataSource,
     Dpo,
     GenerateSettings,
     Model,
+    ModelsSection,
     Paths,
     Ppo,
     Reward,
@@ -33,6 +35,10 @@ from salsa.sections import (
     World,
 )
 from salsa.stage import describe
+
+MODELS_SECTIONS: tuple[ModelsSection, ...] = get_args(ModelsSection)
+COMMON_TO_MODELS = {"sft.seeds", "alpha.between", "alpha.points", "alpha.also"}
+S = TypeVar("S", bound=Section)
 
 
 class Method(Section):
@@ -75,6 +81,9 @@ class Config(Section):
 
     grid: Name
     seed: int
+    assumptions: str | None = Field(
+        None, description="Where each setting comes from (config/assumptions.yaml), for the report; default: not said"
+    )
     paths: Paths = Paths()
     world: World | None = None
     base: Base | None = None
@@ -104,9 +113,13 @@ class Config(Section):
                     self._check_ingredient(f"methods.{name}.{part}", ingredient)
             if method.algorithm == "dpo" and self.dpo is None:
                 raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
-            if method.algorithm != "none":
+        for model, entry in self.models.items():
+            self._check_changes(f"models.{model}.settings", entry.settings)
+            for name, method in self.methods.items():
+                if method.algorithm == "none":
+                    continue
                 try:
-                    algorithm_settings(self, name)
+                    algorithm_settings(self, model, name)
                 except ValidationError as error:
                     raise ValueError(describe(error, f"methods.{name}.settings")) from None
         for end in self.alpha.between:
@@ -125,6 +138,17 @@ class Config(Section):
         if any(model.world for model in self.models.values()) and (self.world is None or self.base is None):
             raise ValueError("models.*.world: a generated model needs the sections world and base")
         return self
+
+    def _check_changes(self, where: str, changes: dict[Any, dict[str, Any]]) -> None:
+        for name, values in changes.items():
+            if getattr(self, name) is None:
+                raise ValueError(f"{where}.{name}: the config has no section {name}: add it")
+            for key in sorted(COMMON_TO_MODELS & {f"{name}.{key}" for key in values}):
+                raise ValueError(f"{where}: {key} is common to all models: set it in the section")
+            try:
+                _changed(getattr(self, name), values)
+            except ValidationError as error:
+                raise ValueError(describe(error, f"{where}.{name}")) from None
 
     def _check_ingredient(self, where: str, ingredient: str) -> None:
         found = SFT_NAME.match(ingredient)
@@ -162,9 +186,39 @@ def load_config(*paths: Path) -> Config:
     return parse_config(data, " + ".join(map(str, paths)))
 
 
-def algorithm_settings(config: Config, name: str) -> Ppo | Dpo:
-    """The settings that a method's training runs with: its algorithm's section and its own changes."""
-    method = config.methods[name]
-    section = {"ppo": config.ppo, "dpo": config.dpo}[method.algorithm]
+def with_local_copies(config: Config) -> tuple[Config, dict[str, DataSource]]:
+    """The config with each hub data set replaced by the local file that the stage `fetch` makes of it, and what to
+    fetch into which file. The files of one revision are common to all grids."""
+    found: dict[str, DataSource] = {}
+
+    def localised(value: Any) -> Any:
+        if isinstance(value, list):
+            return [localised(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if value.get("split") is None or value.get("hub") is None:
+            return {key: localised(each) for key, each in value.items()}
+        hub = {key: value[key] for key in ("hub", "revision", "split")}
+        path = f"{config.paths.data}/hub/{hub['hub'].replace('/', '--')}/{hub['revision']}/{hub['split']}.jsonl"
+        found[path] = DataSource(**hub)
+        return {"path": path, "limit": value.get("limit")}
+
+    return Config.model_validate(localised(config.model_dump(exclude_unset=True))), found
+
+
+def _changed(section: S, changes: dict[str, Any]) -> S:
+    return type(section).model_validate({**section.model_dump(), **changes})
+
+
+def model_settings(config: Config, model: str, section: S) -> S:
+    """A section of the config as a model's stages run with it: with the model's own changes."""
+    name = next(name for name in MODELS_SECTIONS if getattr(config, name) is section)
+    return _changed(section, config.models[model].settings.get(name, {}))
+
+
+def algorithm_settings(config: Config, model: str, method: str) -> Ppo | Dpo:
+    """The settings that a method's training runs with: its algorithm's section, the model's and its own changes."""
+    chosen = config.methods[method]
+    section = {"ppo": config.ppo, "dpo": config.dpo}[chosen.algorithm]
     assert section is not None, "checked with the config"
-    return type(section).model_validate({**section.model_dump(), **method.settings})
+    return _changed(model_settings(config, model, section), chosen.settings)

@@ -1,6 +1,8 @@
-"""Rows of a data set, from a local JSONL file or from the hub at a pinned revision."""
+"""Rows of a data set, from a local JSONL file or from the hub at a pinned revision, and what can be used of them."""
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,66 +11,112 @@ from salsa.sections import DataSource
 from salsa.stage import read_jsonl
 
 Row = dict[str, Any]
+Messages = list[dict[str, str]]
 
 
 def load_rows(source: DataSource, seed: int) -> list[Row]:
     """All rows of the source, or `limit` of them drawn with `seed`, in the source's order."""
-    rows = read_jsonl(Path(source.path)) if source.path is not None else _hub_rows(source)
+    rows = read_jsonl(Path(source.path)) if source.path is not None else list(hub_rows(source))
     if source.limit is None or source.limit >= len(rows):
         return rows
     chosen = sorted(random.Random(seed).sample(range(len(rows)), source.limit))
     return [rows[index] for index in chosen]
 
 
-def _hub_rows(source: DataSource) -> list[Row]:
+def hub_rows(source: DataSource) -> Iterable[Row]:
+    """The rows of a hub data set's split at its revision."""
     # datasets takes seconds to import, and most stages read local files.
     import datasets
 
     assert source.hub is not None
     try:
-        return list(datasets.load_dataset(source.hub, revision=source.revision, split=source.split))
+        found: Iterable[Row] = datasets.load_dataset(source.hub, revision=source.revision, split=source.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"data set {source.hub}@{source.revision} split {source.split}: cannot load it ({reason}): "
             "check the network and the token, or give path: with a local JSONL copy"
         ) from None
+    return found
 
 
-def conversation(row: Row) -> list[dict[str, str]]:
-    """The dialogue of a row up to and with the last user's turn: `messages` cut there, else `prompt` alone."""
-    messages = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+def source_name(source: DataSource) -> str:
+    """The source's name in a message or a table."""
+    return source.path or f"{source.hub} {source.split}"
+
+
+def _messages(row: Row, key: str, where: str) -> Messages:
+    """The turns under a row's key."""
+    try:
+        return [{"role": message["role"], "content": message["content"]} for message in row[key]]
+    except (KeyError, TypeError):
+        raise UserError(f"{where}: no `{key}` with a role and a content in each turn: mend the data set") from None
+
+
+def blank(messages: Messages) -> bool:
+    """Whether a turn says nothing."""
+    return any(not message["content"].strip() for message in messages)
+
+
+def conversation(row: Row, where: str = "row") -> Messages:
+    """The dialogue of a row up to and with the last user's turn: `messages` cut there, else `prompt` alone.
+
+    UltraFeedback's and UltraChat's _sft and _prefs splits hold the whole dialogue, their _gen splits end with the user.
+    """
+    if row.get("messages"):
+        messages = _messages(row, "messages", where)
+    elif isinstance(row.get("prompt"), str):
+        messages = [{"role": "user", "content": row["prompt"]}]
+    else:
+        raise UserError(f"{where}: neither `messages` nor `prompt`: mend the data set")
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
     if last < 0:
-        raise UserError(f"row {row.get('prompt_id', '?')}: messages hold no user turn: mend the data set")
-    return [{"role": message["role"], "content": message["content"]} for message in messages[: last + 1]]
+        raise UserError(f"{where}: messages hold no user turn: mend the data set")
+    return messages[: last + 1]
 
 
-def user_turns(messages: list[dict[str, str]]) -> list[str]:
+def user_turns(messages: Messages) -> list[str]:
     """What the user said, turn by turn."""
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def demonstration(row: Row, where: str) -> list[dict[str, str]]:
+def demonstration(row: Row, where: str) -> Messages:
     """A whole dialogue that ends with the assistant; UltraChat's schema."""
-    messages = row.get("messages")
+    messages = _messages(row, "messages", where)
     if not messages or messages[-1]["role"] != "assistant":
         raise UserError(
             f"{where}: a demonstration needs `messages` that end with the assistant's turn: use a _sft split"
         )
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return messages
 
 
-def preference_pairs(rows: list[Row]) -> tuple[list[Row], int]:
-    """Pairs for a reward model as {prompt, chosen, rejected} message lists, and how many rows were dropped.
+def preference(row: Row, where: str) -> tuple[Messages, Messages] | str:
+    """The chosen and the rejected dialogue; UltraFeedback's schema. Else why the row carries no preference:
+    `empty` or `equal` answers, or `tied` scores."""
+    chosen, rejected = _messages(row, "chosen", where), _messages(row, "rejected", where)
+    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
+        raise UserError(f"{where}: chosen and rejected do not answer the same dialogue: mend the data set")
+    if blank(chosen) or blank(rejected):
+        return "empty"
+    if chosen == rejected:
+        return "equal"
+    if row.get("score_chosen") is not None and row["score_chosen"] == row.get("score_rejected"):
+        return "tied"
+    return chosen, rejected
 
-    Dropped are ties (equal scores) and pairs of identical or empty answers: they carry no preference.
+
+def preference_pairs(
+    rows: list[Row], where: str = "row", first: int = 1
+) -> tuple[list[tuple[int, Messages, Messages]], Counter[str]]:
+    """The rows that carry a preference, as (index, chosen, rejected), and how many do not, by reason.
+
+    A message calls them `where` and their number, from `first` on.
     """
-    pairs = []
-    for row in rows:
-        chosen, rejected = row["chosen"][-1]["content"], row["rejected"][-1]["content"]
-        tied = row.get("score_chosen") is not None and row["score_chosen"] == row["score_rejected"]
-        if tied or chosen == rejected or not chosen.strip() or not rejected.strip():
-            continue
-        pairs.append({"prompt": row["chosen"][:-1], "chosen": row["chosen"][-1:], "rejected": row["rejected"][-1:]})
-    return pairs, len(rows) - len(pairs)
+    pairs, left_out = [], Counter[str]()
+    for index, row in enumerate(rows):
+        match preference(row, f"{where} {first + index}"):
+            case str() as reason:
+                left_out[reason] += 1
+            case chosen, rejected:
+                pairs.append((index, chosen, rejected))
+    return pairs, left_out

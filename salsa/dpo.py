@@ -17,9 +17,10 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints import check_vocabularies, load_causal, load_tokenizer
-from salsa.data import load_rows, preference_pairs
+from salsa.data_sets import PREPARED, dpo_set
 from salsa.errors import UserError
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
+from salsa.prepared import prepare
 from salsa.references import Strategy, strategy_data
 from salsa.sections import Dpo
 from salsa.seeds import derive_seed
@@ -49,6 +50,10 @@ class ReferencesTrainer(LengthPooled, DPOTrainer):
         super().__init__(**options)
         self.references = []
 
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """The pairs as they are: they are token ids already."""
+        return dataset
+
     def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
         """Log-probabilities of the chosen and the rejected answers, each [B]; `model`, the policy, is not asked."""
         found = [super(ReferencesTrainer, self).compute_ref_log_probs(each, inputs) for each in self.references]
@@ -67,17 +72,27 @@ class History(TrainerCallback):
             self.rows.append({"step": state.global_step - 1, **figures})
 
 
+def split(pair: dict[str, Any]) -> dict[str, list[int]]:
+    """A pair of dialogues as TRL's DPO takes it: the prompt, and what follows it on either side."""
+    begin = pair["prompt_length"]
+    answers = {side: pair[side][begin:] for side in ("chosen_ids", "rejected_ids")}
+    return {"prompt_ids": pair["chosen_ids"][:begin], **answers}
+
+
 def train(
-    init: Path, references: Sequence[Path], strategy: Strategy, settings: Dpo, seed: int, rl_seed: int, work: str
+    init: Path,
+    references: Sequence[Path],
+    strategy: Strategy,
+    settings: Dpo,
+    seed: int,
+    rl_seed: int,
+    work: str,
+    cache: Path,
 ) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
     """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
     tokenizer = load_tokenizer(init)
     check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
-    pairs, dropped = preference_pairs(load_rows(settings.train, derive_seed(seed, "dpo", "train")))
-    if not pairs:
-        raise UserError(
-            "dpo.train: no row holds a preference (ties and empty or equal answers carry none): use more data"
-        )
+    found = prepare("dpo.train", dpo_set(settings, seed), tokenizer, cache)
     history = History()
     arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
     trainer = ReferencesTrainer(
@@ -87,21 +102,22 @@ def train(
         args=DPOConfig(
             **{**arguments, "logging_steps": 1},
             beta=settings.beta,
-            max_length=settings.max_length,
+            max_length=None,  # longer pairs are left out of the data
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=Dataset.from_list(pairs),
+        train_dataset=found.data.map(split, keep_in_memory=True),
         processing_class=tokenizer,
         callbacks=[history, Progress("dpo")],
     )
     quiet(trainer)
     trainer.train()
-    return trainer, history.rows, {"pairs": len(pairs), "dropped": dropped}
+    return trainer, history.rows, found.counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_policy_arguments(parser, "dpo", Dpo)
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -118,10 +134,17 @@ def run(arguments: argparse.Namespace) -> None:
     record = Run("dpo", given, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
     with scratch(arguments.out) as work:
         trainer, history, counts = train(
-            arguments.init, arguments.reference, strategy, settings, arguments.seed, arguments.rl_seed, work
+            arguments.init,
+            arguments.reference,
+            strategy,
+            settings,
+            arguments.seed,
+            arguments.rl_seed,
+            work,
+            arguments.prepared,
         )
-    record.extra = {**counts, "last_step": history[-1]}
-    log.info("dpo: %s", record.extra)
+    record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1]}
+    log.info("dpo: %s", history[-1])
     with output_folder(arguments.out, record) as folder, torch.no_grad():
         save(trainer.model, trainer.processing_class, folder, settings.dtype)
     with output_file(arguments.metrics) as path:

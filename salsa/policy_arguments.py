@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from salsa.config import Config, algorithm_settings, load_config
+from salsa.config import Config, algorithm_settings, load_config, with_local_copies
 from salsa.errors import UserError
 from salsa.layout import checkpoint_folder, first_sft_folder, reward_folder
 from salsa.references import Fixed, Strategy, parse_strategy, strategy_json
@@ -39,7 +39,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser, section: str, schema: 
 def complete(arguments: argparse.Namespace, algorithm: str, needed: Sequence[str]) -> Strategy:
     """Fills in what the command line leaves open; returns the reference strategy. A UserError names what is missing."""
     if arguments.config:
-        _fill_in(arguments, load_config(*arguments.config), algorithm)
+        _fill_in(arguments, with_local_copies(load_config(*arguments.config))[0], algorithm)
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} missing: give them, or --config")
@@ -67,7 +67,7 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> N
         "init": Path(checkpoint_folder(config, model, method.init)),
         "sft": Path(first_sft_folder(config, model)),
         "reward": Path(reward_folder(config, model)),
-        "settings": algorithm_settings(config, name).model_dump_json(exclude_none=True),
+        "settings": algorithm_settings(config, model, name).model_dump_json(exclude_none=True),
         "seed": config.seed,
         "gold": config.world is not None,
     }

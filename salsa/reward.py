@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from scipy.stats import binomtest
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from trl import RewardConfig, RewardTrainer
 
-from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.data import Row, conversation, load_rows, preference_pairs
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer
+from salsa.data_sets import PREPARED, reward_sets
 from salsa.errors import UserError
+from salsa.prepared import Prepared, prepare
 from salsa.sampling import sample
 from salsa.scoring import rewards
 from salsa.sections import Reward
@@ -42,28 +42,26 @@ def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
         weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
-def train(sft: Path, settings: Reward, seed: int, work: str) -> tuple[PooledRewardTrainer, dict[str, Any]]:
+def train(
+    sft: Path, settings: Reward, data: Prepared, seed: int, work: str
+) -> tuple[PooledRewardTrainer, dict[str, Any]]:
     """A trainer whose model is trained on the preference pairs, and what it was trained on."""
-    rows = load_rows(settings.train, derive_seed(seed, "reward", "train"))
-    pairs, dropped = preference_pairs(rows)
-    if not pairs:
-        raise UserError(
-            "reward.train: no row holds a preference (ties and empty or equal answers carry none): use more data"
-        )
     model = load_reward(sft)
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
     trainer = PooledRewardTrainer(
         model=model,
         args=RewardConfig(
-            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work), max_length=settings.max_length
+            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
+            max_length=None,  # longer pairs are left out of the data
         ),
-        train_dataset=Dataset.from_list(pairs),
+        train_dataset=data.data,
         processing_class=load_tokenizer(sft),
         callbacks=[Progress("reward")],
     )
     quiet(trainer)
     result = trainer.train()
-    return trainer, {"pairs_train": len(pairs), "dropped_train": dropped, "loss": round(result.training_loss, 5)}
+    left_out = data.counts["rows"] - data.counts["used"]
+    return trainer, {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
 
 
 def share_right(right: int, count: int) -> tuple[float | None, float | None, float | None]:
@@ -74,33 +72,24 @@ def share_right(right: int, count: int) -> tuple[float | None, float | None, flo
     return right / count, float(interval.low), float(interval.high)
 
 
-def measured(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], settings: Reward
-) -> dict[str, Any]:
+def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
     """Accuracy on held-out pairs: against the annotator's choice and, in the mini world, the gold reward's order."""
-    pairs, ties = preference_pairs(rows)
-    kept = [row for row in rows if preference_pairs([row])[0]]
-    sequences = [render(tokenizer, [*pair["prompt"], *pair[side]]) for pair in pairs for side in ("chosen", "rejected")]
-    fits = [
-        i for i in range(len(pairs)) if max(len(sequences[2 * i]), len(sequences[2 * i + 1])) <= settings.max_length
-    ]
-    batch = settings.micro_batch_size or settings.batch_size
-    scores = rewards(
-        model, [s for i in fits for s in sequences[2 * i : 2 * i + 2]], tokenizer.pad_token_id, batch, 0.0, 1.0
-    )
+    pairs = list(test.data)
+    sequences = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    scores = rewards(model, sequences, pad, batch, 0.0, 1.0)
     higher = [chosen > rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
     accuracy, low, high = share_right(sum(higher), len(higher))
     card = {
-        "pairs_test": len(fits),
-        "ties_test": ties,
+        "pairs_test": len(pairs),
+        "dropped_test": test.counts["rows"] - test.counts["used"],
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
     }
     gold = [
-        right == (kept[i]["gold_chosen"] > kept[i]["gold_rejected"])
-        for i, right in zip(fits, higher, strict=True)
-        if kept[i].get("gold_chosen") is not None and kept[i]["gold_chosen"] != kept[i]["gold_rejected"]
+        right == (pair["gold_chosen"] > pair["gold_rejected"])
+        for pair, right in zip(pairs, higher, strict=True)
+        if pair["gold_chosen"] is not None and pair["gold_chosen"] != pair["gold_rejected"]
     ]
     accuracy, low, high = share_right(sum(gold), len(gold))
     return {
@@ -112,13 +101,11 @@ def measured(
     }
 
 
-def normalised(model: PreTrainedModel, sft: Path, settings: Reward, seed: int) -> tuple[float, float]:
+def normalised(
+    model: PreTrainedModel, sft: Path, settings: Reward, prompts: list[list[int]], seed: int
+) -> tuple[float, float]:
     """Mean and standard deviation of the raw score over SFT 1's samples at temperature 1."""
     tokenizer = load_tokenizer(sft)
-    source = settings.normalisation_prompts.model_copy(update={"limit": settings.normalisation_samples})
-    rows = load_rows(source, derive_seed(seed, "reward", "normalisation"))
-    prompts = [render(tokenizer, conversation(row), add_generation_prompt=True) for row in rows]
-    prompts = [prompt for prompt in prompts if len(prompt) <= settings.max_length]
     policy = load_causal(sft, settings.dtype)
     batch = settings.micro_batch_size or settings.batch_size
     sequences = []
@@ -145,6 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the start, and whose samples fix the scale")
     parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
 
@@ -154,16 +142,19 @@ def run(arguments: argparse.Namespace) -> None:
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}
     record = Run("reward", settings.model_dump(), inputs, {"seed": arguments.seed})
+    tokenizer = load_tokenizer(arguments.sft)
+    sets = reward_sets(settings, arguments.seed)
+    data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
     with scratch(arguments.out) as work:
-        trainer, card = train(arguments.sft, settings, arguments.seed, work)
+        trainer, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
     model, tokenizer = trainer.model.eval(), trainer.processing_class
-    card |= measured(
-        model, tokenizer, load_rows(settings.test, derive_seed(arguments.seed, "reward", "test")), settings
-    )
-    mean, std = normalised(model, arguments.sft, settings, arguments.seed)
-    card |= {"mean": mean, "std": std, "samples": settings.normalisation_samples}
+    batch = settings.micro_batch_size or settings.batch_size
+    card |= measured(model, tokenizer.pad_token_id, data["reward.test"], batch)
+    prompts = list(data["reward.normalisation_prompts"].data["ids"])
+    mean, std = normalised(model, arguments.sft, settings, prompts, arguments.seed)
+    card |= {"mean": mean, "std": std, "samples": len(prompts)}
     log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
-    record.extra = {"card": card}
+    record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}
     model.config.reward_mean, model.config.reward_std = mean, std
     with output_folder(arguments.out, record) as folder:
         save(model, tokenizer, folder, settings.dtype)

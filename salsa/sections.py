@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from salsa.fields import Count, Fraction, Name, NonNegative, Positive, Section
+from salsa.fields import Commit, Count, Fraction, Name, NonNegative, Positive, Section
 from salsa.judge_section import Judge
 from salsa.naming import Checkpoint
 
@@ -29,7 +29,7 @@ class DataSource(Section):
 
     path: str | None = None
     hub: str | None = None
-    revision: str | None = None
+    revision: Commit | None = None
     split: str | None = None
     limit: Count | None = Field(None, description="Take this many rows, drawn with the stage's seed")
 
@@ -81,9 +81,12 @@ class HubModel(Section):
     """A base checkpoint of the hub. It has no chat template and often no pad token: both are said here."""
 
     id: str
-    revision: str
+    revision: Commit
     chat_template: str = Field(description="Path of a Jinja file")
     pad_token: str = Field(description="A token that the tokenizer has; never EOS")
+
+
+ModelsSection = Literal["sft", "reward", "ppo", "dpo", "generate", "score", "alpha"]
 
 
 class Model(Section):
@@ -91,6 +94,9 @@ class Model(Section):
 
     world: WorldModel | None = None
     hub: HubModel | None = None
+    settings: dict[ModelsSection, dict[str, Any]] = Field(
+        default_factory=dict, description="Changes of these sections for this model; a method's own go before them"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":

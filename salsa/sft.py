@@ -8,12 +8,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from salsa.checkpoints import load_causal, load_tokenizer
-from salsa.data import Row, demonstration, load_rows
-from salsa.errors import UserError
+from salsa.data_sets import PREPARED, sft_sets
+from salsa.prepared import Prepared, prepare
 from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
@@ -25,44 +24,41 @@ class PooledSFTTrainer(LengthPooled, SFTTrainer):
     """TRL's SFTTrainer on batches of similar lengths."""
 
 
-def demonstrations(rows: list[Row], name: str) -> Dataset:
-    """The rows' dialogues as TRL takes them."""
-    return Dataset.from_list([{"messages": demonstration(row, f"{name} row {i}")} for i, row in enumerate(rows, 1)])
+def share(count: int, fraction: float, seed: int) -> list[int]:
+    """A random share of so many rows, as indices in their order; never none."""
+    return sorted(random.Random(seed).sample(range(count), max(1, round(fraction * count))))
 
 
-def share(rows: list[Row], fraction: float, seed: int) -> list[Row]:
-    """A random share of the rows, in their order; never none."""
-    count = max(1, round(fraction * len(rows)))
-    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
-
-
-def train(base: Path, settings: Sft, seed: int, sft_seed: int, work: str) -> tuple[PooledSFTTrainer, dict[str, Any]]:
+def train(
+    base: Path, settings: Sft, seed: int, sft_seed: int, work: str, cache: Path
+) -> tuple[PooledSFTTrainer, dict[str, Any]]:
     """A trainer whose model is trained, and its loss on held-out demonstrations, nats a token of the assistant."""
     tokenizer = load_tokenizer(base)
-    if "{% generation" not in tokenizer.chat_template.replace("{%-", "{%"):
-        raise UserError(
-            f"{base}: its chat template marks no assistant tokens: "
-            "put {% generation %} … {% endgeneration %} round them"
-        )
-    rows = load_rows(settings.train, derive_seed(seed, "sft", "train"))
-    chosen = share(rows, settings.sample, derive_seed(seed, "sft", sft_seed, "sample"))
-    test = load_rows(settings.test, derive_seed(seed, "sft", "test"))
+    found: dict[str, Prepared] = {
+        name: prepare(name, wanted, tokenizer, cache) for name, wanted in sft_sets(settings, seed).items()
+    }
+    data = found["sft.train"].data
+    chosen = data.select(share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
         model=load_causal(base),
         args=SFTConfig(
             **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
-            max_length=settings.max_length,
-            assistant_only_loss=True,
+            max_length=None,  # the data are cut
         ),
-        train_dataset=demonstrations(chosen, "train"),
-        eval_dataset=demonstrations(test, "test"),
+        train_dataset=chosen,
+        eval_dataset=found["sft.test"].data,
         processing_class=tokenizer,
         callbacks=[Progress("sft")],
     )
     quiet(trainer)
     trainer.train()
     loss = trainer.evaluate()["eval_loss"]
-    return trainer, {"demonstrations": len(chosen), "steps": trainer.state.global_step, "test_loss": round(loss, 5)}
+    return trainer, {
+        "demonstrations": len(chosen),
+        "data": {name: prepared.counts for name, prepared in found.items()},
+        "steps": trainer.state.global_step,
+        "test_loss": round(loss, 5),
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="the config's sft section: JSON or FILE.yaml#sft")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
     parser.add_argument("--sft-seed", type=int, required=True, help="which of the SFT models")
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -80,7 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
     seeds = {"seed": arguments.seed, "sft_seed": arguments.sft_seed}
     record = Run("sft", settings.model_dump(), inputs, seeds)
     with scratch(arguments.out) as work:
-        trainer, record.extra = train(arguments.base, settings, arguments.seed, arguments.sft_seed, work)
-    log.info("sft %d: %s", arguments.sft_seed, record.extra)
+        trainer, record.extra = train(
+            arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared
+        )
+    log.info("sft %d: %d steps, test loss %.4f", arguments.sft_seed, record.extra["steps"], record.extra["test_loss"])
     with output_folder(arguments.out, record) as folder:
         save(trainer.model, trainer.processing_class, folder, settings.dtype)

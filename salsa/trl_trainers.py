@@ -83,12 +83,14 @@ class BatchesByLength(Sampler[int]):
 
 
 class LengthPooled:
-    """Mixed into a TRL trainer, it makes batches of similar lengths: half the time where lengths differ by much."""
+    """Mixed into a TRL trainer, it makes batches of similar lengths: half the time where lengths differ by much.
+
+    Its data have a column `length`.
+    """
 
     def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
-        data = self.train_dataset if train_dataset is None else train_dataset
-        columns = [data[name] for name in ("input_ids", "chosen_ids", "rejected_ids") if name in data.column_names]
-        lengths = [max(map(len, row)) for row in zip(*columns, strict=True)]
+        # Not those handed over: they are stripped of the columns that the model does not take.
+        lengths = list(self.train_dataset["length"])
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return BatchesByLength(lengths, size, self.args.data_seed)
 

@@ -1,7 +1,7 @@
 """Tiny real checkpoints that many tests share: the world's tokenizer and architectures, with random weights."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,17 @@ SENTENCES = [
     "Name the colour of grass. The grass is green.",
     "List the days of the week, please. Monday, Tuesday, Wednesday.",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared(tmp_path_factory) -> Iterator[Path]:
+    """The tests' own cache of token ids."""
+    from salsa import data_sets
+
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_sets, "PREPARED", folder)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """Stage `align`: trains a policy with PPO against a reference. PPO and SALSA are this command with another one."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
-from salsa.checkpoints import load_tokenizer, render
-from salsa.data import conversation, load_rows
-from salsa.errors import Interrupted, UserError
+from salsa.checkpoints import load_tokenizer
+from salsa.data_sets import PREPARED, ppo_set
+from salsa.errors import Interrupted
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
 from salsa.ppo import processes
@@ -14,30 +15,23 @@ from salsa.ppo.models import load_models
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt
 from salsa.ppo.trainer import Training, train
+from salsa.prepared import prepare
 from salsa.references import strategy_data
 from salsa.sections import Ppo
-from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
 from salsa.trackers import TRACKERS, tracker_names, trackers
 from salsa.training import save
 
 
-def load_prompts(settings: Ppo, init: Path, seed: int) -> list[Prompt]:
-    """The prompts of at most `max_prompt_length` tokens; says how many are longer."""
-    tokenizer = load_tokenizer(init)
-    rows = load_rows(settings.prompts, derive_seed(seed, "ppo", "rows"))
-    found = [Prompt(m, render(tokenizer, m, add_generation_prompt=True)) for m in map(conversation, rows)]
-    kept = [prompt for prompt in found if len(prompt.ids) <= settings.max_prompt_length]
-    if not kept:
-        raise UserError(
-            f"ppo.max_prompt_length: none of the prompts has at most {settings.max_prompt_length} tokens: raise it"
-        )
-    if len(kept) < len(found):
-        longer = len(found) - len(kept)
+def load_prompts(settings: Ppo, init: Path, seed: int, cache: Path) -> tuple[list[Prompt], dict[str, int]]:
+    """The prompts of at most `max_prompt_length` tokens, and salsa/prepared.py's counts; says how many are longer."""
+    found = prepare("ppo.prompts", ppo_set(settings, seed), load_tokenizer(init), cache)
+    if longer := found.counts["too_long"]:
         log.warning(
-            "ppo: %d of %d prompts are longer than %d tokens: left out", longer, len(found), settings.max_prompt_length
+            "ppo: %d of %d prompts are longer than %d tokens: left out",
+            *(longer, found.counts["rows"], settings.max_prompt_length),
         )
-    return kept
+    return [Prompt(json.loads(row["messages"]), row["ids"]) for row in found.data], found.counts
 
 
 def count(text: str) -> int:
@@ -58,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-checkpoints", type=count, default=1, metavar="K", help="how many of those states to keep (default 1)"
     )
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument(
         "--report-to",
         type=tracker_names,
@@ -87,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> None:
     # The bound makes no result another one: a run that it stopped goes on when it is raised.
     given = {**settings.model_dump(exclude={"max_kl"}), "reference": strategy_data(strategy)}
     record = Run("align", given, inputs, seeds)
-    prompts = load_prompts(settings, arguments.init, arguments.seed)
+    prompts, counts = load_prompts(settings, arguments.init, arguments.seed, arguments.prepared)
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
     training = Training(models, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
@@ -99,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> None:
     ):
         history = train(training, checkpoints, report, stop_asked)
     how = {"max_kl": settings.max_kl, "processes": processes.count()}
-    record.extra = {**how, "prompts": len(prompts), "last_step": history[-1]}
+    record.extra = {**how, "data": {"ppo.prompts": counts}, "last_step": history[-1]}
     with models.policy.whole(settings.dtype) as policy:
         if not processes.is_main():
             return

@@ -7,9 +7,11 @@ from pathlib import Path
 from eval.grid import (
     Grid,
     alpha_file,
+    data_file,
     generation_file,
     grade_file,
     judgment_file,
+    overlap_file,
     pairs,
     policies,
     reward_file,
@@ -91,10 +93,16 @@ def write_results(results: Path, questions: int = QUESTIONS) -> Path:
         put(alpha_file(results, model), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
         path = reward_file(results, model)
         path.parent.mkdir(parents=True, exist_ok=True)
-        card = {"pairs_train": 90, "dropped_train": 10, "loss": 0.6, "pairs_test": 80, "ties_test": 4, "samples": 64}
+        card = {"pairs_train": 90, "dropped_train": 10, "loss": 0.6, "pairs_test": 80, "dropped_test": 4, "samples": 64}
         card |= {"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.79, "mean": 0.1, "std": 1.2, "pairs_gold": 70}
         card |= {"accuracy_gold": 0.75, "accuracy_gold_low": 0.65, "accuracy_gold_high": 0.83}
         path.write_text(json.dumps(card))
+        path = data_file(results, model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        counts = {"rows": 100, "used": 90, "empty": 1, "equal": 2, "tied": 3, "too_long": 4, "cut": 5, "tokens": 1800}
+        path.write_text(json.dumps({"sft.train": {"kind": "x", "source": "sft.jsonl", "limit": 64, **counts}}))
+    found = {name: {"questions": 40, "equal": ["3"], "alike": ["5", "6"]} for name in GRID.benchmarks}
+    overlap_file(results).write_text(json.dumps({"ppo.prompts": found}))
     return results
 
 

@@ -20,8 +20,22 @@ def pair(chosen: str, rejected: str, scores: tuple[float, float] = (2.0, 1.0)) -
 def test_ties_and_empty_and_equal_answers_are_dropped_and_counted():
     rows = [pair("a", "b"), pair("a", "b", (1, 1)), pair("a", "a"), pair("a", " "), pair("", "b")]
     kept, dropped = preference_pairs(rows)
-    assert dropped == 4
-    assert kept == [{"prompt": talk("hi"), "chosen": talk("hi", "a")[1:], "rejected": talk("hi", "b")[1:]}]
+    assert dropped == {"tied": 1, "equal": 1, "empty": 2}
+    assert kept == [(0, talk("hi", "a"), talk("hi", "b"))]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"chosen": talk("hi", "a")}, "row 7: no `rejected` with a role and a content in each turn"),
+        ({"chosen": talk("hi", "a"), "rejected": [{"role": "user"}]}, "row 7: no `rejected` with a role"),
+        ({"chosen": talk("hi", "a"), "rejected": talk("ho", "b")}, "row 7: chosen and rejected do not answer the same"),
+        ({"chosen": [], "rejected": []}, "row 7: chosen and rejected do not answer the same"),
+    ],
+)
+def test_rows_of_another_schema_are_named(row, expected):
+    with pytest.raises(UserError, match=expected):
+        preference_pairs([row], "row", first=7)
 
 
 def test_the_conversation_ends_with_the_last_user_turn_in_every_split():
@@ -29,6 +43,10 @@ def test_the_conversation_ends_with_the_last_user_turn_in_every_split():
     assert conversation({"messages": talk("a", "b", "c")}) == talk("a", "b", "c")
     assert conversation({"messages": talk("a", "b", "c", "d")}) == talk("a", "b", "c")
     assert conversation({"prompt": "a"}) == talk("a")
+    assert conversation({"prompt": "a", "messages": []}) == talk("a")
+    for row in ({}, {"prompt": None}, {"messages": [{"role": "system", "content": "x"}]}):
+        with pytest.raises(UserError, match="row 3: (neither `messages` nor `prompt`|messages hold no user turn)"):
+            conversation(row, "row 3")
     with pytest.raises(UserError, match="a demonstration needs `messages` that end with the assistant"):
         demonstration({"messages": talk("a")}, "row 1")
 

@@ -8,7 +8,6 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from salsa.checkpoints import load_causal, load_tokenizer
-from salsa.data import preference_pairs
 from salsa.dpo import train
 from salsa.references import Fixed, MeanKl
 from salsa.sections import Dpo
@@ -66,16 +65,16 @@ def test_a_mean_over_one_model_twice_is_that_model(dpo, llamas, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [Fixed(), MeanKl()])
-def test_figures_are_those_of_trl_with_a_reference_model(strategy, llamas, pairs_file, tmp_path):
+def test_figures_are_those_of_trl_with_a_reference_model(strategy, llamas, pairs_file, prepared, tmp_path):
     """Fixed: TRL holds the reference itself. The mean of a model and the start: its figures are half as large.
 
     All pairs are one batch, so that both see the same.
     """
     config = Dpo.model_validate(settings(pairs_file, batch_size=16, epochs=3))
     references = [llamas[1]] if isinstance(strategy, Fixed) else llamas
-    _, rows, counts = train(llamas[0], references, strategy, config, 1, 1, str(tmp_path / "ours"))
-    assert counts == {"pairs": 16, "dropped": 0}
-    pairs, _ = preference_pairs(read_jsonl(pairs_file))
+    _, rows, counts = train(llamas[0], references, strategy, config, 1, 1, str(tmp_path / "ours"), prepared)
+    assert counts["rows"] == counts["used"] == 16
+    pairs = [{side: row[side] for side in ("chosen", "rejected")} for row in read_jsonl(pairs_file)]
     trainer = DPOTrainer(
         model=load_causal(llamas[0]),
         ref_model=load_causal(llamas[1]),

@@ -1,11 +1,14 @@
 """Loading from the hub by the real client libraries: a repository on loopback, a data set's files in a folder."""
 
+import contextlib
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,8 +26,11 @@ ROOT = Path(__file__).parents[2]
 REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"
 
 
-def handler(repository: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
-    """What huggingface_hub asks of a hub about one model repository, at one revision."""
+def handler(repository: Path, asked: list[str], stall: threading.Event | None = None) -> type[BaseHTTPRequestHandler]:
+    """What huggingface_hub asks of a hub about one model repository, at one revision.
+
+    With `stall` it sends a part of the first weights that it is asked for, and sets it.
+    """
 
     names = sorted(repository.iterdir())
 
@@ -40,7 +46,10 @@ def handler(repository: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
                 return self._send(json.dumps({"id": "org/base", "sha": REVISION}).encode(), body)
             file = repository / self.path.rpartition("/")[2]
             if self.path.startswith(f"/org/base/resolve/{REVISION}/") and file.exists():
-                return self._send(file.read_bytes(), body)
+                data = file.read_bytes()
+                if body and stall is not None and file.name == "model.safetensors" and not stall.is_set():
+                    return self._stop_on_the_way(data)
+                return self._send(data, body)
             self.send_response(404)
             self.send_header("X-Error-Code", "RevisionNotFound")
             self.send_header("Content-Length", "0")
@@ -49,14 +58,29 @@ def handler(repository: Path, asked: list[str]) -> type[BaseHTTPRequestHandler]:
         def do_HEAD(self):
             self.do_GET(body=False)
 
+        def _stop_on_the_way(self, data: bytes):
+            """Two thirds of the file, and then nothing until the client has gone."""
+            self._head(data)
+            asked.append(f"sent {self.path}")
+            self.wfile.write(data[: len(data) * 2 // 3])
+            self.wfile.flush()
+            stall.set()
+            with contextlib.suppress(ConnectionError):
+                self.connection.recv(1)
+            self.close_connection = True
+
         def _send(self, data: bytes, body: bool):
+            self._head(data)
+            if body:
+                asked.append(f"sent {self.path}")
+                self.wfile.write(data)
+
+        def _head(self, data: bytes):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
             self.send_header("X-Repo-Commit", REVISION)
             self.end_headers()
-            if body:
-                self.wfile.write(data)
 
         def log_message(self, *_):
             pass
@@ -85,8 +109,14 @@ def repository(tmp_path, llamas) -> Path:
 @pytest.fixture
 def hub(repository, tmp_path):
     """(environment of a process whose hub it is, the paths asked for)"""
+    with serving(repository, tmp_path) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serving(repository: Path, tmp_path: Path, stall: threading.Event | None = None):
     asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(repository, asked))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(repository, asked, stall))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}", "HF_HOME": str(tmp_path / "home")}
@@ -95,11 +125,15 @@ def hub(repository, tmp_path):
     server.server_close()
 
 
-def base(environment, out: Path, **keys) -> subprocess.CompletedProcess:
+def base_command(out: Path, **keys) -> list[str]:
     template = str(ROOT / "config/chat_templates/turns.jinja")
     model = {"id": "org/base", "revision": REVISION, "chat_template": template, "pad_token": "<unk>", **keys}
     arguments = ["--model", "m", "--settings", json.dumps({"model": {"hub": model}}), "--seed", "1", "--out", str(out)]
-    command = [sys.executable, "-m", "salsa", "base", *arguments]
+    return [sys.executable, "-m", "salsa", "base", *arguments]
+
+
+def base(environment, out: Path, **keys) -> subprocess.CompletedProcess:
+    command = base_command(out, **keys)
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -135,6 +169,32 @@ def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, keys, expected):
     assert line.startswith(f"error: {expected}")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "base").exists()
+
+
+def test_a_download_that_was_killed_keeps_the_files_that_are_whole(repository, tmp_path):
+    """huggingface_hub begins a file anew, but not those that it has."""
+    (repository / "more.safetensors").write_bytes(random.Random(1).randbytes(3000))
+    stall = threading.Event()
+    with serving(repository, tmp_path, stall) as (environment, asked):
+        process = subprocess.Popen(
+            base_command(tmp_path / "base"), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+        assert stall.wait(60)
+        unfinished = tmp_path / f".base.{REVISION}.download"
+        deadline = time.monotonic() + 30
+        while not all((unfinished / name).exists() for name in ("more.safetensors", "config.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "base").exists()
+        done = base(environment, tmp_path / "base")
+    assert done.returncode == 0, done.stderr
+    sent = [path.rpartition("/")[2] for path in asked if path.startswith("sent ")]
+    assert sent.count("model.safetensors") == 2 and sent.count("more.safetensors") == 1 == sent.count("config.json")
+    for name in ("model.safetensors", "more.safetensors"):
+        assert (tmp_path / "base" / name).read_bytes() == (repository / name).read_bytes()
+    assert not unfinished.exists()
 
 
 def test_the_paper_grids_pad_tokens_are_no_end_tokens():
@@ -175,10 +235,7 @@ def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
     source = DataSource(hub=str(data_set), revision=REVISION, split="train_prefs")
     rows = load_rows(source, 1)
     assert [row["prompt_id"] for row in rows] == ["1", "2"]
-    assert preference_pairs(rows) == (
-        [{"prompt": talk("a"), "chosen": talk("a", "x")[1:], "rejected": talk("a", "z")[1:]}],
-        1,
-    )
+    assert preference_pairs(rows) == ([(0, talk("a", "x"), talk("a", "z"))], {"empty": 1})
     assert demonstration(rows[0], "row 1") == talk("a", "x")
     generation = load_rows(source.model_copy(update={"split": "train_gen"}), 1)
     assert [conversation(row) for row in generation] == [talk("a"), talk("b")]
@@ -187,3 +244,14 @@ def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
 def test_a_split_that_is_not_there_is_one_line(data_set):
     with pytest.raises(UserError, match="split train_other: cannot load it"):
         load_rows(DataSource(hub=str(data_set), revision=REVISION, split="train_other"), 1)
+
+
+def test_a_split_is_fetched_into_a_file_that_says_the_same(data_set, tmp_path, command):
+    source = {"hub": str(data_set), "revision": REVISION, "split": "train_prefs"}
+    out = tmp_path / "train_prefs.jsonl"
+    assert command("salsa", "fetch", "--source", json.dumps(source), "--out", out)[0] == 0
+    assert load_rows(DataSource(path=str(out)), 1) == load_rows(DataSource(**source), 1)
+    assert json.loads(out.with_suffix(".run.json").read_text())["settings"] == source
+    for wrong in ({**source, "revision": "main"}, {**source, "split": None}):
+        status, said = command("salsa", "fetch", "--source", json.dumps(wrong), "--out", tmp_path / "x.jsonl")
+        assert status == 1 and said.startswith("error: --settings: ") and not (tmp_path / "x.jsonl").exists()

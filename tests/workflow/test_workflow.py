@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,21 @@ def smoke(tmp_path_factory):
     assert status == 0, said
     assert "rule base" not in said.replace("localrule", "rule"), "what was finished before is not made again"
     return folder, said
+
+
+def test_token_ids_are_made_once_and_counted(smoke):
+    """Six sets, of which all training jobs have read; each job counts what the card says."""
+    folder, _ = smoke
+    card = json.loads((folder / "results/smoke/data/llama-mini.json").read_text())
+    assert len(list((folder / "data/prepared").glob("[!.]*"))) == len(card) == 6
+    runs = [json.loads(path.read_text()) for path in (folder / "checkpoints").rglob("run.json")]
+    counted = {}
+    for run in runs:
+        counted |= run.get("data", {})
+    assert counted == {name: {key: entry[key] for key in counted[name]} for name, entry in card.items()}
+    reward = counted["reward.train"]
+    assert reward["rows"] == 160 == reward["used"] + reward["empty"] + reward["equal"] + reward["tied"]
+    assert "| llama-mini | reward.train |" in (folder / "results/smoke/tables/data.md").read_text()
 
 
 def test_it_ends_with_the_table_and_the_paths(smoke):
@@ -151,6 +167,41 @@ def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
     cell = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
     _, said = snakemake(folder, "--dry-run", "--printshellcmds", cell, config=(tmp_path / "other.yaml",))
     assert '"temperature": null' in said, "no temperature is not the default one"
+
+
+def test_a_change_of_ppos_prompts_trains_no_sft_model_again(smoke, tmp_path):
+    """The token ids of all stages are made by one job a model; a stage reruns for its own settings alone."""
+    folder, _ = smoke
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config["ppo"]["max_prompt_length"] = 150
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(folder, "--dry-run", "--quiet", "rules", config=(tmp_path / "other.yaml",))
+    assert status == 0
+    jobs = {line.split()[0] for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
+    assert {"data", "align", "tables"} <= jobs
+    assert not {"base", "sft", "soup", "reward", "alpha", "world"} & jobs
+
+
+def test_a_models_own_settings_are_its_alone(tmp_path):
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config["models"]["other"] = {**config["models"]["llama-mini"], "settings": {"ppo": {"beta": 0.7}}}
+    config["methods"]["salsa"]["settings"] = {"steps": 3}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    policies = [f"checkpoints/smoke/policy/{m}/{p}-s1" for m in ("llama-mini", "other") for p in ("ppo", "salsa")]
+    status, said = snakemake(tmp_path, "-n", "--printshellcmds", *policies, config=(tmp_path / "two.yaml",))
+    assert status == 0, said
+    commands = [line for line in said.splitlines() if "salsa align" in line]
+    found = {
+        (re.search(r"--out \S+/(\S+/\S+-s1)", line)[1], '"beta": 0.7' in line, '"steps": 3' in line)
+        for line in commands
+    }
+    expected = {("llama-mini/ppo-s1", False, False), ("llama-mini/salsa-s1", False, True)}
+    assert found == expected | {("other/ppo-s1", True, False), ("other/salsa-s1", True, True)}
+    config["models"]["other"]["settings"] = {"sft": {"seeds": [4]}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(tmp_path, "-n", config=(tmp_path / "two.yaml",))
+    assert status != 0
+    assert "models.other.settings: sft.seeds is common to all models: set it in the section" in said
 
 
 def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):

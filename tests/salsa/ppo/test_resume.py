@@ -84,12 +84,13 @@ def test_a_fault_anywhere_changes_nothing(align, llamas, tmp_path, monkeypatch):
         assert not (tmp_path / f"{number}.training").exists()
 
 
-def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, tmp_path):
+def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, prepared, tmp_path):
     """The policy and the metrics are those of the trainer alone, which knows of no states on disk."""
     rows = align("saved", llamas[1], options=EVERY_STEP)
     config = Ppo.model_validate(settings(prompts_file))
     models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config)
-    training = trainer.Training(models, load_prompts(config, llamas[0], 1), config, seed=1, rl_seed=1, gold=True)
+    prompts, _ = load_prompts(config, llamas[0], 1, prepared)
+    training = trainer.Training(models, prompts, config, seed=1, rl_seed=1, gold=True)
     assert trainer.train(training) == rows
     saved = load_causal(tmp_path / "saved").state_dict()
     assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.model.state_dict().items())
