@@ -192,7 +192,8 @@ def reward_settings(wildcards):
 
 
 def base_input(wildcards):
-    return [WORLD] if GRID.models[wildcards.model].world else []
+    model = GRID.models[wildcards.model]
+    return [WORLD] if model.world else [model.local.path] if model.local else []
 
 
 def base_settings(wildcards):

@@ -1,4 +1,4 @@
-"""Stage `base`: a base checkpoint, pretrained in the mini world or fetched from the hub at a pinned revision.
+"""Stage `base`: a base checkpoint, pretrained in the mini world, fetched from the hub at its revision, or a folder's.
 
 The mini models are ordinary transformers checkpoints of the real architectures; only their size is their own.
 """
@@ -6,7 +6,6 @@ The mini models are ordinary transformers checkpoints of the real architectures;
 import argparse
 import itertools
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from salsa.adopt import from_folder, from_hub
 from salsa.checkpoints import device, load_tokenizer
 from salsa.errors import UserError
 from salsa.fields import Section
-from salsa.sections import Base, HubModel, Model, WorldModel
+from salsa.sections import Base, Model, WorldModel
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder, read_jsonl
 from salsa.training import pooled_batches, schedule, steps
@@ -39,14 +38,6 @@ ADAM_BETAS = (0.9, 0.95)
 INITIAL_STD = 0.06
 IGNORED = -100  # the label that transformers' loss leaves out
 Document = tuple[torch.Tensor, torch.Tensor]
-HUB_FILES = [
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "token*",
-    "special_tokens*",
-]
 
 
 class BaseSettings(Section):
@@ -143,53 +134,6 @@ def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str,
         tokenizer.save_pretrained(folder)
 
 
-def fetched(hub: HubModel, out: Path, record: Run) -> None:
-    """Downloads a base checkpoint at its revision and gives its tokenizer the config's template and pad token.
-
-    What was downloaded stays beside `out` until all is well, so that a run that was interrupted goes on.
-    """
-    import httpx  # what huggingface_hub speaks with, and whose errors it lets through
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        template = Path(hub.chat_template).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"chat_template {hub.chat_template}: cannot read it: {error.strerror}; correct the path"
-        ) from None
-    download = out.with_name(f".{out.name}.{hub.revision}.download")
-    try:
-        snapshot_download(hub.id, revision=hub.revision, allow_patterns=HUB_FILES, local_dir=download)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{hub.id}@{hub.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
-            "model's licence accepted if it is gated"
-        ) from None
-    with output_folder(out, record) as folder:
-        files = [path for path in download.iterdir() if path.is_file()]
-        weights = [path for path in files if path.suffix == ".safetensors"]
-        for path in files:
-            if path not in weights:
-                shutil.copy(path, folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer.chat_template = template
-        # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
-        if hub.pad_token not in tokenizer.get_vocab() or hub.pad_token == tokenizer.eos_token:
-            raise UserError(f"models: {hub.id} has no token {hub.pad_token} to pad with: name one that it has, not EOS")
-        tokenizer.pad_token = hub.pad_token
-        tokenizer.padding_side = "left"
-        tokenizer.save_pretrained(folder)
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        config.pad_token_id = tokenizer.pad_token_id
-        config.save_pretrained(folder)
-        for path in weights:
-            path.rename(folder / path.name)
-    shutil.rmtree(download)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the model's name in the config")
     parser.add_argument("--settings", required=True, help="JSON with the keys model and base")
@@ -201,10 +145,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, BaseSettings)
     inputs = {"world": arguments.world} if arguments.world else {}
+    if settings.model.local is not None:
+        inputs["checkpoint"] = Path(settings.model.local.path)
     record = Run("base", settings.model_dump(), inputs, {"seed": arguments.seed})
     if settings.model.hub is not None:
         record.extra = {"revision": settings.model.hub.revision}
-        fetched(settings.model.hub, arguments.out, record)
+        from_hub(settings.model.hub, arguments.out, record)
+        return
+    if settings.model.local is not None:
+        from_folder(settings.model.local, arguments.out, record)
         return
     if arguments.world is None or settings.base is None or settings.model.world is None:
         raise UserError(f"base {arguments.model}: a model of the mini world needs --world and a section base")

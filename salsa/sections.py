@@ -77,31 +77,43 @@ class WorldModel(Section):
     max_positions: Count = 4096
 
 
-class HubModel(Section):
-    """A base checkpoint of the hub. It has no chat template and often no pad token: both are said here."""
+class ExistingModel(Section):
+    """A base checkpoint has no chat template and often no pad token: both are said here."""
+
+    chat_template: str = Field(description="Path of a Jinja file")
+    pad_token: str = Field(description="A token that the tokenizer has; never EOS")
+
+
+class HubModel(ExistingModel):
+    """A base checkpoint of the hub."""
 
     id: str
     revision: Commit
-    chat_template: str = Field(description="Path of a Jinja file")
-    pad_token: str = Field(description="A token that the tokenizer has; never EOS")
+
+
+class LocalModel(ExistingModel):
+    """A base checkpoint in a folder of this machine, which has to stay there: its weights are not copied."""
+
+    path: str
 
 
 ModelsSection = Literal["sft", "reward", "ppo", "dpo", "generate", "score", "alpha"]
 
 
 class Model(Section):
-    """A base model: generated (`world`) or from the hub (`hub`)."""
+    """A base model: generated (`world`), from the hub (`hub`) or a folder (`local`)."""
 
     world: WorldModel | None = None
     hub: HubModel | None = None
+    local: LocalModel | None = None
     settings: dict[ModelsSection, dict[str, Any]] = Field(
         default_factory=dict, description="Changes of these sections for this model; a method's own go before them"
     )
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
-        if (self.world is None) == (self.hub is None):
-            raise ValueError("give either world (a tiny generated model) or hub (id and revision)")
+        if [self.world, self.hub, self.local].count(None) != 2:
+            raise ValueError("give one of world (a tiny generated model), hub (id and revision) and local (a folder)")
         return self
 
 

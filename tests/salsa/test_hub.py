@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -255,3 +256,48 @@ def test_a_split_is_fetched_into_a_file_that_says_the_same(data_set, tmp_path, c
     for wrong in ({**source, "revision": "main"}, {**source, "split": None}):
         status, said = command("salsa", "fetch", "--source", json.dumps(wrong), "--out", tmp_path / "x.jsonl")
         assert status == 1 and said.startswith("error: --settings: ") and not (tmp_path / "x.jsonl").exists()
+
+
+def local(command, path: Path, out: Path, **keys) -> tuple[int, str]:
+    template = str(ROOT / "config/chat_templates/turns.jinja")
+    model = {"path": str(path), "chat_template": template, "pad_token": "<unk>", **keys}
+    settings = json.dumps({"model": {"local": model}})
+    return command("salsa", "base", "--model", "m", "--settings", settings, "--seed", 1, "--out", out)
+
+
+def test_a_folder_is_a_base_model_whose_weights_are_not_copied(repository, tmp_path, command, llamas):
+    assert local(command, repository, tmp_path / "base")[0] == 0
+    assert (tmp_path / "base/model.safetensors").is_symlink()
+    assert not (tmp_path / "base/pytorch_model.bin").exists() and not (tmp_path / "base/modeling_evil.py").exists()
+    weights = load_causal(tmp_path / "base").state_dict()
+    assert all(weights[name].equal(weight) for name, weight in load_causal(llamas[0]).state_dict().items())
+    assert load_tokenizer(tmp_path / "base").pad_token == "<unk>"
+    assert (repository / "config.json").read_bytes() == (llamas[0] / "config.json").read_bytes(), "it is left as it was"
+    assert json.loads((tmp_path / "base/run.json").read_text())["inputs"]["checkpoint"]["id"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("model.safetensors", r"no \*\.safetensors there: save the checkpoint in that form"),
+        ("config.json", r"no config\.json there: name the folder of a checkpoint and its tokenizer"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_one_line(repository, tmp_path, command, missing, expected):
+    (repository / missing).unlink()
+    status, said = local(command, repository, tmp_path / "base")
+    assert status == 1 and re.fullmatch(rf"error: models: \S+/repository: {expected}\n", said)
+    assert not (tmp_path / "base").exists()
+
+
+def test_the_chat_templates_mark_what_the_assistant_says(repository):
+    """A dialogue without its last answer is the beginning of the one with it; the marked text is the answers."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(repository)
+    messages = talk("hi", " hello ", "and?", "so")
+    for path in sorted((ROOT / "config/chat_templates").iterdir()):
+        tokenizer.chat_template = path.read_text()
+        found = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        marked = [i for i, mark in zip(found["input_ids"], found["assistant_masks"], strict=True) if mark]
+        assert tokenizer.decode(marked) == "hello</s>so</s>", path.name
+        prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
+        assert found["input_ids"][: len(prompt)] == prompt, path.name

@@ -1,0 +1,90 @@
+"""An existing base checkpoint, of the hub or in a folder, with the chat template and pad token that its config names."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx  # what huggingface_hub speaks with, and whose errors it lets through
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from salsa.errors import UserError
+from salsa.sections import HubModel, LocalModel
+from salsa.stage import Run, output_folder
+
+HUB_FILES = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "token*",
+    "special_tokens*",
+]
+
+
+def from_hub(model: HubModel, out: Path, record: Run) -> None:
+    """A checkpoint at its revision.
+
+    What was downloaded stays beside `out` until all is well, so that a run that was interrupted goes on.
+    """
+    template = _template(model.chat_template)
+    download = out.with_name(f".{out.name}.{model.revision}.download")
+    try:
+        snapshot_download(model.id, revision=model.revision, allow_patterns=HUB_FILES, local_dir=download)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{model.id}@{model.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
+            "model's licence accepted if it is gated"
+        ) from None
+    with output_folder(out, record) as folder:
+        _fill(folder, download, model.id, template, model.pad_token, Path.rename)
+    shutil.rmtree(download)
+
+
+def from_folder(model: LocalModel, out: Path, record: Run) -> None:
+    """A checkpoint of this machine; its weights are linked to, not copied."""
+    source = Path(model.path)
+    template = _template(model.chat_template)
+    for name in ("config.json", "tokenizer_config.json"):
+        if not (source / name).is_file():
+            raise UserError(f"models: {source}: no {name} there: name the folder of a checkpoint and its tokenizer")
+    if not any(source.glob("*.safetensors")):
+        raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that form")
+    with output_folder(out, record) as folder:
+        _fill(folder, source, model.path, template, model.pad_token, _link)
+
+
+def _link(weights: Path, name: Path) -> None:
+    name.symlink_to(weights.resolve())
+
+
+def _template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"chat_template {path}: cannot read it: {error.strerror}; correct the path") from None
+
+
+def _fill(
+    folder: Path, source: Path, name: str, template: str, pad_token: str, take: Callable[[Path, Path], object]
+) -> None:
+    """The checkpoint in `folder`; `take` brings a file of weights there."""
+    weights = list(source.glob("*.safetensors"))
+    for pattern in HUB_FILES[1:]:
+        for path in source.glob(pattern):
+            shutil.copy(path, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer.chat_template = template
+    # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
+    if pad_token not in tokenizer.get_vocab() or pad_token == tokenizer.eos_token:
+        raise UserError(f"models: {name} has no token {pad_token} to pad with: name one that it has, not EOS")
+    tokenizer.pad_token = pad_token
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config.pad_token_id = tokenizer.pad_token_id
+    config.save_pretrained(folder)
+    for path in weights:
+        take(path, folder / path.name)
