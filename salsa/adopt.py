@@ -1,4 +1,4 @@
-"""An existing base checkpoint, of the hub or in a folder, with the chat template and pad token that its config names."""
+"""An existing base checkpoint, of the hub or in a folder, with the chat template and pad token that it is to have."""
 
 import shutil
 from collections.abc import Callable
