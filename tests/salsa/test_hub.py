@@ -290,6 +290,16 @@ def test_a_folder_that_is_no_checkpoint_is_one_line(repository, tmp_path, comman
     assert not (tmp_path / "base").exists()
 
 
+def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(repository, tmp_path, command):
+    config = json.loads((repository / "config.json").read_text())
+    (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
+    status, said = local(command, repository, tmp_path / "base")
+    assert status == 1
+    assert "its tokenizer ends texts with </s> (id 2), its config.json with 7: correct the one that is wrong" in said
+    (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": [7, 2]}))
+    assert local(command, repository, tmp_path / "base")[0] == 0
+
+
 def test_the_chat_templates_mark_what_the_assistant_says(repository):
     """A dialogue without its last answer is the beginning of the one with it; the marked text is the answers."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(repository)
