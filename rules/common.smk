@@ -14,7 +14,7 @@ from eval.items import ITEMS
 from eval.ledger import CALLS
 from salsa import layout
 from salsa.config import algorithm_settings, model_settings, parse_config, with_local_copies
-from salsa.data_sets import all_sets, trained_on
+from salsa.data_sets import all_sets, training_sets
 from salsa.errors import UserError
 from salsa.naming import parse_soup_name
 from salsa.references import strategy_json
@@ -37,6 +37,7 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
 DATA = f"{GRID.paths.data}/{GRID.grid}"
 PREPARED = f"{GRID.paths.data}/prepared"
 DATA_SETS = {model: all_sets(GRID, model) for model in GRID.models}
+TRAINING_SETS = training_sets(GRID)
 WORLD = f"{DATA}/world"
 CHECKPOINTS = layout.root(GRID)
 RESULTS = f"{GRID.paths.results}/{GRID.grid}"
@@ -162,11 +163,6 @@ def data_input(wildcards):
 
 def data_options(wildcards):
     return set_options(DATA_SETS[wildcards.model])
-
-
-def training_sets():
-    """The prompts of all models' training; these differ between models in their limits at most."""
-    return {name: found for sets in DATA_SETS.values() for name, found in trained_on(sets).items()}
 
 
 def stage_sources(wildcards, section, *names):

@@ -83,7 +83,7 @@ rule data:
 
 rule overlap:
     input:
-        data=set_files(training_sets()),
+        data=set_files(TRAINING_SETS),
         questions=sorted({path for benchmark in GRID.benchmarks.values() for path in asked_from(benchmark)}),
     output:
         f"{RESULTS}/overlap.json",
@@ -92,7 +92,7 @@ rule overlap:
     conda:
         ENVIRONMENT
     params:
-        sets=set_options(training_sets()),
+        sets=set_options(TRAINING_SETS),
         benchmarks=generate_benchmarks(),
         seed=GRID.seed,
     shell:

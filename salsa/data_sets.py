@@ -93,9 +93,14 @@ def all_sets(config: Config, model: str) -> dict[str, DataSet]:
     return sets
 
 
-def trained_on(sets: dict[str, DataSet]) -> dict[str, DataSet]:
-    """Those whose prompts a model learns from."""
-    return {name: found for name, found in sets.items() if name.split()[0] in TRAINED_ON}
+def training_sets(config: Config) -> dict[str, DataSet]:
+    """The sets that models learn from, each source once; where a model has another one, with its name."""
+    found: dict[str, DataSet] = {}
+    for model in config.models:
+        for name, wanted in all_sets(config, model).items():
+            if name.split()[0] in TRAINED_ON and found.setdefault(name, wanted).source != wanted.source:
+                found[f"{name} of {model}"] = wanted
+    return found
 
 
 def parse_sets(texts: list[str]) -> dict[str, DataSet]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,6 +20,8 @@ from eval.report import markdown_table, spread
 from eval.tables import judge_note
 from salsa.stage import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID, QUESTIONS, write_results
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -217,6 +220,15 @@ def test_figures_and_report(results, command, tmp_path):
     assert page.count('class="verdict"') == 10 * 2 * 2 * 3, "ten judged samples a cell"
     assert "Salsa is better than ppo in " in page
     assert str(tmp_path) not in page
+    assert "What is assumed" not in page
+    values = json.dumps({"ppo.beta": 0.05, "ppo.gamma": 0.9, "ppo.new": None, "judge.retries": 6})
+    more = ("--assumptions", ROOT / "config/assumptions.yaml", "--values", values)
+    assert make(command, results, "report", tmp_path / "full.html", *more)[0] == 0
+    page = (tmp_path / "full.html").read_text()
+    assert "<summary>3 settings, 0 by the abstract</summary>" in page
+    assert "<td>ppo.beta</td><td>0.05</td><td>assumed</td><td>summarize_from_feedback_details" in page
+    assert "<td>ppo.gamma</td><td>0.9</td><td>changed</td><td>recorded is 1.0</td>" in page
+    assert "<td>ppo.new</td><td>null</td><td>not recorded</td>" in page
     for svg in (results / "figures").glob("*.svg"):
         ElementTree.parse(svg)
 

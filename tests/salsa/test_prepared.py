@@ -11,7 +11,7 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 import salsa.prepared
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.config import load_config, with_local_copies
-from salsa.data_sets import DataSet, all_sets
+from salsa.data_sets import DataSet, all_sets, training_sets
 from salsa.prepared import prepare
 from salsa.sections import DataSource
 from salsa.stage import write_jsonl
@@ -175,3 +175,12 @@ def test_the_paper_grid_reads_each_split_once_from_a_file_of_its_revision():
     assert {found.source.path for found in sets.values()} <= files.keys()
     assert sets["ppo.prompts"].source.path.endswith("/train_gen.jsonl")
     assert config.benchmarks["ultrafeedback"].questions.limit == 500, "what is drawn of a file is still drawn"
+
+
+def test_each_source_is_looked_through_once_and_a_models_own_beside_it():
+    config = load_config(ROOT / "config/mini.yaml")
+    assert list(training_sets(config)) == ["sft.train", "reward.train", "ppo.prompts"]
+    config.models["gemma-mini"].settings = {"ppo": {"max_prompt_length": 9}, "sft": {"train": {"path": "mine.jsonl"}}}
+    found = training_sets(config)
+    assert list(found) == ["sft.train", "reward.train", "ppo.prompts", "sft.train of gemma-mini"]
+    assert found["sft.train of gemma-mini"].source.path == "mine.jsonl"
