@@ -399,7 +399,10 @@ def benchmark_option(wildcards):
 
 
 def assumptions_file():
-    return [GRID.assumptions] if GRID.assumptions else []
+    """The file where the config says, or beside the workflow, which may run in another folder."""
+    if not GRID.assumptions:
+        return []
+    return [GRID.assumptions if Path(GRID.assumptions).exists() else f"{workflow.basedir}/{GRID.assumptions}"]
 
 
 def assumptions_option():
