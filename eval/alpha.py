@@ -13,22 +13,21 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from eval.engines import context_length, eos_ids, generate_all
 from eval.engines.transformers_engine import TransformersEngine
 from eval.measures import mean_nll, response_kl
-from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.data import conversation, demonstration, load_rows, user_turns
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer
+from salsa.data import Messages, user_turns
+from salsa.data_sets import PREPARED, alpha_sets
 from salsa.errors import UserError
+from salsa.prepared import IGNORED, prepare
 from salsa.scoring import normalisation, rewards
 from salsa.sections import Alpha, DataSource
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 from salsa.world.gold import gold_reward
-
-Messages = list[dict[str, str]]
-Masked = tuple[list[int], list[int]]
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
@@ -36,68 +35,42 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def masked_demonstration(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Masked:
-    """A dialogue's token ids, and 1 at the assistant's tokens, by the generation marks of the chat template."""
-    found: Any = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-    )
-    return list(found["input_ids"]), list(found["assistant_masks"])
-
-
-def held_out(tokenizer: PreTrainedTokenizerBase, source: DataSource, context: int, seed: int) -> list[Masked]:
-    """The SFT test demonstrations that fit the context; the others are counted and reported."""
-    rows = load_rows(source, derive_seed(seed, "alpha", "test"))
-    found = [masked_demonstration(tokenizer, demonstration(row, "--test")) for row in rows]
-    if not any(any(mask) for _, mask in found):
-        raise UserError(
-            f"{tokenizer.name_or_path}: its chat template marks no assistant tokens: put {{% generation %}} round them"
-        )
-    return fitting(found, [len(ids) for ids, _ in found], context, "test demonstrations")
-
-
-def fitting(items: list, lengths: list[int], limit: int, what: str) -> list:
-    """The items of at most `limit` tokens; says how many are longer."""
-    kept = [item for item, length in zip(items, lengths, strict=True) if length <= limit]
-    if len(kept) < len(items):
-        log.warning(
-            "alpha: %d of %d %s are longer than %d tokens: left out", len(items) - len(kept), len(items), what, limit
-        )
-    if not kept:
-        raise UserError(
-            f"alpha: none of the {what} has at most {limit} tokens: lower max_new_tokens or take another source"
-        )
-    return kept
-
-
 class Line:
     """What every point of the line is measured on: prompts, demonstrations, SFT 1 and the reward model."""
 
-    def __init__(self, sft: Path, reward: Path, settings: Alpha, test: DataSource, gold: bool, seed: int):
+    def __init__(self, sft: Path, reward: Path, settings: Alpha, test: DataSource, gold: bool, seed: int, cache: Path):
         self.settings, self.gold, self.sft_path, self.seed = settings, gold, sft.resolve(), seed
         self.tokenizer = load_tokenizer(sft)
+        context = context_length(sft)
+        room = context - settings.max_new_tokens
+        if room < 1:
+            raise UserError(f"alpha.max_new_tokens: {settings.max_new_tokens} of a context of {context}: lower it")
+        found = {
+            name: prepare(name, wanted, self.tokenizer, cache)
+            for name, wanted in alpha_sets(settings, test, room, context, seed).items()
+        }
+        self.counts = {name: prepared.counts for name, prepared in found.items()}
+        prompts, demonstrations = found["alpha.prompts"].data, found["alpha.test"].data
+        self.messages: list[Messages] = [json.loads(text) for text in prompts["messages"]]
+        self.prompts = list(prompts["ids"])
+        self.demonstrations = list(demonstrations["input_ids"])
+        self.masks = [[int(label != IGNORED) for label in labels] for labels in demonstrations["labels"]]
         self.sft = load_causal(sft, settings.dtype)
         self.reward = load_reward(reward, settings.dtype)
         self.normalisation = normalisation(reward)
-        context = context_length(sft)
-        source = settings.prompts.model_copy(update={"limit": settings.samples})
-        asked = [conversation(row) for row in load_rows(source, derive_seed(seed, "alpha", "prompts"))]
-        lengths = [len(render(self.tokenizer, messages, True)) for messages in asked]
-        self.messages: list[Messages] = fitting(asked, lengths, context - settings.max_new_tokens, "prompts")
-        self.demonstrations = held_out(self.tokenizer, test, context, seed)
 
     def measure(self, alpha: float | None, path: Path) -> dict[str, Any]:
         """One point."""
         settings, pad = self.settings, self.tokenizer.pad_token_id
         model: PreTrainedModel = self.sft if path.resolve() == self.sft_path else load_causal(path, settings.dtype)
         engine = TransformersEngine(model, eos_ids(path, self.tokenizer), pad, settings.batch_size)
-        prompts = [render(self.tokenizer, messages, add_generation_prompt=True) for messages in self.messages]
+        prompts = self.prompts
         seeds = [derive_seed(self.seed, "alpha", "sampling", i) for i in range(len(prompts))]
         answers = generate_all(engine, prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
         responses = [answer.token_ids for answer in answers]
         whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         reward = mean_and_error(rewards(self.reward, whole, pad, settings.batch_size, *self.normalisation))
         kl = response_kl(model, [self.sft], prompts, responses, pad, settings.batch_size)[0]
-        ids, masks = zip(*self.demonstrations, strict=True)
         texts = [
             self.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for response in responses
@@ -111,7 +84,7 @@ class Line:
             "checkpoint": str(path),
             "reward": reward[0],
             "reward_se": reward[1],
-            "sft_loss": mean_nll(model, ids, masks, pad, settings.batch_size),
+            "sft_loss": mean_nll(model, self.demonstrations, self.masks, pad, settings.batch_size),
             "gold": gold[0],
             "gold_se": gold[1],
             "kl_sft": statistics.fmean(kl),
@@ -152,6 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file")
 
 
@@ -167,7 +141,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     said = {**settings.model_dump(), "test": json.loads(test.model_dump_json()), "gold": arguments.gold}
     provenance = Run("alpha", said, inputs, {"seed": arguments.seed})
-    line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, arguments.seed)
+    line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, arguments.seed, arguments.prepared)
+    provenance.extra = {"data": line.counts}
     rows = []
     for alpha, path in [*checkpoints.items(), *((None, path) for path in arguments.also)]:
         rows.append(line.measure(alpha, path))

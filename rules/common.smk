@@ -13,7 +13,7 @@ from eval.grid import calibration_file, grid_of, measured_files, pairs, policies
 from eval.items import ITEMS
 from eval.ledger import CALLS
 from salsa import layout
-from salsa.config import algorithm_settings, model_settings, parse_config, with_local_copies
+from salsa.config import algorithm_settings, for_model, parse_config, with_local_copies
 from salsa.data_sets import all_sets, training_sets
 from salsa.errors import UserError
 from salsa.naming import parse_soup_name
@@ -36,6 +36,7 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
 
 DATA = f"{GRID.paths.data}/{GRID.grid}"
 PREPARED = f"{GRID.paths.data}/prepared"
+MODELS = {model: for_model(GRID, model) for model in GRID.models}  # the grid as each of them sees it
 DATA_SETS = {model: all_sets(GRID, model) for model in GRID.models}
 TRAINING_SETS = training_sets(GRID)
 WORLD = f"{DATA}/world"
@@ -165,26 +166,26 @@ def data_options(wildcards):
     return set_options(DATA_SETS[wildcards.model])
 
 
-def stage_sources(wildcards, section, *names):
-    """The files of data sources that a model's stage reads."""
-    found = model_settings(GRID, wildcards.model, section)
-    return [path for name in names for path in given(getattr(found, name))]
+def files_of(*sources):
+    return [path for source in sources for path in given(source)]
 
 
 def sft_data(wildcards):
-    return stage_sources(wildcards, GRID.sft, "train", "test")
+    sft = MODELS[wildcards.model].sft
+    return files_of(sft.train, sft.test)
 
 
 def sft_settings(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.sft))
+    return settings(MODELS[wildcards.model].sft)
 
 
 def reward_data(wildcards):
-    return stage_sources(wildcards, GRID.reward, "train", "test", "normalisation_prompts")
+    reward = MODELS[wildcards.model].reward
+    return files_of(reward.train, reward.test, reward.normalisation_prompts)
 
 
 def reward_settings(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.reward))
+    return settings(MODELS[wildcards.model].reward)
 
 
 def base_input(wildcards):
@@ -243,15 +244,16 @@ def alpha_checkpoints(wildcards):
 
 
 def alpha_data(wildcards):
-    return stage_sources(wildcards, GRID.alpha, "prompts") + stage_sources(wildcards, GRID.sft, "test")
+    own = MODELS[wildcards.model]
+    return files_of(own.alpha.prompts, own.sft.test)
 
 
 def alpha_settings(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.alpha))
+    return settings(MODELS[wildcards.model].alpha)
 
 
 def alpha_test(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.sft).test)
+    return settings(MODELS[wildcards.model].sft.test)
 
 
 def alpha_also(wildcards):
@@ -300,11 +302,11 @@ def generate_policy(wildcards):
 
 
 def generate_settings(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.generate))
+    return settings(MODELS[wildcards.model].generate)
 
 
 def score_settings(wildcards):
-    return settings(model_settings(GRID, wildcards.model, GRID.score))
+    return settings(MODELS[wildcards.model].score)
 
 
 def generate_benchmarks():
@@ -407,6 +409,5 @@ def assumptions_file():
 
 def assumptions_option():
     """The file and, as the config has them, the grid's settings."""
-    return [f"--assumptions={path}" for path in assumptions_file()] + [
-        f"--values={json.dumps(settings_of(CONFIG))}" for _ in assumptions_file()
-    ]
+    values = json.dumps(settings_of(CONFIG))
+    return [part for path in assumptions_file() for part in (f"--assumptions={path}", f"--values={values}")]

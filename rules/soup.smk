@@ -51,8 +51,9 @@ rule alpha:
         also=alpha_also,
         settings=alpha_settings,
         test=alpha_test,
+        prepared=PREPARED,
         seed=GRID.seed,
         gold=GOLD,
     shell:
         "python -m eval alpha {params.checkpoints:q} {params.also:q} --sft {input.sft:q} --reward {input.reward:q} {params.gold} "
-        "--test {params.test:q} --settings {params.settings:q} --seed {params.seed} --out {output:q} > {log:q} 2>&1"
+        "--test {params.test:q} --settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -13,8 +13,8 @@ from salsa.errors import UserError
 from salsa.sections import HubModel, LocalModel
 from salsa.stage import Run, output_folder
 
-HUB_FILES = [
-    "*.safetensors",
+WEIGHTS = "*.safetensors"
+BESIDE_WEIGHTS = [
     "*.safetensors.index.json",
     "config.json",
     "generation_config.json",
@@ -31,7 +31,9 @@ def from_hub(model: HubModel, out: Path, record: Run) -> None:
     template = _template(model.chat_template)
     download = out.with_name(f".{out.name}.{model.revision}.download")
     try:
-        snapshot_download(model.id, revision=model.revision, allow_patterns=HUB_FILES, local_dir=download)
+        snapshot_download(
+            model.id, revision=model.revision, allow_patterns=[WEIGHTS, *BESIDE_WEIGHTS], local_dir=download
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -50,7 +52,7 @@ def from_folder(model: LocalModel, out: Path, record: Run) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if not (source / name).is_file():
             raise UserError(f"models: {source}: no {name} there: name the folder of a checkpoint and its tokenizer")
-    if not any(source.glob("*.safetensors")):
+    if not any(source.glob(WEIGHTS)):
         raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that form")
     with output_folder(out, record) as folder:
         _fill(folder, source, model.path, template, model.pad_token, _link)
@@ -71,8 +73,8 @@ def _fill(
     folder: Path, source: Path, name: str, template: str, pad_token: str, take: Callable[[Path, Path], object]
 ) -> None:
     """The checkpoint in `folder`; `take` brings a file of weights there."""
-    weights = list(source.glob("*.safetensors"))
-    for pattern in HUB_FILES[1:]:
+    weights = list(source.glob(WEIGHTS))
+    for pattern in BESIDE_WEIGHTS:
         for path in source.glob(pattern):
             shutil.copy(path, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -86,7 +86,18 @@ def render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False
 ) -> list[int]:
     """The token ids of a conversation by the tokenizer's chat template, which alone writes the special tokens."""
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in messages], add_generation_prompt=add_generation_prompt, tokenize=False
-    )
-    return tokenizer(str(text), add_special_tokens=False).input_ids
+    return render_all(tokenizer, [messages], add_generation_prompt)[0]
+
+
+def render_all(
+    tokenizer: PreTrainedTokenizerBase,
+    dialogues: Sequence[Sequence[Mapping[str, str]]],
+    add_generation_prompt: bool = False,
+) -> list[list[int]]:
+    """What `render` gives, of many conversations at once."""
+    if not dialogues:
+        return []
+    plain = [[dict(message) for message in messages] for messages in dialogues]
+    texts = tokenizer.apply_chat_template(plain, add_generation_prompt=add_generation_prompt, tokenize=False)
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False).input_ids
+    return ids

@@ -4,7 +4,7 @@ No torch here: the Snakefile reads this on every start.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -24,7 +24,6 @@ from salsa.sections import (
     Dpo,
     GenerateSettings,
     Model,
-    ModelsSection,
     Paths,
     Ppo,
     Reward,
@@ -36,7 +35,6 @@ from salsa.sections import (
 )
 from salsa.stage import describe
 
-MODELS_SECTIONS: tuple[ModelsSection, ...] = get_args(ModelsSection)
 COMMON_TO_MODELS = {"sft.seeds", "alpha.between", "alpha.points", "alpha.also"}
 S = TypeVar("S", bound=Section)
 
@@ -210,15 +208,16 @@ def _changed(section: S, changes: dict[str, Any]) -> S:
     return type(section).model_validate({**section.model_dump(), **changes})
 
 
-def model_settings(config: Config, model: str, section: S) -> S:
-    """A section of the config as a model's stages run with it: with the model's own changes."""
-    name = next(name for name in MODELS_SECTIONS if getattr(config, name) is section)
-    return _changed(section, config.models[model].settings.get(name, {}))
+def for_model(config: Config, model: str) -> Config:
+    """The config as a model's stages see it: its sections with the model's own changes."""
+    changes = config.models[model].settings
+    return config.model_copy(update={name: _changed(getattr(config, name), part) for name, part in changes.items()})
 
 
 def algorithm_settings(config: Config, model: str, method: str) -> Ppo | Dpo:
     """The settings that a method's training runs with: its algorithm's section, the model's and its own changes."""
     chosen = config.methods[method]
-    section = {"ppo": config.ppo, "dpo": config.dpo}[chosen.algorithm]
+    own = for_model(config, model)
+    section = {"ppo": own.ppo, "dpo": own.dpo}[chosen.algorithm]
     assert section is not None, "checked with the config"
-    return _changed(model_settings(config, model, section), chosen.settings)
+    return _changed(section, chosen.settings)

@@ -6,10 +6,10 @@ The stages and the stage `data`, which prepares them beforehand, both ask here, 
 from pathlib import Path
 from typing import Literal
 
-from salsa.config import Config, algorithm_settings, model_settings
+from salsa.config import Config, algorithm_settings, for_model
 from salsa.errors import UserError
 from salsa.fields import Count, Section
-from salsa.sections import DataSource, Dpo, Ppo, Reward, Sft
+from salsa.sections import Alpha, DataSource, Dpo, Ppo, Reward, Sft
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings
 
@@ -26,70 +26,67 @@ class DataSet(Section):
     seed: int
 
 
-def sft_sets(settings: Sft, seed: int) -> dict[str, DataSet]:
+def _sets(
+    stage: str, kind: Literal["demonstrations", "preferences"], max_length: int, seed: int, **sources: DataSource
+) -> dict[str, DataSet]:
+    """A stage's sets by `stage.name`, each with a seed of its own."""
     return {
-        f"sft.{name}": DataSet(
-            kind="demonstrations",
-            source=source,
-            max_length=settings.max_length,
-            seed=derive_seed(seed, "sft", name),
-        )
-        for name, source in (("train", settings.train), ("test", settings.test))
+        f"{stage}.{name}": DataSet(kind=kind, source=source, max_length=max_length, seed=derive_seed(seed, stage, name))
+        for name, source in sources.items()
     }
+
+
+def sft_sets(settings: Sft, seed: int) -> dict[str, DataSet]:
+    return _sets("sft", "demonstrations", settings.max_length, seed, train=settings.train, test=settings.test)
 
 
 def reward_sets(settings: Reward, seed: int) -> dict[str, DataSet]:
-    sets = {
-        f"reward.{name}": DataSet(
-            kind="preferences",
-            source=source,
-            max_length=settings.max_length,
-            seed=derive_seed(seed, "reward", name),
-        )
-        for name, source in (("train", settings.train), ("test", settings.test))
-    }
     asked = settings.normalisation_prompts.model_copy(update={"limit": settings.normalisation_samples})
-    sets["reward.normalisation_prompts"] = DataSet(
+    prompts = DataSet(
         kind="prompts",
         source=asked,
         max_length=settings.max_length,
         seed=derive_seed(seed, "reward", "normalisation"),
     )
-    return sets
+    pairs = _sets("reward", "preferences", settings.max_length, seed, train=settings.train, test=settings.test)
+    return {**pairs, "reward.normalisation_prompts": prompts}
 
 
-def ppo_set(settings: Ppo, seed: int) -> DataSet:
-    return DataSet(
-        kind="prompts",
-        source=settings.prompts,
-        max_length=settings.max_prompt_length,
-        seed=derive_seed(seed, "ppo", "rows"),
-    )
+def ppo_sets(settings: Ppo, seed: int) -> dict[str, DataSet]:
+    limit = settings.max_prompt_length
+    seed = derive_seed(seed, "ppo", "rows")
+    return {"ppo.prompts": DataSet(kind="prompts", source=settings.prompts, max_length=limit, seed=seed)}
 
 
-def dpo_set(settings: Dpo, seed: int) -> DataSet:
-    return DataSet(
-        kind="preferences",
-        source=settings.train,
-        max_length=settings.max_length,
-        seed=derive_seed(seed, "dpo", "train"),
-    )
+def dpo_sets(settings: Dpo, seed: int) -> dict[str, DataSet]:
+    return _sets("dpo", "preferences", settings.max_length, seed, train=settings.train)
+
+
+def alpha_sets(settings: Alpha, test: DataSource, room: int, context: int, seed: int) -> dict[str, DataSet]:
+    """The prompts that leave room for an answer, and SFT's own test rows, as long as the context."""
+    asked = settings.prompts.model_copy(update={"limit": settings.samples})
+    prompts = DataSet(kind="prompts", source=asked, max_length=room, seed=derive_seed(seed, "alpha", "prompts"))
+    return {
+        "alpha.prompts": prompts,
+        "alpha.test": _sets("sft", "demonstrations", context, seed, test=test)["sft.test"],
+    }
 
 
 def all_sets(config: Config, model: str) -> dict[str, DataSet]:
     """Everything that a model trains on and holds out, by the section and key; a method's own in brackets."""
-    sets = sft_sets(model_settings(config, model, config.sft), config.seed)
-    sets |= reward_sets(model_settings(config, model, config.reward), config.seed)
-    for name, method in config.methods.items():
+    own = for_model(config, model)
+    sets = {**sft_sets(own.sft, own.seed), **reward_sets(own.reward, own.seed)}
+    for name, method in own.methods.items():
         if method.algorithm == "none":
             continue
         match algorithm_settings(config, model, name):
             case Ppo() as ppo:
-                key, found = "ppo.prompts", ppo_set(ppo, config.seed)
+                found = ppo_sets(ppo, own.seed)
             case Dpo() as dpo:
-                key, found = "dpo.train", dpo_set(dpo, config.seed)
-        if sets.setdefault(key, found) != found:
-            sets[f"{key} ({name})"] = found
+                found = dpo_sets(dpo, own.seed)
+        for key, wanted in found.items():
+            if sets.setdefault(key, wanted) != wanted:
+                sets[f"{key} ({name})"] = wanted
     return sets
 
 

@@ -17,7 +17,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints import check_vocabularies, load_causal, load_tokenizer
-from salsa.data_sets import PREPARED, dpo_set
+from salsa.data_sets import PREPARED, dpo_sets
 from salsa.errors import UserError
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
 from salsa.prepared import prepare
@@ -92,7 +92,7 @@ def train(
     """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
     tokenizer = load_tokenizer(init)
     check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
-    found = prepare("dpo.train", dpo_set(settings, seed), tokenizer, cache)
+    found = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
     history = History()
     arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
     trainer = ReferencesTrainer(

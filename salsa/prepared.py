@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 import salsa.data
-from salsa.data import Messages, Row, blank, conversation, demonstration, load_rows, preference_pairs, source_name
+from salsa.checkpoints import render_all
+from salsa.data import Row, blank, conversation, demonstration, load_rows, preference_pairs, source_name
 from salsa.data_sets import DataSet
 from salsa.errors import UserError
 from salsa.stage import Run, log, output_folder
@@ -59,17 +60,6 @@ class Prepared(NamedTuple):
 
     data: Dataset
     counts: dict[str, int]
-
-
-def render_all(
-    tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Messages], add_generation_prompt: bool = False
-) -> list[list[int]]:
-    """The token ids of conversations by the chat template, which alone writes the special tokens."""
-    if not dialogues:
-        return []
-    texts = tokenizer.apply_chat_template(list(dialogues), add_generation_prompt=add_generation_prompt, tokenize=False)
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False).input_ids
-    return ids
 
 
 def demonstrations(

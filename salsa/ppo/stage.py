@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from salsa.checkpoints import load_tokenizer
-from salsa.data_sets import PREPARED, ppo_set
+from salsa.data_sets import PREPARED, ppo_sets
 from salsa.errors import Interrupted
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
@@ -25,7 +25,7 @@ from salsa.training import save
 
 def load_prompts(settings: Ppo, init: Path, seed: int, cache: Path) -> tuple[list[Prompt], dict[str, int]]:
     """The prompts of at most `max_prompt_length` tokens, and salsa/prepared.py's counts; says how many are longer."""
-    found = prepare("ppo.prompts", ppo_set(settings, seed), load_tokenizer(init), cache)
+    found = prepare("ppo.prompts", ppo_sets(settings, seed)["ppo.prompts"], load_tokenizer(init), cache)
     if longer := found.counts["too_long"]:
         log.warning(
             "ppo: %d of %d prompts are longer than %d tokens: left out",

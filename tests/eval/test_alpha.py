@@ -3,11 +3,13 @@ import math
 import sys
 
 import pytest
+import torch
 
-from eval.alpha import masked_demonstration, mean_and_error, parse_checkpoints, parse_source
-from salsa.checkpoints import load_reward
+from eval.alpha import Line, mean_and_error, parse_checkpoints, parse_source
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.scoring import rewards
+from salsa.sections import Alpha, DataSource
 from salsa.soup import soup
 from salsa.stage import main, read_jsonl, write_jsonl
 
@@ -42,11 +44,24 @@ def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatc
     assert rows[0]["reward"] != rows[2]["reward"]
 
 
-def test_the_mask_marks_the_assistants_tokens_and_their_end(tokenizer_of_sentences):
+def test_sft_loss_is_of_the_assistants_tokens_and_their_end(tmp_path, llamas, reward_model, prepared):
+    """By hand: the template's text cut at its marks, and the model's own log-probabilities."""
     talk = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "hello"}] * 2
-    ids, mask = masked_demonstration(tokenizer_of_sentences, talk)
-    marked = [token for token, mark in zip(ids, mask, strict=True) if mark]
-    assert tokenizer_of_sentences.decode(marked) == " hello<|end|> hello<|end|>"
+    write_jsonl(tmp_path / "test.jsonl", [{"messages": talk}])
+    write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "hi"}, {"prompt": "word " * 300}])
+    settings = Alpha(prompts=DataSource(path=str(tmp_path / "prompts.jsonl")), samples=2, max_new_tokens=8)
+    test = DataSource(path=str(tmp_path / "test.jsonl"))
+    line = Line(llamas[0], reward_model, settings, test, False, 1, prepared)
+    assert (line.counts["alpha.prompts"]["used"], line.counts["alpha.prompts"]["too_long"]) == (1, 1)
+    tokenizer, [ids], [mask] = load_tokenizer(llamas[0]), line.demonstrations, line.masks
+    marked = [i for i, mark in enumerate(mask) if mark]
+    assert tokenizer.decode([ids[i] for i in marked]) == " hello<|end|> hello<|end|>"
+    with torch.no_grad():
+        found = load_causal(llamas[0])(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = -sum(found[i - 1, ids[i]] for i in marked) / len(marked)
+    assert line.measure(0, llamas[0])["sft_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(UserError, match=r"alpha\.max_new_tokens: 256 of a context of 256: lower it"):
+        Line(llamas[0], reward_model, settings.model_copy(update={"max_new_tokens": 256}), test, False, 1, prepared)
 
 
 def test_mean_and_error():

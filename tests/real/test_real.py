@@ -96,7 +96,7 @@ def results(grid: Path) -> Path:
     return grid / "results/smollm2"
 
 
-def test_sft_lowers_the_loss_and_the_soup_is_the_average(grid):
+def test_the_loss_is_that_of_english_and_the_soup_is_the_average(grid):
     line = {row["alpha"]: row for row in read_jsonl(results(grid) / "alpha/smollm2-135m.jsonl")}
     assert all(1.0 < row["sft_loss"] < 2.5 for row in line.values()), "nats a token of English"
     assert line[0.5]["sft_loss"] < max(line[0]["sft_loss"], line[1]["sft_loss"]) + 0.01
