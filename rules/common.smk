@@ -47,6 +47,7 @@ LOGS = f"logs/{GRID.grid}"
 GOLD = "--gold" if GRID.world is not None else ""
 TRAINED = [name for name, method in GRID.methods.items() if method.algorithm != "none"]
 POLICIES = [policy for method in GRID.methods for policy in policies(GRID.methods, GRID.rl_seeds, method)]
+GENERATING = "all" if GRID.generate_together else "{policy}"  # the log of a job that answers benchmarks
 MEASURED = [str(path) for path in measured_files(Path(RESULTS), grid_of(GRID)).values()]
 # What every rule needs. It names files beside it, which Snakemake's own copy of it would not find.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
@@ -297,12 +298,26 @@ def dpo_data(wildcards):
 # generate.smk
 
 
-def generate_policy(wildcards):
-    return policy_folder(wildcards.model, wildcards.policy)
+def generating(wildcards):
+    """The policies of a job, and their checkpoints."""
+    names = POLICIES if GRID.generate_together else [wildcards.policy]
+    return {name: policy_folder(wildcards.model, name) for name in names}
+
+
+def generate_policies(wildcards):
+    return list(generating(wildcards).values())
+
+
+def generate_options(wildcards):
+    return [f"--policy={name}={folder}" for name, folder in generating(wildcards).items()]
 
 
 def generate_settings(wildcards):
     return settings(MODELS[wildcards.model].generate)
+
+
+def score_policy(wildcards):
+    return policy_folder(wildcards.model, wildcards.policy)
 
 
 def score_settings(wildcards):

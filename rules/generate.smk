@@ -3,34 +3,39 @@
 
 rule generate:
     input:
-        policy=generate_policy,
+        policies=generate_policies,
         data=sorted({path for benchmark in GRID.benchmarks.values() for path in asked_from(benchmark)}),
     output:
         expand(
-            f"{RESULTS}/generations/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",
+            f"{RESULTS}/generations/{{{{model}}}}/{{policy}}/{{benchmark}}.jsonl",
+            policy=POLICIES if GRID.generate_together else ["{policy}"],
             benchmark=GRID.benchmarks,
         ),
     log:
-        f"{LOGS}/generate/{{model}}/{{policy}}.log",
+        f"{LOGS}/generate/{{model}}/{GENERATING}.log",
     conda:
         ENVIRONMENT
     params:
         benchmarks=generate_benchmarks(),
+        policies=generate_options,
         settings=generate_settings,
         seed=GRID.seed,
-        out=output_folder,
+        out=f"{RESULTS}/generations/{{model}}",
     shell:
-        "python -m eval generate --policy {input.policy:q} --name {wildcards.policy:q} {params.benchmarks:q} "
+        "python -m eval generate {params.policies:q} {params.benchmarks:q} "
         "--settings {params.settings:q} --seed {params.seed} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule score:
     input:
-        policy=generate_policy,
+        policy=score_policy,
         sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
         reference=score_reference,
         reward=f"{CHECKPOINTS}/reward/{{model}}",
-        generations=rules.generate.output,
+        generations=expand(
+            f"{RESULTS}/generations/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",
+            benchmark=GRID.benchmarks,
+        ),
     output:
         expand(
             f"{RESULTS}/scores/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",

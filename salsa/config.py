@@ -95,6 +95,10 @@ class Config(Section):
     methods: dict[Name, Method]
     benchmarks: dict[Name, BenchmarkSettings]
     generate: GenerateSettings = GenerateSettings()
+    generate_together: bool = Field(
+        False,
+        description="One job, with one start of the engine, answers for all policies of a model; default: a job each",
+    )
     score: Score = Score()
     alpha: Alpha
     judge: Judge

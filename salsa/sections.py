@@ -97,6 +97,7 @@ class LocalModel(ExistingModel):
     path: str
 
 
+Engine = Literal["transformers", "vllm"]
 ModelsSection = Literal["sft", "reward", "ppo", "dpo", "generate", "score", "alpha"]
 
 
@@ -207,6 +208,19 @@ class Ppo(Section):
     keep_frozen_models: bool = Field(
         True, description="False: references and reward model are read from disk for each rollout, one at a time"
     )
+    rollout: Engine = Field(
+        "transformers",
+        description="What samples: the model in training, or a vLLM engine that is given its weights each time",
+    )
+    vllm: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of vLLM's LLM class, for rollouts: gpu_memory_utilization is 0.3"
+    )
+
+    @model_validator(mode="after")
+    def _an_engine_a_process(self) -> "Ppo":
+        if self.vllm.get("tensor_parallel_size", 1) != 1:
+            raise ValueError("vllm.tensor_parallel_size: each process has an engine of its own: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _batches_fit(self) -> "Ppo":
@@ -226,8 +240,8 @@ class Dpo(Optimisation):
 
 
 class GenerateSettings(Section):
-    engine: Literal["transformers", "vllm"] = "transformers"
-    batch_size: Count = 64
+    engine: Engine = "transformers"
+    batch_size: Count = Field(64, description="Questions at once, by transformers; vLLM has vllm.max_num_seqs")
     dtype: Literal["float32", "bfloat16"] = "float32"
     vllm: dict[str, Any] = Field(default_factory=dict, description="Arguments of vLLM's LLM class")
 

@@ -75,8 +75,8 @@ def settings_help(schema: type[BaseModel]) -> str:
     """A section's keys with defaults and meanings, for a command's --help."""
     lines = ["settings:"]
     for name, field in schema.model_fields.items():
-        default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-        lines.append(f"  {name} ({default})")
+        value = field.get_default(call_default_factory=True, validated_data={})
+        lines.append(f"  {name} ({'required' if field.is_required() else f'default {json.dumps(value)}'})")
         text = field.description or ""
         lines += textwrap.wrap(text, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

@@ -84,6 +84,17 @@ def reward_model(make_checkpoint, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def prompts_file(tmp_path_factory) -> Path:
+    """24 prompts of RL."""
+    from salsa.stage import write_jsonl
+
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
+    write_jsonl(path, [{"prompt_id": str(i), "prompt": f"{texts[i % 4]} {i}"} for i in range(24)])
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real MT-Bench and Arena-Hard files, which are not part of the project: a folder beside it, or none."""
     folder = Path(__file__).parents[1].resolve().parent / "shared" / "data"

@@ -23,6 +23,10 @@ class Engine(Protocol):
 
     at_once: int
 
+    def swap(self, path: Path, eos: Sequence[int]) -> None:
+        """Answers with another checkpoint of the same model from now on, and ends with these tokens."""
+        ...
+
     def generate(
         self, prompts: Sequence[list[int]], temperatures: Sequence[float], max_new_tokens: int, seeds: Sequence[int]
     ) -> list[Answer]:
@@ -59,7 +63,7 @@ def generate_all(
 def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> Engine:
     """The engine that the settings name, with the checkpoint loaded. Each is imported only when it is asked for."""
     if settings.engine == "vllm":
-        from eval.engines.vllm_engine import VllmEngine
+        from salsa.vllm_engine import VllmEngine
 
         return VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)
     from eval.engines.transformers_engine import TransformersEngine

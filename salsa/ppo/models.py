@@ -75,6 +75,10 @@ class Trained:
         """The parameters, whole, one at a time; every process has to take them."""
         return map(full, self.model.parameters())
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The parameters like this, with the names that a checkpoint has them under."""
+        return ((name, full(parameter)) for name, parameter in self.model.named_parameters())
+
     @contextlib.contextmanager
     def whole(self, dtype: str) -> Iterator[PreTrainedModel]:
         """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`."""

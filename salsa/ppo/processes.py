@@ -4,17 +4,18 @@ accelerate's launcher starts them (docs/howto-gpus.md). All of them make the cal
 process each call is the plain thing itself.
 """
 
+import contextlib
 import gc
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list, gather_object
 from transformers.integrations import unset_hf_deepspeed_config
 
-from salsa.errors import UserError
+from salsa.errors import Interrupted, UserError
 from salsa.stage import log
 
 T = TypeVar("T")
@@ -38,25 +39,31 @@ def plain_loading() -> None:
     unset_hf_deepspeed_config()
 
 
-def join() -> None:
-    """Joins the other processes, on this one's device; only the main one says how the run goes."""
-    accelerator()
-    if not is_main():
-        log.setLevel(logging.ERROR)
-
-
-def leave(stop: BaseException | None = None) -> None:
-    """Ends what `join` began, after a run that is done or that all processes stopped together.
+@contextlib.contextmanager
+def joined() -> Iterator[contextlib.ExitStack]:
+    """Among the other processes, on this one's device; only the main one says how the run goes. Gives a stack of what
+    is to be done before it leaves them, after a run that is done or that all processes stopped together.
 
     After any other error a process just ends, and the launcher ends the others: to take leave of them it would have to
     wait for those that wait for it.
     """
+    accelerator()
+    if not is_main():
+        log.setLevel(logging.ERROR)
+    before_leaving, stop = contextlib.ExitStack(), None
+    try:
+        yield before_leaving
+    except Interrupted as error:
+        stop = error
+    before_leaving.close()
     # The models have to go first. As the last to hold the process group, DDP's reducer would wait for gloo's thread,
     # which waits for the interpreter's lock that the reducer holds (torch 2.13).
     if stop is not None:
         traceback.clear_frames(stop.__traceback__)
     gc.collect()
     PartialState().destroy_process_group()
+    if stop is not None:
+        raise stop
 
 
 def count() -> int:

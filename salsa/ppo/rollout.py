@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from salsa.ppo import processes
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
-from salsa.sampling import Answer, sample
+from salsa.ppo.samplers import Sampler
+from salsa.sampling import Answer
 from salsa.scoring import rewards
 from salsa.sections import Ppo
 
@@ -84,16 +85,12 @@ def measured(
 
 
 @torch.no_grad()
-def collect(models: Models, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
+def collect(models: Models, sampler: Sampler, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
     """Samples a response to each prompt and measures it."""
-    pad, eos = models.tokenizer.pad_token_id, models.tokenizer.eos_token_id
     own = processes.share(len(prompts))
-    asked, drawn = [prompts[i].ids for i in own], [seeds[i] for i in own]
-    temperatures = [settings.temperature] * len(asked)
+    found = sampler(models.policy, [prompts[i].ids for i in own], [seeds[i] for i in own])
+    answers = processes.gathered(dict(zip(own, found, strict=True)))
     with computing_in(settings.dtype):
-        with models.policy.whole(settings.dtype) as policy:
-            found = sample(policy, asked, temperatures, settings.max_new_tokens, drawn, [eos], pad)
-        answers = processes.gathered(dict(zip(own, found, strict=True)))
         return experience(models, prompts, answers, settings)
 
 

@@ -1,19 +1,20 @@
 """Stage `align`: trains a policy with PPO against a reference. PPO and SALSA are this command with another one."""
 
 import argparse
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 from salsa.checkpoints import load_tokenizer
 from salsa.data_sets import PREPARED, ppo_sets
-from salsa.errors import Interrupted
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
 from salsa.ppo import processes
 from salsa.ppo.models import load_models
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt
+from salsa.ppo.samplers import load_sampler
 from salsa.ppo.trainer import Training, train
 from salsa.prepared import prepare
 from salsa.references import strategy_data
@@ -63,16 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    processes.join()
-    try:
-        _run(arguments)
-    except Interrupted as stop:
-        processes.leave(stop)
-        raise
-    processes.leave()
+    with processes.joined() as before_leaving:
+        _run(arguments, before_leaving)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, before_leaving: contextlib.ExitStack) -> None:
     strategy = complete(arguments, "ppo", ("init", "reference", "sft", "reward", "settings", "seed"))
     settings = load_settings(arguments.settings, Ppo)
     inputs = {name: getattr(arguments, name) for name in ("init", "sft", "reward")} | of_references(arguments.reference)
@@ -84,7 +80,9 @@ def _run(arguments: argparse.Namespace) -> None:
     record = Run("align", given, inputs, seeds)
     prompts, counts = load_prompts(settings, arguments.init, arguments.seed, arguments.prepared)
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
-    training = Training(models, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
+    sampler = load_sampler(arguments.init, models.tokenizer, settings)
+    before_leaving.callback(sampler.close)
+    training = Training(models, sampler, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
     checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)
     board = arguments.metrics.with_suffix(".board")

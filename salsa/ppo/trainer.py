@@ -20,6 +20,7 @@ from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
 from salsa.ppo.models import Models, Sequences, log_probs, values
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
+from salsa.ppo.samplers import Sampler
 from salsa.sections import Ppo
 from salsa.seeds import derive_seed
 from salsa.training import steps
@@ -92,7 +93,14 @@ class Training:
     """
 
     def __init__(
-        self, models: Models, prompts: Sequence[Prompt], settings: Ppo, seed: int, rl_seed: int, gold: bool
+        self,
+        models: Models,
+        sampler: Sampler,
+        prompts: Sequence[Prompt],
+        settings: Ppo,
+        seed: int,
+        rl_seed: int,
+        gold: bool,
     ) -> None:
         def derived(*names: str | int) -> int:
             return derive_seed(seed, "ppo", rl_seed, *names)
@@ -105,7 +113,7 @@ class Training:
                 f"ppo.train_batch_size: {settings.train_batch_size} is no multiple of the {processes.count()} "
                 "processes: change the one or the other"
             )
-        self.models, self.settings, self.gold, self.derived = models, settings, gold, derived
+        self.models, self.sampler, self.settings, self.gold, self.derived = models, sampler, settings, gold, derived
         self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
         self.shuffles = generator("minibatches")
         updates = settings.steps * settings.epochs * (settings.rollout_batch_size // settings.train_batch_size)
@@ -121,7 +129,7 @@ class Training:
         """A rollout and the updates on it; a UserError where it cannot go on, then without the update at fault."""
         settings, asked = self.settings, next(self.batches)
         draws = [self.derived("sampling", step, i) for i in range(len(asked))]
-        rollout = collect(self.models, asked, settings, draws)
+        rollout = collect(self.models, self.sampler, asked, settings, draws)
         metrics = rollout_metrics(rollout, self.models, settings.beta, self.gold)
         check_rollout(rollout, metrics, settings)
         rate, found = self.policy.rate(), []

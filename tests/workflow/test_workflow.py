@@ -145,13 +145,25 @@ def test_by_hand_and_by_the_workflow_a_policy_is_the_same(smoke, tmp_path):
     assert (tmp_path / "hand.jsonl").read_bytes() == metrics.read_bytes()
 
 
+def planned(status: int, said: str) -> dict[str, str]:
+    """The number of jobs by rule, of a dry run."""
+    assert status == 0, said
+    return dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
+
+
+def test_one_job_answers_for_all_policies_of_a_model_where_the_config_says_so(tmp_path):
+    config = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
+    (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "generate_together": True}))
+    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "together.yaml",)))
+    assert (int(jobs["generate"]), int(jobs["score"])) == (3, 15)
+
+
 @pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 12), ("mini", 18, 72), ("paper", 27, 108)])
 def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path):
     status, said = snakemake(
         tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")
     )
-    assert status == 0, said
-    jobs = dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
+    jobs = planned(status, said)
     assert (int(jobs["dpo"]), int(jobs["align"])) == (dpo, ppo)
     assert int(jobs["perturb"]) == (1 if grid == "smoke" else 3)
 

@@ -4,15 +4,7 @@ import sys
 import pytest
 from ppo_case import COMMANDS, settings
 
-from salsa.stage import main, read_jsonl, write_jsonl
-
-
-@pytest.fixture(scope="session")
-def prompts_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
-    write_jsonl(path, [{"prompt_id": str(i), "prompt": f"{texts[i % 4]} {i}"} for i in range(24)])
-    return path
+from salsa.stage import main, read_jsonl
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from salsa.fields import Count
 from salsa.ppo.learner import Learner
 from salsa.ppo.models import Frozen, Models, Sequences, Trained, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
+from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed
 from salsa.sampling import sample
@@ -162,7 +163,9 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     )
     messages = [{"role": "user", "content": "hi"}]
     prompts = [Prompt(messages, render(tokenizer, messages, add_generation_prompt=True))] * 4
-    return train(Training(models, prompts, config, seed=1, rl_seed=1, gold=False))
+    return train(
+        Training(models, TransformersSampler(tokenizer, config), prompts, config, seed=1, rl_seed=1, gold=False)
+    )
 
 
 def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model, prompts_file, monkeypatch):
@@ -178,7 +181,7 @@ def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, rewa
     models = load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config)
     messages = [{"role": "user", "content": "hi"}]
     prompt = Prompt(messages, render(models.tokenizer, messages, add_generation_prompt=True))
-    found = collect(models, [prompt] * 8, config, list(range(8)))
+    found = collect(models, TransformersSampler(models.tokenizer, config), [prompt] * 8, config, list(range(8)))
     ended = torch.tensor([answer.ended for answer in found.answers])
     assert not ended.all()
     assert torch.equal(found.penalised, found.scores - 3.0 * ~ended)
@@ -193,7 +196,7 @@ def models(llamas, reward_model, prompts_file):
 def rollout_of(models: Models, config: Ppo):
     messages = [[{"role": "user", "content": text}] for text in ("hi", "Name the colour of grass.") * 4]
     prompts = [Prompt(m, render(models.tokenizer, m, add_generation_prompt=True)) for m in messages]
-    return collect(models, prompts, config, list(range(8)))
+    return collect(models, TransformersSampler(models.tokenizer, config), prompts, config, list(range(8)))
 
 
 def test_one_temperature_divides_all_logits(models):

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from salsa.checkpoints import load_causal
 from salsa.ppo.models import Frozen, Models, Sequences, Trained, log_probs
 from salsa.ppo.rollout import Prompt
+from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 from salsa.references import Fixed, MeanKl
 from salsa.sections import Ppo
@@ -113,7 +114,8 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])
-    train(Training(models, [Prompt([], PROMPT)] * 4, settings, seed=1, rl_seed=1, gold=False))
+    sampler = TransformersSampler(models.tokenizer, settings)
+    train(Training(models, sampler, [Prompt([], PROMPT)] * 4, settings, seed=1, rl_seed=1, gold=False))
     found = distribution(policy)
     assert divergence(found, optimum[name]) < 0.005 < 0.02 * before
     for other in optimum.keys() - {name}:

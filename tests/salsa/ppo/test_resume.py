@@ -19,8 +19,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from salsa import trackers
 from salsa.checkpoints import load_causal
 from salsa.errors import RESUBMIT
-from salsa.ppo import resume, rollout, trainer
+from salsa.ppo import resume, samplers, trainer
 from salsa.ppo.models import load_models
+from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.stage import load_prompts
 from salsa.references import Fixed
 from salsa.sampling import Answer
@@ -90,7 +91,8 @@ def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, 
     config = Ppo.model_validate(settings(prompts_file))
     models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config)
     prompts, _ = load_prompts(config, llamas[0], 1, prepared)
-    training = trainer.Training(models, prompts, config, seed=1, rl_seed=1, gold=True)
+    sampler = TransformersSampler(models.tokenizer, config)
+    training = trainer.Training(models, sampler, prompts, config, seed=1, rl_seed=1, gold=True)
     assert trainer.train(training) == rows
     saved = load_causal(tmp_path / "saved").state_dict()
     assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.model.state_dict().items())
@@ -230,7 +232,7 @@ def test_nothing_but_empty_responses_stops_the_run(align, llamas, monkeypatch, c
     def silent(model, prompts, temperatures, limit, seeds, eos, pad):
         return [Answer([eos[0]], True, [0.0]) for _ in prompts]
 
-    monkeypatch.setattr(rollout, "sample", silent)
+    monkeypatch.setattr(samplers, "sample", silent)
     align("silent", llamas[0], status=1)
     assert "error: ppo: step 0: all responses are empty: lower ppo.learning_rate" in capsys.readouterr().err
 

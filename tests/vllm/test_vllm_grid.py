@@ -1,0 +1,37 @@
+"""The whole smoke grid with vLLM as its engine: rollouts of PPO, and answers to the benchmarks."""
+
+import json
+
+import yaml
+
+from salsa.stage import read_jsonl
+from tests.workflow.test_workflow import ROOT, snakemake
+
+
+def test_the_smoke_grid(tmp_path, python):
+    """One start of the engine answers for all policies; greedy answers are those of transformers."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config |= {"generate": {"engine": "vllm"}, "generate_together": True}
+    config["ppo"]["rollout"] = "vllm"
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(config))
+    status, said = snakemake(tmp_path, config=(tmp_path / "smoke.yaml",))
+    assert status == 0, said
+    [jobs] = [line.split() for line in said.splitlines() if line.startswith("generate ")]
+    assert jobs == ["generate", "1"]
+    results = tmp_path / "results/smoke"
+    for method in ("ppo", "salsa"):
+        for step in read_jsonl(results / f"training/llama-mini/{method}-s1.jsonl"):
+            assert 0 < step["sampler_gap"] < 1e-4
+    policies = {"sft": "sft/llama-mini/1", "salsa-s1": "policy/llama-mini/salsa-s1"}
+    arguments = [f"--policy={name}={tmp_path}/checkpoints/smoke/{folder}" for name, folder in policies.items()]
+    benchmark = config["benchmarks"]["arena_hard"]
+    benchmark["questions"]["path"] = str(tmp_path / benchmark["questions"]["path"])
+    arguments += [f"--benchmark=arena_hard={json.dumps({**benchmark, 'temperature': 0})}", "--seed", 1]
+    for engine in ("transformers", "vllm"):
+        settings = json.dumps({"engine": engine})
+        python("-m", "eval", "generate", *arguments, "--settings", settings, "--out", tmp_path / engine)
+    for name in policies:
+        assert read_jsonl(tmp_path / f"vllm/{name}/arena_hard.jsonl") == read_jsonl(
+            tmp_path / f"transformers/{name}/arena_hard.jsonl"
+        )
+    assert "salsa" in (results / "tables/win_rates.md").read_text()

@@ -1,0 +1,49 @@
+"""PPO whose rollouts a vLLM engine samples."""
+
+import json
+
+from tests.salsa.ppo.ppo_case import settings
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from salsa.ppo.models import load_models
+from salsa.ppo.samplers import TransformersSampler, load_sampler
+from salsa.ppo.stage import load_prompts
+from salsa.ppo.trainer import Training
+from salsa.references import Fixed
+from salsa.sampling import sample
+from salsa.sections import Ppo
+
+init, reference, reward, cache, text = sys.argv[1:]
+settings = Ppo.model_validate_json(text)
+models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(reward), settings)
+prompts, _ = load_prompts(settings, Path(init), 1, Path(cache))
+sampler = load_sampler(Path(init), models.tokenizer, settings)
+training = Training(models, sampler, prompts, settings, seed=1, rl_seed=1, gold=False)
+asked = [prompt.ids for prompt in prompts]
+none, seeds = [0.0] * len(asked), [0] * len(asked)
+end, pad, most = [models.tokenizer.eos_token_id], models.tokenizer.pad_token_id, settings.max_new_tokens
+
+
+def greedy():
+    theirs = sampler.engine.generate(asked, none, most, seeds)
+    return theirs, sample(models.policy.model, asked, none, most, seeds, end, pad)
+
+
+for step in range(settings.steps):
+    metrics = training.step(step)
+    assert 0 < metrics["sampler_gap"] < 1e-4, metrics
+    theirs, ours = greedy()
+    assert theirs != ours, "the engine has the weights of before the update: else nothing was learnt here"
+    sampler.engine.take(models.policy.weights())
+    theirs, ours = greedy()
+    assert theirs == ours, step
+"""
+
+
+def test_the_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
+    """Its log-probabilities are the trainer's within rounding, which stale weights' are not, and greedy is equal."""
+    keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
+    text = json.dumps(settings(prompts_file, **keys))
+    python("-c", TRAIN, checkpoints[0], checkpoints[1], reward_model, prepared, text)
