@@ -18,6 +18,7 @@ from eval.benchmarks import Question, load_questions, parse_benchmarks, temperat
 from eval.engines import Engine, context_length, eos_ids, generate_all, load_engine
 from eval.kept import Kept
 from salsa.checkpoints import load_tokenizer, render
+from salsa.errors import UserError
 from salsa.sections import BenchmarkSettings, GenerateSettings
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
@@ -110,6 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, GenerateSettings)
     benchmarks = parse_benchmarks(arguments.benchmark)
+    names = [policy for policy, _ in arguments.policy]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--policy {', '.join(twice)}: given more than once: each name has files of its own")
     # Questions first: a broken benchmark file should not wait for a model to load.
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
     engine, done = None, []

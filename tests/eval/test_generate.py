@@ -19,6 +19,7 @@ from salsa.stage import read_jsonl, write_jsonl
 from salsa.vllm_engine import check_same_model
 
 LIMIT = 24
+BENCHMARK = 'mt={"kind": "mt_bench", "questions": {"path": "none"}, "max_new_tokens": 8}'
 
 
 def prompts_of(tokenizer, count: int = 16) -> list[list[int]]:
@@ -230,6 +231,12 @@ def test_policies_asked_for_together_answer_as_each_by_itself(tmp_path, llamas, 
         together, apart = (tmp_path / run / name for run in ("together", "apart"))
         assert (together / "mt.jsonl").read_bytes() == (apart / "mt.jsonl").read_bytes()
         assert {path.name for path in together.iterdir()} == {"mt.jsonl", "mt.run.json"}
+
+
+def test_a_name_stands_for_one_policy(command, llamas):
+    policies = [f"--policy=sft={folder}" for folder in llamas]
+    status, said = command("eval", "generate", *policies, "--benchmark", BENCHMARK, "--seed", 1, "--out", "none")
+    assert status == 1 and "--policy sft: given more than once" in said
 
 
 def test_another_run_keeps_nothing_for_this_one(tmp_path):
