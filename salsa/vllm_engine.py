@@ -43,7 +43,7 @@ class VllmEngine:
         on_cpu = not torch.cuda.is_available()
         if on_cpu or in_process:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         try:
             import vllm
         except ImportError as error:

@@ -41,6 +41,11 @@ MISTAKES = {
         {"soup": {"sft-1": 0.5, "sft-9": 0.5}},
         r"methods\.salsa\.reference: sft-9 is no SFT seed of this config: name one of sft-1, sft-2, or add it",
     ),
+    "an engine over devices": (
+        ("ppo", "vllm"),
+        {"tensor_parallel_size": 2},
+        r"ppo: .*vllm\.tensor_parallel_size: each process has an engine of its own: leave it out",
+    ),
     "weights": (
         ("methods", "salsa", "reference"),
         {"soup": {"sft-1": 0.5, "sft-2": 0.6}},

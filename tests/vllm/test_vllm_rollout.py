@@ -21,7 +21,8 @@ models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(re
 prompts, _ = load_prompts(settings, Path(init), 1, Path(cache))
 sampler = load_sampler(Path(init), models.tokenizer, settings)
 training = Training(models, sampler, prompts, settings, seed=1, rl_seed=1, gold=False)
-asked = [prompt.ids for prompt in prompts]
+asked = [(12 * prompt.ids)[:48] for prompt in prompts]  # more than a block of the cache, which remembers them
+assert all(len(ids) == 48 > settings.vllm["block_size"] for ids in asked)
 none, seeds = [0.0] * len(asked), [0] * len(asked)
 end, pad, most = [models.tokenizer.eos_token_id], models.tokenizer.pad_token_id, settings.max_new_tokens
 
@@ -45,5 +46,6 @@ for step in range(settings.steps):
 def test_the_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
     """Its log-probabilities are the trainer's within rounding, which stale weights' are not, and greedy is equal."""
     keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
+    keys["vllm"] = {"block_size": 32}
     text = json.dumps(settings(prompts_file, **keys))
     python("-c", TRAIN, checkpoints[0], checkpoints[1], reward_model, prepared, text)
