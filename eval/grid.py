@@ -11,7 +11,8 @@ from pathlib import Path
 
 from salsa.config import Config, Method
 from salsa.fields import Section
-from salsa.sections import Comparison, Tables
+from salsa.naming import Checkpoint, soup_of
+from salsa.sections import Alpha, Comparison, Tables
 
 ALL_MODELS = "all"  # the models' judgments together, in the column `model`
 
@@ -57,6 +58,14 @@ def pairs(methods: dict[str, Method], rl_seeds: list[int], comparison: Compariso
     a, b = (policies(methods, rl_seeds, method) for method in (comparison.a, comparison.b))
     count = max(len(a), len(b))
     return list(zip(a * (count // len(a)), b * (count // len(b)), strict=True))
+
+
+def alpha_line(alpha: Alpha) -> dict[float, Checkpoint]:
+    """The soups along the line between two SFT models; its ends are those models themselves."""
+    first, last = alpha.between
+    line: dict[float, Checkpoint] = {point: soup_of({first: 1 - point, last: point}) for point in alpha.points}
+    ends = {0.0: first, 1.0: last}
+    return line | {point: end for point, end in ends.items() if point in line}
 
 
 def generation_file(results: Path, model: str, policy: str, benchmark: str) -> Path:

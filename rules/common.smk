@@ -9,7 +9,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from eval.assumptions import settings_of
 from eval.benchmarks import find, pinned_files
-from eval.grid import calibration_file, grid_of, measured_files, pairs, policies
+from eval.grid import alpha_line, calibration_file, grid_of, measured_files, pairs, policies
 from eval.items import ITEMS
 from eval.ledger import CALLS
 from salsa import layout
@@ -224,24 +224,13 @@ def perturb_like(wildcards):
     return f"{CHECKPOINTS}/soup/{wildcards.model}/{wildcards.soup}"
 
 
-def alpha_points():
-    """The soups along the line between two SFT models; its ends are those models themselves."""
-    first, last = GRID.alpha.between
-    points = {}
-    for alpha in GRID.alpha.points:
-        weights = {first: 1 - alpha, last: alpha}
-        points[alpha] = first if alpha == 0 else last if alpha == 1 else {"soup": weights}
-    return points
-
-
 def alpha_input(wildcards):
-    return [checkpoint_folder(wildcards.model, name) for name in [*alpha_points().values(), *GRID.alpha.also]]
+    return [checkpoint_folder(wildcards.model, name) for name in [*alpha_line(GRID.alpha).values(), *GRID.alpha.also]]
 
 
 def alpha_checkpoints(wildcards):
-    return [
-        f"--checkpoint={alpha:g}={checkpoint_folder(wildcards.model, name)}" for alpha, name in alpha_points().items()
-    ]
+    points = alpha_line(GRID.alpha)
+    return [f"--checkpoint={alpha:g}={checkpoint_folder(wildcards.model, name)}" for alpha, name in points.items()]
 
 
 def alpha_data(wildcards):

@@ -1,4 +1,4 @@
-"""python -m salsa COMMAND: the training stages."""
+"""python -m salsa COMMAND: the training stages, and what looks at a whole grid beforehand."""
 
 import sys
 
@@ -16,6 +16,8 @@ COMMANDS = {
     "align": ("salsa.ppo.stage", "train a policy with PPO against a reference"),
     "dpo": ("salsa.dpo", "train a policy with DPO against a fixed reference"),
     "schema": ("salsa.schema", "print the config's JSON schema"),
+    # These look at the whole grid, judging included: their code is eval's.
+    "plan": ("eval.plan", "say what a grid will take: jobs, hours, memory, disk, judge calls"),
 }
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ class Perturbed(Section):
 Checkpoint = str | dict[Literal["soup"], dict[str, float]] | dict[Literal["perturbed"], Perturbed]
 
 
+def soup_of(weights: dict[str, float]) -> dict[Literal["soup"], dict[str, float]]:
+    """A soup as a config names it."""
+    return {"soup": weights}
+
+
 def ingredients(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The SFT models that a checkpoint is made of."""
     match checkpoint:

@@ -176,6 +176,10 @@ class Ppo(Section):
     micro_batch_size: Count | None = Field(
         None, description="Responses per forward pass, for memory; changes nothing but rounding. Default: all at once"
     )
+    sampling_batch_size: Count | None = Field(
+        None,
+        description="Responses sampled at once by a process, for memory; changes nothing but rounding. Default: all",
+    )
     epochs: Count = Field(1, description="Passes over each rollout")
     learning_rate: Positive = Field(description="Adam's rate for the policy at the start of the schedule")
     value_learning_rate: Positive = Field(description="The same for the value model, usually larger")

@@ -36,9 +36,14 @@ class TransformersSampler:
 
     def __call__(self, policy: Trained, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         settings, eos, pad = self.settings, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        temperatures = [settings.temperature] * len(prompts)
+        size = settings.sampling_batch_size or len(prompts)
+        found: list[Answer] = []
         with computing_in(settings.dtype), policy.whole(settings.dtype) as model:
-            return sample(model, prompts, temperatures, settings.max_new_tokens, seeds, [eos], pad)
+            for begin in range(0, len(prompts), size):
+                part, draws = prompts[begin : begin + size], seeds[begin : begin + size]
+                temperatures = [settings.temperature] * len(part)
+                found += sample(model, part, temperatures, settings.max_new_tokens, draws, [eos], pad)
+        return found
 
     def close(self) -> None:
         """Nothing is open."""

@@ -9,10 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+
+from eval.plan import Plan
+from eval.planning.assumed import assumed
+from salsa.config import load_config
 
 ROOT = Path(__file__).parents[2]
 CELL = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
@@ -156,6 +161,20 @@ def test_one_job_answers_for_all_policies_of_a_model_where_the_config_says_so(tm
     (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "generate_together": True}))
     jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "together.yaml",)))
     assert (int(jobs["generate"]), int(jobs["score"])) == (3, 15)
+    assert jobs == counted_by_plan(tmp_path / "together.yaml")
+
+
+@pytest.mark.parametrize("grid", ["paper", "smollm2"])
+def test_plan_counts_the_jobs_of_a_grid_from_the_hub(grid, tmp_path):
+    found = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml",)))
+    assert found == counted_by_plan(ROOT / f"config/{grid}.yaml")
+
+
+def counted_by_plan(*config: Path) -> dict[str, str]:
+    """The jobs of each rule by python -m salsa plan, as `planned` gives Snakemake's."""
+    runs = Plan.of(load_config(*config), assumed().devices["h100"], 8).runs.values()
+    jobs = Counter(run.job.rule for run in runs)
+    return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
 
 
 @pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 12), ("mini", 18, 72), ("paper", 27, 108)])
@@ -166,6 +185,7 @@ def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path)
     jobs = planned(status, said)
     assert (int(jobs["dpo"]), int(jobs["align"])) == (dpo, ppo)
     assert int(jobs["perturb"]) == (1 if grid == "smoke" else 3)
+    assert jobs == counted_by_plan(ROOT / f"config/{grid}.yaml", ROOT / "config/ablations.yaml")
 
 
 def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):

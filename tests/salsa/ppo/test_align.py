@@ -209,6 +209,14 @@ def test_one_temperature_divides_all_logits(models):
     assert not torch.allclose(hot.log_probs[:, 0], found.log_probs[:, 0], atol=1e-2)
 
 
+def test_sampling_a_part_at_a_time_changes_nothing(models):
+    loaded, config = models
+    parts = rollout_of(loaded, config.model_copy(update={"sampling_batch_size": 3}))
+    whole = rollout_of(loaded, config)
+    assert parts.answers == whole.answers
+    assert torch.allclose(parts.sampled, whole.sampled, atol=1e-5)
+
+
 def test_advantages_are_whitened_over_the_whole_rollout(models):
     found = rollout_of(*models)
     assert found.advantages[found.mask].mean().item() == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,199 @@
+"""How large a grid's models and data are: as counted where they are on disk, else as assumed, and which of the two."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eval.benchmarks import Question, load_questions
+from eval.grid import data_file
+from eval.planning.assumed import Kind, Shape, assumed
+from salsa import layout
+from salsa.config import Config, with_local_copies
+from salsa.data import Row, conversation, demonstration, preference
+from salsa.data_sets import DataSet, all_sets, training_sets
+from salsa.errors import UserError
+from salsa.sections import BenchmarkSettings, DataSource
+from salsa.stage import read_jsonl, run_file
+
+WORLD_ROWS = {
+    "sft_train": "sft_train",
+    "sft_test": "sft_test",
+    "prefs_train": "preferences_train",
+    "prefs_test": "preferences_test",
+    "rl_prompts": "rl_prompts",
+}
+PREPARE = "run snakemake prepare for this config first"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are used, and the mean of their tokens."""
+
+    count: float
+    tokens: float
+
+
+@dataclass
+class Sizes:
+    """Of a config's models, data and questions. `notes` says what was assumed, a line each."""
+
+    config: Config
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.local, self.hub = with_local_copies(self.config)
+        self.world = f"{self.config.paths.data}/{self.config.grid}/world"
+        self.answer_tokens = assumed().world.answer_tokens if self.config.world else assumed().answer_tokens
+        self.note(f"an answer has {self.answer_tokens:g} tokens, or the limit of its stage where that is less")
+
+    def note(self, text: str) -> None:
+        self.notes[text] = None
+
+    def answer(self, most: int) -> float:
+        """Mean tokens of answers of at most so many."""
+        return min(self.answer_tokens, most)
+
+    def shape(self, model: str) -> Shape:
+        """Of a base checkpoint that is there, of the config, or of assumed.yaml."""
+        entry = self.config.models[model]
+        if entry.world is not None:
+            assert self.config.world is not None
+            sizes = entry.world.model_dump(include=set(Shape.model_fields))
+            return Shape(**sizes, vocabulary=self.config.world.vocabulary, tied=entry.world.architecture == "gemma")
+        folder = Path(entry.local.path if entry.local else f"{layout.root(self.config)}/base/{model}")
+        if (folder / "config.json").is_file():
+            return shape_of_checkpoint(folder)
+        known = assumed().models.get(entry.hub.id) if entry.hub else None
+        if known is None:
+            raise UserError(f"models.{model}: how large it is is not known while {folder} is not there: {PREPARE}")
+        return known
+
+    def rows(self, model: str, name: str, wanted: DataSet) -> Rows:
+        """A set of `all_sets`: by its name as prepared for the model, or assumed."""
+        counted = self._counted(model, name, wanted)
+        if counted is not None:
+            return counted
+        found = self.of_source(wanted.source, wanted.kind)
+        most = wanted.max_length * (2 if wanted.kind == "preferences" else 1)
+        return Rows(found.count, min(found.tokens, most))
+
+    def _counted(self, model: str, name: str, wanted: DataSet) -> Rows | None:
+        card = data_file(Path(self.config.paths.results) / self.config.grid, model)
+        if not card.exists() or not run_file(card).exists():
+            return None
+        prepared = json.loads(run_file(card).read_text())["settings"].get(name)
+        if prepared != wanted.model_dump(mode="json", exclude_none=True):
+            return None
+        counts = json.loads(card.read_text())[name]
+        return Rows(counts["used"], counts["tokens"] / max(1, counts["used"]))
+
+    def sources(self, model: str) -> list[DataSource]:
+        """Of all that a model trains on and holds out."""
+        return [wanted.source for wanted in all_sets(self.local, model).values()]
+
+    def training_sources(self) -> list[DataSource]:
+        """Of all that any model learns from."""
+        return [wanted.source for wanted in training_sets(self.local).values()]
+
+    def all_sets(self, model: str) -> dict[str, Rows]:
+        return {name: self.rows(model, name, wanted) for name, wanted in all_sets(self.local, model).items()}
+
+    def of_source(self, source: DataSource, kind: Kind) -> Rows:
+        """Rows of a source, by what is known of it without a tokenizer."""
+        assert source.path is not None, "hub data sets have local names"
+        path = Path(source.path)
+        if source.path in self.hub:
+            hub = self.hub[source.path]
+            known = assumed().data_sets.get(hub.hub or "", {}).get(hub.split or "")
+            if known is not None and kind in known.tokens:
+                rows = min(known.rows, source.limit or known.rows) * (known.used if kind == "preferences" else 1)
+                self.note(f"{hub.hub} {hub.split}: {known.tokens[kind]:g} tokens a row of {kind}, {rows:,.0f} rows")
+                return Rows(rows, known.tokens[kind])
+        elif path.is_relative_to(self.world) and path.stem in WORLD_ROWS:
+            rows = getattr(self.config.world, WORLD_ROWS[path.stem])
+            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens a row of {kind}")
+            return Rows(min(rows, source.limit or rows), assumed().world.tokens[kind])
+        if path.exists():
+            lines = read_jsonl(path)
+            size = sum(text_bytes(row, kind, f"{path} {number}") for number, row in enumerate(lines, 1))
+            tokens = size / assumed().bytes_per_token / max(1, len(lines))
+            self.note(f"{path}: {tokens:.0f} tokens a row of {kind}, by its bytes")
+            return Rows(min(len(lines), source.limit or len(lines)), tokens)
+        raise UserError(f"{source.path}: how many rows it has is not known while it is not there: {PREPARE}")
+
+    def questions(self, name: str) -> list[Question]:
+        """A benchmark's questions; while their file is not there, as many blank ones of the assumed length."""
+        settings = self.local.benchmarks[name]
+        path = Path(settings.questions.path or "")
+        if path.exists():
+            return load_questions(settings.model_copy(update=self._there(settings)), self.config.seed)
+        count, turns, tokens = self._assumed_questions(name, settings)
+        self.note(f"{name}: {count:g} questions, of {turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}")
+        length = round(tokens * assumed().bytes_per_token)
+        # No two alike: a judge is asked the same but once.
+        return [
+            Question(f"{name}-{number}", "unknown", (f"{number} ".ljust(length, "x"),) * turns)
+            for number in range(round(count))
+        ]
+
+    @staticmethod
+    def _there(settings: BenchmarkSettings) -> dict[str, None]:
+        """Without those of its files that are still to be downloaded."""
+        files = {key: getattr(settings, key) for key in ("references", "judge_prompts")}
+        return {key: None for key, file in files.items() if file is not None and not Path(file).exists()}
+
+    def _assumed_questions(self, name: str, settings: BenchmarkSettings) -> tuple[float, int, float]:
+        """Number, turns, tokens of a turn."""
+        source = settings.questions
+        path, known = Path(source.path or ""), assumed().questions.get(settings.kind)
+        if path.is_relative_to(self.world):
+            world = self.config.world
+            assert world is not None
+            counts = {
+                "mt_bench": 8 * world.mt_bench_per_category,
+                "arena_hard": world.arena_hard_questions,
+                "ultrafeedback": world.ultrafeedback_questions,
+            }
+            if path.stem in counts:
+                return counts[path.stem], 2 if path.stem == "mt_bench" else 1, assumed().world.tokens["prompts"] / 2
+        elif source.path in self.hub:
+            rows = self.of_source(source, "prompts")
+            return rows.count, 1, rows.tokens
+        elif known is not None and source.path in settings.download:
+            return min(known.rows, source.limit or known.rows), known.turns, known.tokens
+        raise UserError(
+            f"benchmarks.{name}: how many questions it has is not known while {source.path} is not there: {PREPARE}"
+        )
+
+
+def text_bytes(row: Row, kind: Kind, where: str) -> int:
+    """Of what a stage reads of a row."""
+    match kind:
+        case "demonstrations":
+            messages = demonstration(row, where)
+        case "preferences":
+            pair = preference(row, where)
+            messages = [] if isinstance(pair, str) else [*pair[0], *pair[1]]
+        case _:
+            messages = conversation(row, where)
+    return sum(len(message["content"].encode()) for message in messages)
+
+
+def shape_of_checkpoint(folder: Path) -> Shape:
+    """As transformers reads its config.json, with what that leaves to the architecture."""
+    from transformers import AutoConfig  # seconds, and where checkpoints are there alone
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
+        return Shape(
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            head_size=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            tied=config.tie_word_embeddings,
+        )
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}/config.json: no shape to be read ({str(error).splitlines()[0]}): mend it") from None
