@@ -15,14 +15,27 @@ from eval.planning.assumed import Device, assumed
 from eval.planning.costs import Calls
 from eval.planning.jobs import Jobs
 from eval.planning.judging import JudgeCosts
-from eval.planning.schedule import Run, run_of, wall_seconds
+from eval.planning.schedule import Run, ends, run_of
 from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE
 from salsa.config import Config, load_config
 from salsa.errors import UserError
+from salsa.judge_section import Judge
 
 SHARED = "all models"
-HEAD = ("model", "stage", "jobs", "devices", "longest", "hours", "memory", "disk")
+HEAD = (
+    "model",
+    "stage",
+    "jobs",
+    "devices",
+    "longest job",
+    "device hours",
+    "done after",
+    "memory",
+    "disk",
+    "calls",
+    "cost",
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +66,15 @@ class Plan:
     def device_hours(self) -> float:
         return sum(run.device_seconds for run in self.runs.values()) / 3600
 
+    def ends(self) -> dict[str, float]:
+        """Seconds from the start to the end of each job."""
+        return ends(self.runs, self.count)
+
     def wall_seconds(self) -> float:
-        return wall_seconds(self.runs, self.count)
+        return max(self.ends().values())
 
     def calls(self) -> Calls:
-        each = [run.job.cost.calls for run in self.runs.values()]
-        return Calls(sum(c.number for c in each), sum(c.asked for c in each), sum(c.answered for c in each))
+        return calls_of(self.runs.values())
 
     def disk(self) -> float:
         """Bytes that stay."""
@@ -91,8 +107,16 @@ def size(count: float) -> str:
     return "0" if not count else "< 1 MB"
 
 
-def row(model: str, stage: str, runs: Sequence[Run]) -> tuple[str, ...]:
+def calls_of(runs: Iterable[Run]) -> Calls:
+    """Of a judge, all together."""
+    each = [run.job.cost.calls for run in runs]
+    return Calls(sum(c.number for c in each), sum(c.asked for c in each), sum(c.answered for c in each))
+
+
+def row(model: str, stage: str, runs: Sequence[Run], done: float, judge: Judge) -> tuple[str, ...]:
     """A line of the table."""
+    calls = calls_of(runs)
+    cost = price(judge, calls.asked, calls.answered) if calls.number else None
     longest = max(runs, key=lambda run: run.seconds)
     memory = max(run.memory for run in runs)
     return (
@@ -101,9 +125,12 @@ def row(model: str, stage: str, runs: Sequence[Run]) -> tuple[str, ...]:
         f"{len(runs):,}",
         "-" if not longest.count else f"{longest.count}" + ("" if all(run.fits for run in runs) else " too small"),
         duration(longest.seconds),
-        f"{sum(run.device_seconds for run in runs) / 3600:,.2f}",
+        f"{sum(run.device_seconds for run in runs) / 3600:,.2f}" if longest.count else "-",
+        duration(done),
         size(memory) if memory else "-",
         size(sum(run.job.cost.disk for run in runs)) if any(run.job.cost.disk for run in runs) else "-",
+        f"{calls.number:,.0f}" if calls.number else "-",
+        f"{cost:,.2f}" if cost is not None else "-",
     )
 
 
@@ -136,13 +163,17 @@ def lines(plan: Plan, hourly: float | None) -> list[str]:
     """The plan as text."""
     device, count = plan.device, plan.count
     memory = f", {device.memory:g} GB" if device.memory else ""
-    table = [row(model, stage, runs) for (model, stage), runs in plan.by_stage().items()]
+    ended = plan.ends()
+    table = [
+        row(model, stage, runs, max(ended[run.job.name] for run in runs), plan.config.judge)
+        for (model, stage), runs in plan.by_stage().items()
+    ]
     found = [f"grid {plan.config.grid} on {count} x {device.title}{memory}", "", *aligned([HEAD, *table]), ""]
     hours = plan.device_hours()
     found.append(f"jobs       {len(plan.runs):,}")
     paid = f", {hours * hourly:,.0f} at {hourly:g} an hour" if hourly is not None else ""
     found.append(f"hours      {hours:,.2f} of a device{paid}")
-    found.append(f"wall time  {duration(plan.wall_seconds())} with {count}, if each job starts as soon as it can")
+    found.append(f"wall time  {duration(max(ended.values()))} with {count}, if each job starts as soon as it can")
     scratch = f", and up to {size(plan.scratch())} of unfinished PPO runs" if plan.scratch() else ""
     found.append(f"disk       {size(plan.disk())}{scratch}")
     found += judging(plan)

@@ -166,6 +166,10 @@ class Reward(Optimisation):
     max_new_tokens: Count
 
 
+# vLLM takes this share of a GPU's memory, beside the models in training.
+ROLLOUT_VLLM = {"gpu_memory_utilization": 0.3}
+
+
 class Ppo(Section):
     """PPO with a value model and a KL penalty to a frozen reference; docs/protocol.md says why each is as it is."""
 

@@ -25,7 +25,7 @@ from eval.planning.work import (
 )
 from salsa.config import algorithm_settings, for_model
 from salsa.naming import Checkpoint
-from salsa.sections import DataSource, Dpo, Optimisation, Ppo
+from salsa.sections import ROLLOUT_VLLM, DataSource, Dpo, Optimisation, Ppo
 
 PROCESS = 0.5e9  # bytes of a process, or of a device's context, before any model
 LOGITS = 12  # bytes of a logit and its gradient, with their copies in other types
@@ -169,6 +169,7 @@ class Costs:
             replace(
                 self._decoding(dtype, size * steps, at_once, asked.tokens, answer, settings.max_new_tokens),
                 engine=settings.rollout,
+                rounds=steps,
             ),
         ]
         # Reward and value model have no logits; policy, references and SFT 1 have.
@@ -187,10 +188,17 @@ class Costs:
         cache = self._cache(dtype, at_once * longest)
         # Without a limit a device samples its share of the rollout at once.
         spread, own = (0.0, cache) if settings.sampling_batch_size else (cache, 0.0)
-        kept = self._held(dtype) * ((frozen + 1) if settings.keep_frozen_models else 1)
+        sampling, aside = self._held(dtype) + own, 0.0
+        if settings.rollout == "vllm":
+            spread, sampling = 0.0, 0.0
+            aside = float({**ROLLOUT_VLLM, **settings.vllm}["gpu_memory_utilization"])
+        strategy, references = self.config.methods[method].reference_parts()
+        moving = len(references) if strategy.moves else 0
+        kept = (frozen + 1 - moving) if settings.keep_frozen_models else 1
         memory = Memory(
             shared=12 * trained + 4 * self.shape.parameters + spread,
-            each=PROCESS + kept + max(update, self._held(dtype) + own),
+            each=PROCESS + self._held(dtype) * kept + self._held("float32") * moving + max(update, sampling),
+            aside=aside,
         )
         return Cost(tuple(work), memory, spreads=True, disk=self._held(dtype), scratch=STATES * 12 * trained)
 

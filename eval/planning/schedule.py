@@ -34,17 +34,19 @@ def run_of(job: Job, device: Device) -> Run:
         # Where the devices are the machine's cores, there are no others.
         count = 1 if device.memory is None else 0
         return Run(job, count, sum(work.seconds(device, 1) for work in job.cost.work), 0.0, True)
-    usable = USABLE * device.memory * GIGABYTE if device.memory else float("inf")
+    whole = device.memory * GIGABYTE if device.memory else float("inf")
+    aside = job.cost.memory.aside * whole if device.memory else 0.0
+    usable = USABLE * whole - aside
     counts = COUNTS if job.cost.spreads else (1,)
     count = next((count for count in counts if job.cost.memory.on(count) <= usable), counts[-1])
     slower = 1.0 if count == 1 else assumed().together
     seconds = sum(work.seconds(device, count) for work in job.cost.work) / slower
     memory = job.cost.memory.on(count)
-    return Run(job, count, seconds, memory, memory <= usable)
+    return Run(job, count, seconds, memory + aside, memory <= usable)
 
 
-def wall_seconds(runs: Mapping[str, Run], devices: int) -> float:
-    """Until the last job has ended, with so many devices; jobs that take none wait for no one.
+def ends(runs: Mapping[str, Run], devices: int) -> dict[str, float]:
+    """Seconds after which each job has ended, with so many devices; jobs that take none wait for no one.
 
     `runs` by name, needed ones first. A job that needs more devices than there are gets them all, and is as slow.
     """
@@ -57,6 +59,7 @@ def wall_seconds(runs: Mapping[str, Run], devices: int) -> float:
     ready = [(order[name], name) for name, count in waiting.items() if not count]
     heapq.heapify(ready)
     ending: list[tuple[float, str, int]] = []
+    found: dict[str, float] = {}
     free, now = devices, 0.0
     while ready or ending:
         held = []
@@ -73,9 +76,10 @@ def wall_seconds(runs: Mapping[str, Run], devices: int) -> float:
         ready = held
         heapq.heapify(ready)
         now, name, wanted = heapq.heappop(ending)
+        found[name] = now
         free += wanted
         for follower in followers[name]:
             waiting[follower] -= 1
             if not waiting[follower]:
                 heapq.heappush(ready, (order[follower], follower))
-    return now
+    return found

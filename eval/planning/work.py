@@ -50,7 +50,8 @@ class Passes:
 
 @dataclass(frozen=True)
 class Decoding:
-    """`rows` answers of `answer` tokens on average and `most` at most, `at_once` of them together."""
+    """`rows` answers of `answer` tokens on average and `most` at most, `at_once` of them together, in `rounds` of which
+    each waits for the one before."""
 
     shape: Shape
     dtype: Dtype
@@ -60,16 +61,18 @@ class Decoding:
     prompt: float
     answer: float
     most: float
+    rounds: float = 1
 
     def seconds(self, device: Device, count: int) -> float:
         if not self.rows:
             return 0.0
         s, each = self.shape, self.rows / count
         rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.efficiency
-        batches = max(1.0, each / self.at_once)
+        batches = self.rounds * max(1.0, each / self.rounds / self.at_once)
         # A batch runs until its longest answer has ended, and some answer nearly always reaches the limit; vLLM fills
         # up its batch with the next.
-        steps = self.most * batches if self.engine == "transformers" else max(self.most, self.answer * batches)
+        filled = max(self.most * self.rounds, self.answer * batches)
+        steps = self.most * batches if self.engine == "transformers" else filled
         alive = each * self.answer / steps
         context = self.prompt + self.answer / 2
         weights = BYTES[self.dtype] * (s.layer_parameters + s.vocabulary_parameters)
@@ -110,11 +113,13 @@ Work = Passes | Decoding | Waiting | Starting
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of devices' memory: what they hold in shards together, and what each holds."""
+    """Bytes of devices' memory: what they hold in shards together, and what each holds; and the share of each device's
+    that vLLM sets aside beside them."""
 
     shared: float
     each: float
+    aside: float = 0.0
 
     def on(self, count: int) -> float:
-        """Of each of `count` devices."""
+        """Of each of `count` devices, beside what is set aside."""
         return self.shared / count + self.each

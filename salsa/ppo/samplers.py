@@ -13,11 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from salsa.ppo import processes
 from salsa.ppo.models import Trained, computing_in
 from salsa.sampling import Answer, sample
-from salsa.sections import Ppo
+from salsa.sections import ROLLOUT_VLLM, Ppo
 from salsa.vllm_engine import VllmEngine
-
-# Of a GPU's memory, which the engine shares with the models in training.
-VLLM_DEFAULTS = {"gpu_memory_utilization": 0.3}
 
 
 class Sampler(Protocol):
@@ -52,7 +49,7 @@ class TransformersSampler:
 class VllmSampler:
     def __init__(self, init: Path, tokenizer: PreTrainedTokenizerBase, settings: Ppo):
         self.settings = settings
-        options = {**VLLM_DEFAULTS, **settings.vllm}
+        options = {**ROLLOUT_VLLM, **settings.vllm}
         if processes.count() > 1:
             options["distributed_executor_backend"] = "external_launcher"  # that is accelerate's
         self.engine = VllmEngine(init, [tokenizer.eos_token_id], settings.dtype, options, in_process=True)

@@ -12,7 +12,7 @@ from eval.plan import Plan, duration, lines, size
 from eval.planning.assumed import Device, Shape, assumed
 from eval.planning.costs import Cost
 from eval.planning.jobs import Job
-from eval.planning.schedule import Run, run_of, wall_seconds
+from eval.planning.schedule import Run, ends, run_of
 from eval.planning.sizes import shape_of_checkpoint
 from eval.planning.work import FORWARD, TRAINING, Decoding, Memory, Passes, Waiting
 from salsa.__main__ import COMMANDS
@@ -137,6 +137,20 @@ def test_vllm_fills_its_batch_up_and_two_devices_halve_the_batches():
     assert decoding(rows=128).seconds(GPU, 2) == pytest.approx(decoding(rows=64).seconds(GPU, 1))
 
 
+def test_each_round_waits_for_the_one_before_on_any_number_of_devices():
+    """A rollout of 8 on 8 devices takes as many steps as one of 8 on one."""
+    alone, spread = (decoding(rows=80, at_once=8, rounds=10).seconds(GPU, count) for count in (1, 8))
+    assert spread == pytest.approx(alone, rel=0.1)
+    assert alone == pytest.approx(10 * decoding(rows=8, at_once=8).seconds(GPU, 1))
+
+
+def test_vllm_sets_a_share_of_the_device_aside():
+    for aside, fits in ((0.0, True), (0.3, True), (0.4, False)):
+        memory = Memory(0, 6e9, aside)
+        run = run_of(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
+        assert (run.fits, run.memory) == (fits, pytest.approx(6e9 + aside * 1e10))
+
+
 def job(name: str, seconds: float, *needs: str, shared: float = 0, spreads: bool = False) -> Job:
     memory = Memory(shared * 1e9, 1e9)
     return Job("rule", name, None, needs, Cost(work=(Waiting(seconds),), memory=memory, spreads=spreads))
@@ -150,17 +164,21 @@ def test_a_job_gets_the_fewest_devices_that_hold_it():
     assert (free.count, free.device_seconds, free.seconds) == (0, 0, 3)
 
 
+def wall_seconds_of(runs: dict[str, Run], devices: int) -> float:
+    return max(ends(runs, devices).values())
+
+
 @pytest.mark.parametrize(("devices", "seconds"), [(1, 18), (2, 11), (3, 10), (9, 10)])
 def test_the_wall_time_of_a_small_grid(devices, seconds):
     """By hand: a (4) before b (2) and c (6), and d (5), e (1) alone."""
     jobs = [job("a", 4), job("b", 2, "a"), job("c", 6, "a"), job("d", 5), job("e", 1)]
-    assert wall_seconds({one.name: run_of(one, GPU) for one in jobs}, devices) == seconds
+    assert wall_seconds_of({one.name: run_of(one, GPU) for one in jobs}, devices) == seconds
 
 
 def test_a_job_that_wants_more_devices_than_there_are_is_as_much_slower():
     wide = Run(job("a", 6), 4, 6.0, 1e9, True)
-    assert wall_seconds({"a": wide}, 2) == 12
-    assert wall_seconds({"a": wide, "b": replace(wide, job=job("b", 6))}, 8) == 6
+    assert wall_seconds_of({"a": wide}, 2) == 12
+    assert wall_seconds_of({"a": wide, "b": replace(wide, job=job("b", 6))}, 8) == 6
 
 
 def real_small(folder: Path) -> Path:
