@@ -4,19 +4,25 @@ from collections.abc import Sequence
 
 from ppo_shapes import Shape, work
 
+from eval.planning.memory import layer_numbers
+from salsa.sections import LayerSizes
+
 FLOAT32 = 4
 ADAM = 3 * FLOAT32  # a weight and its two moments
 
 
 def layer_activations(sizes: dict[str, int]) -> int:
-    """Numbers that a layer keeps of a token for the backward pass.
-
-    9 of the model's width (both norms' inputs, normalised and scaled outputs, the queries, attention's output as it is
-    and regrouped), keys and values, and 4 of the MLP's width (gate, its SiLU, up, their product).
-    """
-    width = sizes["hidden_size"]
-    head = sizes.get("head_dim", width // sizes["num_attention_heads"])
-    return 9 * width + 2 * head * sizes["num_key_value_heads"] + 4 * sizes["intermediate_size"]
+    """Numbers that a layer keeps of a token for the backward pass."""
+    heads = sizes["num_attention_heads"]
+    layer = LayerSizes(
+        hidden_size=sizes["hidden_size"],
+        intermediate_size=sizes["intermediate_size"],
+        layers=sizes["num_hidden_layers"],
+        heads=heads,
+        key_value_heads=sizes["num_key_value_heads"],
+        head_size=sizes.get("head_dim", sizes["hidden_size"] // heads),
+    )
+    return layer_numbers(layer)
 
 
 def largest_micro_batch(lengths: Sequence[tuple[int, int]], micro: int) -> tuple[int, int]:

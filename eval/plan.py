@@ -12,12 +12,11 @@ from pathlib import Path
 
 from eval.costs import price
 from eval.planning.assumed import Device, assumed
-from eval.planning.costs import Calls
 from eval.planning.jobs import Jobs
 from eval.planning.judging import JudgeCosts
 from eval.planning.schedule import Run, ends, run_of
 from eval.planning.sizes import Sizes
-from eval.planning.work import GIGABYTE
+from eval.planning.work import GIGABYTE, Calls
 from salsa.config import Config, load_config
 from salsa.errors import UserError
 from salsa.judge_section import Judge
@@ -189,8 +188,9 @@ def too_small(plan: Plan) -> list[str]:
         most = max(runs, key=lambda run: (run.count, run.memory))
         if not most.fits:
             found.append(
-                f"too small  {rule} of {model}: {size(most.memory)} of memory on each of {most.count}: lower its "
-                "micro_batch_size or batch_size, shorten its sequences, or take a larger device"
+                f"too small  {rule} of {model}: {size(most.memory)} on "
+                f"{'one device' if most.count == 1 else f'each of {most.count} devices'}: lower its micro_batch_size "
+                "or batch_size, shorten its sequences, or take a larger device"
             )
         elif most.count > plan.count:
             found.append(

@@ -63,16 +63,21 @@ class World(Section):
     )
 
 
-class WorldModel(Section):
-    """A tiny model of a real architecture, pretrained in the mini world."""
+class LayerSizes(Section):
+    """Of a decoder with gated MLPs."""
 
-    architecture: Literal["llama", "mistral", "gemma"]
     hidden_size: Count
     intermediate_size: Count
     layers: Count
     heads: Count
     key_value_heads: Count
     head_size: Count
+
+
+class WorldModel(LayerSizes):
+    """A tiny model of a real architecture, pretrained in the mini world."""
+
+    architecture: Literal["llama", "mistral", "gemma"]
     sliding_window: Count | None = None
     max_positions: Count = 4096
 

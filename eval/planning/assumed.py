@@ -8,20 +8,16 @@ import yaml
 from pydantic import Field
 
 from salsa.fields import Count, Fraction, Positive, Section
+from salsa.sections import Engine, LayerSizes
 
 FILE = Path(__file__).with_name("assumed.yaml")
 Kind = Literal["demonstrations", "preferences", "prompts", "pretraining"]
+Dtype = Literal["float32", "bfloat16"]
 
 
-class Shape(Section):
-    """A decoder with gated MLPs and no biases: Llama, Mistral, Gemma and their like."""
+class Shape(LayerSizes):
+    """A model without biases: Llama, Mistral, Gemma and their like."""
 
-    hidden_size: Count
-    intermediate_size: Count
-    layers: Count
-    heads: Count
-    key_value_heads: Count
-    head_size: Count
     vocabulary: Count
     tied: bool = False
 
@@ -75,10 +71,10 @@ class Device(Section):
     title: str
     memory: Positive | None = None
     bytes: Positive
-    peak: dict[Literal["float32", "bfloat16"], Positive]
+    peak: dict[Dtype, Positive]
     efficiency: Fraction
-    layer_seconds: dict[Literal["transformers", "vllm"], Positive]
-    start_seconds: dict[Literal["transformers", "vllm"], Positive]
+    layer_seconds: dict[Engine, Positive]
+    start_seconds: dict[Engine, Positive]
 
 
 class Assumed(Section):
@@ -90,6 +86,7 @@ class Assumed(Section):
     world: WorldRows
     tokenised_per_second: Positive
     judge_seconds: Positive
+    batch_hours: Positive
     gold_calls_per_second: Positive
     download_bytes_per_second: Positive
     disk_bytes_per_second: Positive

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from eval.grid import policies
-from eval.planning.costs import ANALYSIS, FREE, Cost, Costs
+from eval.planning.costs import ANALYSIS, FREE, Costs
 from eval.planning.judging import JudgeCosts
 from eval.planning.sizes import Sizes
+from eval.planning.work import Cost
 from salsa.config import Config
 from salsa.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
 from salsa.sections import BenchmarkSettings, DataSource
@@ -37,106 +38,43 @@ class Jobs:
     def __post_init__(self) -> None:
         self.config: Config = self.sizes.local
         for model in self.config.models:
-            self._of_model(model, Costs(self.sizes, model))
-        self._add("overlap", [], FREE, needs=self._files(self.sizes.training_sources()))
+            ModelJobs(self, model).add()
+        self.add("overlap", [], FREE, needs=self.files(self.sizes.training_sources()))
         measured = tuple(self.every)
         card = self._calibration()
-        self._add("tables", [], ANALYSIS, needs=measured)
-        self._add("figures", [], ANALYSIS, needs=measured)
-        self._add("report", [], ANALYSIS, needs=["tables", "figures", *card])
-        self._add("all", [], FREE, needs=["tables", "figures", "report"])
+        self.add("tables", [], ANALYSIS, needs=measured)
+        self.add("figures", [], ANALYSIS, needs=measured)
+        self.add("report", [], ANALYSIS, needs=["tables", "figures", *card])
+        self.add("all", [], FREE, needs=["tables", "figures", "report"])
 
-    def _add(self, rule: str, parts: list[str], cost: Cost, needs: Iterable[str] = (), model: str | None = None) -> str:
+    def add(self, rule: str, parts: list[str], cost: Cost, needs: Iterable[str] = (), model: str | None = None) -> str:
         """The job's name; it is added where it is not there."""
         name = "/".join([rule, *([model] if model else []), *parts])
         self.every.setdefault(name, Job(rule, name, model, tuple(needs), cost))
         return name
 
-    def _file(self, path: str | None, download: BenchmarkSettings | None = None) -> list[str]:
+    def file(self, path: str | None, download: BenchmarkSettings | None = None) -> list[str]:
         """The job that makes a file, if one does."""
         if path is None:
             return []
         if path in self.sizes.hub:
-            return [self._add("fetch", [path], Costs.fetch(self.sizes, path))]
+            return [self.add("fetch", [path], Costs.fetch(self.sizes, path))]
         if self.config.world is not None and path.startswith(self.sizes.world):
-            return [self._add("world", [], FREE)]
+            return [self.add("world", [], FREE)]
         if download is not None and path in download.download:
-            return [self._add("download", [path], FREE)]
+            return [self.add("download", [path], FREE)]
         return []
 
-    def _files(self, sources: Iterable[DataSource]) -> list[str]:
-        return [job for source in sources for job in self._file(source.path)]
+    def files(self, sources: Iterable[DataSource]) -> list[str]:
+        return [job for source in sources for job in self.file(source.path)]
 
-    def _asked(self, benchmark: BenchmarkSettings) -> list[str]:
-        return self._file(benchmark.questions.path, benchmark)
+    def asked(self, benchmark: BenchmarkSettings) -> list[str]:
+        return self.file(benchmark.questions.path, benchmark)
 
-    def _judged(self, benchmark: BenchmarkSettings) -> list[str]:
+    def judged(self, benchmark: BenchmarkSettings) -> list[str]:
         """What a judge is shown beside answers."""
         more = (benchmark.references, benchmark.judge_prompts)
-        return [job for path in more for job in self._file(path, benchmark)]
-
-    def _of_model(self, model: str, costs: Costs) -> None:
-        config = self.config
-        world = [self._add("world", [], FREE)] if config.models[model].world else []
-        base = self._add("base", [], costs.base(), world, model)
-
-        def sft(seed: str) -> str:
-            sources = (costs.own.sft.train, costs.own.sft.test)
-            return self._add("sft", [seed], costs.sft(), [base, *self._files(sources)], model)
-
-        def checkpoint(wanted: Checkpoint) -> str:
-            match wanted:
-                case str():
-                    return sft(sft_seed(wanted))
-                case {"soup": dict(weights)}:
-                    needs = [sft(sft_seed(name)) for name in weights]
-                    return self._add("soup", [soup_name(weights)], costs.soup(len(weights)), needs, model)
-                case {"perturbed": Perturbed() as moved}:
-                    needs = [sft(sft_seed(moved.of)), checkpoint(soup_of(moved.like))]
-                    parts = [sft_seed(moved.of), str(moved.draw), soup_name(moved.like)]
-                    return self._add("perturb", parts, costs.soup(2), needs, model)
-            raise AssertionError(wanted)
-
-        first = sft(str(config.sft.seeds[0]))
-        learned = (costs.own.reward.train, costs.own.reward.test, costs.own.reward.normalisation_prompts)
-        reward = self._add("reward", [], costs.reward(), [first, *self._files(learned)], model)
-        answers: dict[str, str] = {}
-        made: dict[str, str] = {}
-        for name, method in config.methods.items():
-            start = checkpoint(method.init)
-            references = [checkpoint(reference) for reference in method.reference_parts()[1]]
-            for policy in policies(config.methods, config.rl_seeds, name):
-                if method.algorithm == "none":
-                    made[policy] = start
-                    continue
-                needs = [start, *references, *self._files([costs.trained_on(name)])]
-                if method.algorithm == "ppo":
-                    needs += [first, reward]
-                rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
-                made[policy] = self._add(rule, [policy], costs.align(name), needs, model)
-        asked = [job for benchmark in config.benchmarks.values() for job in self._asked(benchmark)]
-        together = (
-            self._add("generate", ["all"], costs.generate(len(made)), [*made.values(), *asked], model)
-            if (config.generate_together)
-            else None
-        )
-        for policy, trained in made.items():
-            answers[policy] = together or self._add("generate", [policy], costs.generate(1), [trained, *asked], model)
-        for name in config.methods:
-            for policy in policies(config.methods, config.rl_seeds, name):
-                self._add("score", [policy], costs.score(name), [answers[policy], first, reward], model)
-        line = [checkpoint(point) for point in costs.line()]
-        measured = (costs.own.alpha.prompts, costs.own.sft.test)
-        self._add("alpha", [], costs.alpha(), [*line, first, reward, *self._files(measured)], model)
-        self._add("data", [], costs.data(), [base, *self._files(costs.sources())], model)
-        for name, benchmark in config.benchmarks.items():
-            needs = [*self._asked(benchmark), *self._judged(benchmark)]
-            for comparison in config.comparisons:
-                pairs = self.judge.pairs(comparison)
-                judged = [answers[policy] for policy in sorted({policy for pair in pairs for policy in pair})]
-                self._add("judge", [name, comparison], self.judge.compared(name, len(pairs)), [*judged, *needs], model)
-            for policy in answers if benchmark.grade else ():
-                self._add("grade", [policy, name], self.judge.graded(name), [answers[policy], *needs], model)
+        return [job for path in more for job in self.file(path, benchmark)]
 
     def _calibration(self) -> list[str]:
         chosen = self.config.calibration
@@ -146,6 +84,90 @@ class Jobs:
         archived = []
         for name, file in chosen.files.items():
             made = self.config.world is not None and file.path == published
-            needs = [self._add("published", [], FREE, ["world"])] if made else []
-            archived.append(self._add("archive", [name], FREE, needs))
-        return [self._add("calibrate", [], self.judge.calibrated(), archived)]
+            needs = [self.add("published", [], FREE, ["world"])] if made else []
+            archived.append(self.add("archive", [name], FREE, needs))
+        return [self.add("calibrate", [], self.judge.calibrated(), archived)]
+
+
+class ModelJobs:
+    """A model's jobs, which `add` adds to all."""
+
+    def __init__(self, jobs: Jobs, model: str):
+        self.jobs, self.model, self.config = jobs, model, jobs.config
+        self.costs = Costs(jobs.sizes, model)
+        world = [jobs.add("world", [], FREE)] if self.config.models[model].world else []
+        self.base = self._add("base", [], self.costs.base(), world)
+
+    def _add(self, rule: str, parts: list[str], cost: Cost, needs: Iterable[str]) -> str:
+        return self.jobs.add(rule, parts, cost, needs, self.model)
+
+    def _sft(self, name: str) -> str:
+        settings, seed = self.costs.own.sft, sft_seed(name)
+        needs = [self.base, *self.jobs.files((settings.train, settings.test))]
+        return self._add("sft", [seed], self.costs.sft(), needs)
+
+    def _checkpoint(self, wanted: Checkpoint) -> str:
+        """The job that makes an SFT model, a soup or a perturbed model, with those before it."""
+        match wanted:
+            case str():
+                return self._sft(wanted)
+            case {"soup": dict(weights)}:
+                needs = [self._sft(name) for name in weights]
+                return self._add("soup", [soup_name(weights)], self.costs.soup(len(weights)), needs)
+            case {"perturbed": Perturbed() as moved}:
+                needs = [self._sft(moved.of), self._checkpoint(soup_of(moved.like))]
+                parts = [sft_seed(moved.of), str(moved.draw), soup_name(moved.like)]
+                return self._add("perturb", parts, self.costs.soup(2), needs)
+        raise AssertionError(wanted)
+
+    def _policies(self, first: str, reward: str) -> dict[str, str]:
+        """The job that makes each policy."""
+        made = {}
+        for name, method in self.config.methods.items():
+            start = self._checkpoint(method.init)
+            references = [self._checkpoint(reference) for reference in method.reference_parts()[1]]
+            for policy in policies(self.config.methods, self.config.rl_seeds, name):
+                if method.algorithm == "none":
+                    made[policy] = start
+                    continue
+                needs = [start, *references, *self.jobs.files([self.costs.trained_on(name)])]
+                if method.algorithm == "ppo":
+                    needs += [first, reward]
+                rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
+                made[policy] = self._add(rule, [policy], self.costs.align(name), needs)
+        return made
+
+    def _answers(self, made: dict[str, str]) -> dict[str, str]:
+        """The job that answers for each policy."""
+        asked = [job for benchmark in self.config.benchmarks.values() for job in self.jobs.asked(benchmark)]
+        if self.config.generate_together:
+            job = self._add("generate", ["all"], self.costs.generate(len(made)), [*made.values(), *asked])
+            return dict.fromkeys(made, job)
+        one = self.costs.generate(1)
+        return {policy: self._add("generate", [policy], one, [trained, *asked]) for policy, trained in made.items()}
+
+    def _judgments(self, answers: dict[str, str]) -> None:
+        judge = self.jobs.judge
+        for name, benchmark in self.config.benchmarks.items():
+            needs = [*self.jobs.asked(benchmark), *self.jobs.judged(benchmark)]
+            for comparison in self.config.comparisons:
+                pairs = judge.pairs(comparison)
+                compared = [answers[policy] for policy in sorted({policy for pair in pairs for policy in pair})]
+                self._add("judge", [name, comparison], judge.compared(name, len(pairs)), [*compared, *needs])
+            for policy in answers if benchmark.grade else ():
+                self._add("grade", [policy, name], judge.graded(name), [answers[policy], *needs])
+
+    def add(self) -> None:
+        costs, jobs = self.costs, self.jobs
+        self._add("data", [], costs.data(), [self.base, *jobs.files(jobs.sizes.sources(self.model))])
+        first, settings = self._sft(f"sft-{self.config.sft.seeds[0]}"), costs.own.reward
+        learned = jobs.files((settings.train, settings.test, settings.normalisation_prompts))
+        reward = self._add("reward", [], costs.reward(), [first, *learned])
+        answers = self._answers(self._policies(first, reward))
+        for name in self.config.methods:
+            for policy in policies(self.config.methods, self.config.rl_seeds, name):
+                self._add("score", [policy], costs.score(name), [answers[policy], first, reward])
+        line = [self._checkpoint(point) for point in costs.line()]
+        measured = jobs.files((costs.own.alpha.prompts, costs.own.sft.test))
+        self._add("alpha", [], costs.alpha(), [*line, first, reward, *measured])
+        self._judgments(answers)

@@ -16,9 +16,8 @@ from eval.judge import Match, matches, play
 from eval.judge_client import Asks
 from eval.ledger import Ledger
 from eval.planning.assumed import assumed
-from eval.planning.costs import Calls, Cost
 from eval.planning.sizes import Sizes
-from eval.planning.work import Waiting
+from eval.planning.work import Calls, Cost, Waiting
 from eval.prompts import Templates, load_templates
 
 T = TypeVar("T")
@@ -34,6 +33,12 @@ class JudgeCosts:
         if self.settings.kind == "endpoint":
             seconds, at_once = assumed().judge_seconds, self.settings.concurrency
             sizes.note(f"a judge takes {seconds:g} s a call, {at_once} calls at once in a job")
+        if self.settings.batch:
+            sizes.note(f"a batch is back after {assumed().batch_hours:g} hours")
+        if self.settings.requests_per_minute or self.settings.tokens_per_minute:
+            sizes.note("the judge's limits a minute are not counted: its jobs may take longer")
+        if self.config.calibration is not None:
+            sizes.note("the calibration's calls are not counted: how many there are, its archive says")
 
     def pairs(self, comparison: str) -> list[tuple[str, str]]:
         return pairs(self.config.methods, self.config.rl_seeds, self.config.comparisons[comparison])
@@ -90,7 +95,9 @@ class JudgeCosts:
 
     def _cost(self, one: Calls, count: int) -> Cost:
         calls = one.times(count)
-        if self.settings.kind == "gold":
+        if self.settings.batch:
+            seconds = 3600 * assumed().batch_hours
+        elif self.settings.kind == "gold":
             seconds = calls.number / assumed().gold_calls_per_second
         else:
             seconds = math.ceil(calls.number / self.settings.concurrency) * assumed().judge_seconds

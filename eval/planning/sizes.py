@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from eval.benchmarks import Question, load_questions
@@ -12,7 +13,7 @@ from salsa.config import Config, with_local_copies
 from salsa.data import Row, conversation, demonstration, preference
 from salsa.data_sets import DataSet, all_sets, training_sets
 from salsa.errors import UserError
-from salsa.sections import BenchmarkSettings, DataSource
+from salsa.sections import BenchmarkSettings, DataSource, LayerSizes
 from salsa.stage import read_jsonl, run_file
 
 WORLD_ROWS = {
@@ -44,6 +45,8 @@ class Sizes:
         self.local, self.hub = with_local_copies(self.config)
         self.world = f"{self.config.paths.data}/{self.config.grid}/world"
         self.answer_tokens = assumed().world.answer_tokens if self.config.world else assumed().answer_tokens
+        self.questions = cache(self._questions)
+        self._read = cache(self._in_file)
         self.note(f"an answer has {self.answer_tokens:g} tokens, or the limit of its stage where that is less")
 
     def note(self, text: str) -> None:
@@ -58,7 +61,7 @@ class Sizes:
         entry = self.config.models[model]
         if entry.world is not None:
             assert self.config.world is not None
-            sizes = entry.world.model_dump(include=set(Shape.model_fields))
+            sizes = entry.world.model_dump(include=set(LayerSizes.model_fields))
             return Shape(**sizes, vocabulary=self.config.world.vocabulary, tied=entry.world.architecture == "gemma")
         folder = Path(entry.local.path if entry.local else f"{layout.root(self.config)}/base/{model}")
         if (folder / "config.json").is_file():
@@ -102,6 +105,13 @@ class Sizes:
         """Rows of a source, by what is known of it without a tokenizer."""
         assert source.path is not None, "hub data sets have local names"
         path = Path(source.path)
+        if path.is_relative_to(self.world) and path.stem in WORLD_ROWS:
+            rows = getattr(self.config.world, WORLD_ROWS[path.stem])
+            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens a row of {kind}")
+            return Rows(min(rows, source.limit or rows), assumed().world.tokens[kind])
+        if path.exists():
+            found = self._read(source.path, kind)
+            return Rows(min(found.count, source.limit or found.count), found.tokens)
         if source.path in self.hub:
             hub = self.hub[source.path]
             known = assumed().data_sets.get(hub.hub or "", {}).get(hub.split or "")
@@ -109,19 +119,17 @@ class Sizes:
                 rows = min(known.rows, source.limit or known.rows) * (known.used if kind == "preferences" else 1)
                 self.note(f"{hub.hub} {hub.split}: {known.tokens[kind]:g} tokens a row of {kind}, {rows:,.0f} rows")
                 return Rows(rows, known.tokens[kind])
-        elif path.is_relative_to(self.world) and path.stem in WORLD_ROWS:
-            rows = getattr(self.config.world, WORLD_ROWS[path.stem])
-            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens a row of {kind}")
-            return Rows(min(rows, source.limit or rows), assumed().world.tokens[kind])
-        if path.exists():
-            lines = read_jsonl(path)
-            size = sum(text_bytes(row, kind, f"{path} {number}") for number, row in enumerate(lines, 1))
-            tokens = size / assumed().bytes_per_token / max(1, len(lines))
-            self.note(f"{path}: {tokens:.0f} tokens a row of {kind}, by its bytes")
-            return Rows(min(len(lines), source.limit or len(lines)), tokens)
         raise UserError(f"{source.path}: how many rows it has is not known while it is not there: {PREPARE}")
 
-    def questions(self, name: str) -> list[Question]:
+    def _in_file(self, path: str, kind: Kind) -> Rows:
+        """All rows of a JSONL file."""
+        lines = read_jsonl(Path(path))
+        size = sum(text_bytes(row, kind, f"{path} {number}") for number, row in enumerate(lines, 1))
+        tokens = size / assumed().bytes_per_token / max(1, len(lines))
+        self.note(f"{path}: {tokens:.0f} tokens a row of {kind}, by its bytes")
+        return Rows(len(lines), tokens)
+
+    def _questions(self, name: str) -> list[Question]:
         """A benchmark's questions; while their file is not there, as many blank ones of the assumed length."""
         settings = self.local.benchmarks[name]
         path = Path(settings.questions.path or "")

@@ -3,13 +3,12 @@
 All of it is arithmetic on shapes, rows and tokens. Parallel devices each take their share of the rows.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Self
 
-from eval.planning.assumed import Device, Shape
+from eval.planning.assumed import Device, Dtype, Engine, Shape
+from eval.planning.memory import BYTES, Memory
 
-Dtype = Literal["float32", "bfloat16"]
-BYTES = {"float32": 4, "bfloat16": 2}
 GIGABYTE = 1e9
 # A backward pass computes twice what a forward pass does; a checkpointed one the forward pass again.
 FORWARD, TRAINING, CHECKPOINTED = 1, 3, 4
@@ -55,7 +54,7 @@ class Decoding:
 
     shape: Shape
     dtype: Dtype
-    engine: Literal["transformers", "vllm"]
+    engine: Engine
     rows: float
     at_once: float
     prompt: float
@@ -100,7 +99,7 @@ class Waiting:
 class Starting:
     """A process that loads torch, or vLLM, and reads so many bytes of weights."""
 
-    engine: Literal["transformers", "vllm"]
+    engine: Engine
     weights: float
     disk: float  # bytes a second
 
@@ -112,14 +111,25 @@ Work = Passes | Decoding | Waiting | Starting
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of devices' memory: what they hold in shards together, and what each holds; and the share of each device's
-    that vLLM sets aside beside them."""
+class Calls:
+    """Of a judge, and their tokens."""
 
-    shared: float
-    each: float
-    aside: float = 0.0
+    number: float = 0
+    asked: float = 0
+    answered: float = 0
 
-    def on(self, count: int) -> float:
-        """Of each of `count` devices, beside what is set aside."""
-        return self.shared / count + self.each
+    def times(self, count: float) -> Self:
+        return replace(self, number=self.number * count, asked=self.asked * count, answered=self.answered * count)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Without `memory` a job takes no device. `spreads`: several devices can share it. Bytes on `disk` stay, those of
+    `scratch` go when it ends."""
+
+    work: tuple[Work, ...] = ()
+    memory: Memory | None = None
+    spreads: bool = False
+    disk: float = 0.0
+    scratch: float = 0.0
+    calls: Calls = field(default_factory=Calls)

@@ -10,11 +10,11 @@ import yaml
 
 from eval.plan import Plan, duration, lines, size
 from eval.planning.assumed import Device, Shape, assumed
-from eval.planning.costs import Cost
 from eval.planning.jobs import Job
+from eval.planning.memory import Memory
 from eval.planning.schedule import Run, ends, run_of
 from eval.planning.sizes import shape_of_checkpoint
-from eval.planning.work import FORWARD, TRAINING, Decoding, Memory, Passes, Waiting
+from eval.planning.work import FORWARD, TRAINING, Cost, Decoding, Passes, Waiting
 from salsa.__main__ import COMMANDS
 from salsa.config import load_config
 from salsa.stage import main, write_jsonl
@@ -267,6 +267,15 @@ def test_what_was_prepared_goes_before_what_is_assumed(tmp_path):
     settings["sft.train"]["max_length"] += 1
     card.with_suffix(".run.json").write_text(json.dumps({"settings": settings}))
     assert plan_of("mini", device="cpu", count=2).runs[name].seconds == before.runs[name].seconds
+
+
+def test_a_batch_is_waited_for_a_day_and_what_is_not_counted_is_said(tmp_path):
+    (tmp_path / "more.yaml").write_text("judge: {batch: true, requests_per_minute: 60}\n")
+    config = load_config(ROOT / "config/paper.yaml", tmp_path / "more.yaml")
+    plan = Plan.of(config, assumed().devices["h100"], 8)
+    judged = [run.seconds for run in plan.runs.values() if run.job.rule in ("judge", "grade")]
+    assert min(judged) > 86400 and any("limits a minute" in note for note in plan.notes)
+    assert any("calibration's calls" in note for note in plan_of("mini").notes)
 
 
 def plan_command(monkeypatch, *arguments: str) -> int:
