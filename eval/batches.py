@@ -68,6 +68,11 @@ class BatchEndpoint(Endpoint):
         self.tasks: set[asyncio.Task[None]] = set()
         self.collecting: asyncio.Task[None] | None = None
 
+    async def look(self) -> None:
+        """Final or Passing where there is no batch API."""
+        async with self._errors():
+            await self.api.batches.list(limit=1)
+
     async def _once(self, key: str, body: Mapping[str, Any]) -> Reply:
         call = Waiting(key, body, asyncio.get_running_loop().create_future())
         self.waiting.append(call)

@@ -273,7 +273,13 @@ def api_key(settings: Judge) -> str:
     """The key from the environment; the gold judge needs none."""
     if settings.kind == "gold":
         return "none"
-    key = os.environ.get(settings.api_key_env)
+    # Keys that come from files often end with a line break.
+    key = os.environ.get(settings.api_key_env, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"judge.api_key_env: the environment variable {settings.api_key_env} holds characters that no key has: "
+            "export it anew"
+        )
     if not key:
         raise UserError(
             f"judge.api_key_env: the environment variable {settings.api_key_env} is not set: export the judge's key "

@@ -133,15 +133,15 @@ def row(model: str, stage: str, runs: Sequence[Run], done: float, judge: Judge) 
     )
 
 
-def aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Rows as text; the first two columns at the left, the others at the right."""
+def aligned(rows: Iterable[tuple[str, ...]], left: int = 2) -> list[str]:
+    """Rows as text; the first columns, so many, at the left, the others at the right."""
     found = list(rows)
-    widths = [max(len(row[i]) for row in found) for i in range(len(HEAD))]
+    widths = [max(map(len, column)) for column in zip(*found, strict=True)]
 
     def padded(text: str, column: int) -> str:
-        return text.ljust(widths[column]) if column < 2 else text.rjust(widths[column])
+        return text.ljust(widths[column]) if column < left else text.rjust(widths[column])
 
-    return ["  ".join(padded(text, column) for column, text in enumerate(row)) for row in found]
+    return ["  ".join(padded(text, column) for column, text in enumerate(row)).rstrip() for row in found]
 
 
 def judging(plan: Plan) -> list[str]:
@@ -183,20 +183,26 @@ def lines(plan: Plan, hourly: float | None) -> list[str]:
 
 def too_small(plan: Plan) -> list[str]:
     """Stages that the devices do not do for, and what to do about it, a line each."""
-    found = []
-    for (model, rule), runs in plan.by_stage().items():
-        most = max(runs, key=lambda run: (run.count, run.memory))
-        if not most.fits:
-            found.append(
-                f"too small  {rule} of {model}: {size(most.memory)} on "
-                f"{'one device' if most.count == 1 else f'each of {most.count} devices'}: lower its micro_batch_size "
-                "or batch_size, shorten its sequences, or take a larger device"
-            )
-        elif most.count > plan.count:
-            found.append(
-                f"too few    {rule} of {model}: {most.count} devices for its memory, of {plan.count}: take more"
-            )
-    return found
+    wrong = [(model, rule, misfit(runs, plan.count)) for (model, rule), runs in plan.by_stage().items()]
+    return [f"too small  {rule} of {model}: {why}" for model, rule, why in wrong if why]
+
+
+def largest(runs: Iterable[Run]) -> Run:
+    """The run that needs most devices, and of those most memory."""
+    return max(runs, key=lambda run: (run.count, run.memory))
+
+
+def misfit(runs: Iterable[Run], count: int) -> str | None:
+    """What is wrong where so many devices do not do for a stage, and what to do about it."""
+    most = largest(runs)
+    if not most.fits:
+        return (
+            f"{size(most.memory)} on {'one device' if most.count == 1 else f'each of {most.count} devices'}: lower its "
+            "micro_batch_size or batch_size, shorten its sequences, or take a larger device"
+        )
+    if most.count > count:
+        return f"{most.count} devices for its memory, of {count}: take more"
+    return None
 
 
 def of_device(device: Device) -> list[str]:

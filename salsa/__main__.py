@@ -18,6 +18,7 @@ COMMANDS = {
     "schema": ("salsa.schema", "print the config's JSON schema"),
     # These look at the whole grid, judging included: their code is eval's.
     "plan": ("eval.plan", "say what a grid will take: jobs, hours, memory, disk, judge calls"),
+    "doctor": ("eval.doctor", "look at all that a grid depends on: access, keys, disks, GPUs, versions"),
 }
 
 if __name__ == "__main__":

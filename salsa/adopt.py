@@ -28,7 +28,7 @@ def from_hub(model: HubModel, out: Path, record: Run) -> None:
 
     What was downloaded stays beside `out` until all is well, so that a run that was interrupted goes on.
     """
-    template = _template(model.chat_template)
+    template = read_template(model.chat_template)
     download = out.with_name(f".{out.name}.{model.revision}.download")
     try:
         snapshot_download(
@@ -48,21 +48,27 @@ def from_hub(model: HubModel, out: Path, record: Run) -> None:
 def from_folder(model: LocalModel, out: Path, record: Run) -> None:
     """A checkpoint of this machine; its weights are linked to, not copied."""
     source = Path(model.path)
-    template = _template(model.chat_template)
+    template = read_template(model.chat_template)
+    check_folder(source)
+    with output_folder(out, record) as folder:
+        _fill(folder, source, model.path, template, model.pad_token, _link)
+
+
+def check_folder(source: Path) -> None:
+    """Refuses a folder without config, tokenizer or weights."""
     for name in ("config.json", "tokenizer_config.json"):
         if not (source / name).is_file():
             raise UserError(f"models: {source}: no {name} there: name the folder of a checkpoint and its tokenizer")
     if not any(source.glob(WEIGHTS)):
         raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that form")
-    with output_folder(out, record) as folder:
-        _fill(folder, source, model.path, template, model.pad_token, _link)
 
 
 def _link(weights: Path, name: Path) -> None:
     name.symlink_to(weights.resolve())
 
 
-def _template(path: str) -> str:
+def read_template(path: str) -> str:
+    """A chat template's text."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
