@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 
-from eval.checks import Check, NotChecked, devices, disk, files, hub, judge, slurm, software
+from eval.checks import Check, NotChecked, cluster, devices, disk, files, hub, judge, software
 from eval.plan import Plan, aligned
 from eval.planning.assumed import assumed
 from salsa.config import Config, load_config
@@ -31,8 +31,7 @@ def every(config: Config, device: str | None, count: int | None, profile: Path |
     gpus = devices.here()
     given = devices.jobs_get(device, count, gpus, config)
     found = [*software.checks(config), *hub.checks(config), *files.checks(config), *judge.checks(config)]
-    found += [*disk.folders(config), Check("gpu", "cuda", partial(devices.cuda, gpus, given[0] if given else None))]
-    found += [Check("gpu", f"{gpu.index}: {gpu.name}", partial(devices.computes, gpu, config)) for gpu in gpus]
+    found += [*disk.folders(config), *devices.checks(config, gpus, given[0] if given else None)]
     try:
         # Disks are the same for any device.
         plan = Plan.of(config, *(given or (assumed().devices["h100"], 1)))
@@ -40,7 +39,7 @@ def every(config: Config, device: str | None, count: int | None, profile: Path |
         found.append(Check("plan", "sizes", partial(_raise, error)))
     else:
         found += [*disk.systems(config, plan), *(devices.stages(plan) if given else [devices.UNKNOWN])]
-    return [*found, *slurm.checks(profile)]
+    return [*found, *cluster.checks(profile)]
 
 
 def _raise(error: UserError) -> str:

@@ -1,4 +1,4 @@
-"""Where a grid's checkpoints lie, for a rule's inputs and for a stage that is run by hand with the config.
+"""Where a grid's checkpoints and world lie, for a rule's inputs and for a stage that is run by hand with the config.
 
 checkpoints/GRID/base/MODEL      sft/MODEL/SEED              soup/MODEL/WEIGHTS
                  reward/MODEL    policy/MODEL/METHOD-sSEED   perturbed/MODEL/SEED_DRAW_WEIGHTS
@@ -6,6 +6,11 @@ checkpoints/GRID/base/MODEL      sft/MODEL/SEED              soup/MODEL/WEIGHTS
 
 from salsa.config import Config
 from salsa.naming import Checkpoint, checkpoint_name
+
+
+def world_folder(config: Config) -> str:
+    """What the mini world generates."""
+    return f"{config.paths.data}/{config.grid}/world"
 
 
 def root(config: Config) -> str:

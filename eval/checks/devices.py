@@ -51,6 +51,12 @@ def jobs_get(name: str | None, count: int | None, gpus: list[Gpu], config: Confi
     return None if name is None else (assumed().devices[name], count or 1)
 
 
+def checks(config: Config, gpus: list[Gpu], device: Device | None) -> list[Check]:
+    """This machine's GPUs, and whether they are all there for jobs that get such devices."""
+    each = [Check("gpu", f"{gpu.index}: {gpu.name}", partial(computes, gpu, config)) for gpu in gpus]
+    return [Check("gpu", "cuda", partial(cuda, gpus, device)), *each]
+
+
 def stages(plan: Plan) -> list[Check]:
     """Each stage's memory."""
     return [

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from eval.checks import Check
 from eval.plan import Plan, size
 from salsa import layout
@@ -56,8 +58,7 @@ def needs(config: Config, plan: Plan) -> dict[Path, float]:
 
 def hub_cache() -> Path:
     """Where data sets are loaded to."""
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME', '~/.cache')}/huggingface"
-    return Path(os.environ.get("HF_DATASETS_CACHE") or f"{home}/datasets").expanduser()
+    return Path(os.environ.get("HF_DATASETS_CACHE") or f"{constants.HF_HOME}/datasets").expanduser()
 
 
 def held(folders: Iterable[str]) -> float:

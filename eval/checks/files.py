@@ -8,6 +8,7 @@ import httpx2
 
 from eval.benchmarks import find, pinned_files
 from eval.checks import PREPARE, TRY_SECONDS, Check
+from salsa import layout
 from salsa.adopt import check_folder, read_template
 from salsa.config import Config, for_model
 from salsa.data_sets import all_sets
@@ -54,8 +55,9 @@ def _download(name: str, benchmark: BenchmarkSettings, path: str, source: Downlo
         pinned_files(benchmark, missing_is_fine=True)
         return "is here"
     try:
-        with httpx2.Client(timeout=TRY_SECONDS, follow_redirects=True) as client:
-            client.head(source.url).raise_for_status()
+        # Not every server knows HEAD; of this reply nothing but the head is read.
+        with httpx2.stream("GET", source.url, timeout=TRY_SECONDS, follow_redirects=True) as reply:
+            reply.raise_for_status()
     except httpx2.HTTPStatusError as error:
         raise UserError(
             f"{source.url}: HTTP {error.response.status_code}: correct benchmarks.{name}.download, or put the file "
@@ -72,7 +74,7 @@ def _download(name: str, benchmark: BenchmarkSettings, path: str, source: Downlo
 def _named(config: Config) -> Iterator[Check]:
     """What has to be there already: neither the world's nor downloaded."""
     for where, path in _paths(config):
-        if not Path(path).is_relative_to(f"{config.paths.data}/{config.grid}/world"):
+        if not Path(path).is_relative_to(layout.world_folder(config)):
             yield Check("file", path, partial(_is_file, where, path))
     for name, benchmark in config.benchmarks.items():
         if benchmark.kind.endswith(".py"):

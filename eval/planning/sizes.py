@@ -43,7 +43,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         self.local, self.hub = with_local_copies(self.config)
-        self.world = f"{self.config.paths.data}/{self.config.grid}/world"
+        self.world = layout.world_folder(self.config)
         self.answer_tokens = assumed().world.answer_tokens if self.config.world else assumed().answer_tokens
         self.questions = cache(self._questions)
         self._read = cache(self._in_file)

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import eval.doctor
-from eval.checks import Check, NotChecked, devices, disk, files, hub, judge, slurm, software
+from eval.checks import Check, NotChecked, cluster, devices, disk, files, hub, judge, software
 from eval.plan import Plan
 from eval.planning.assumed import assumed
 from salsa.config import Config, load_config, parse_config
@@ -349,7 +349,7 @@ def test_folders_have_to_take_writes_and_locks(tmp_path, monkeypatch):
 def test_disks_need_what_the_plan_says_less_what_is_there(tmp_path, monkeypatch):
     config = grid("smoke")
     plan = Plan.of(config, CPU, 1)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "hub"))
     folder = Path("checkpoints/smoke")
     before = disk.needs(config, plan)
     assert sum(before.values()) == pytest.approx(plan.disk() + plan.scratch())
@@ -534,7 +534,7 @@ def sinfo(tmp_path, monkeypatch):
         tool.write_text(f'#!/bin/sh\ncase "$2" in\n{cases}\nesac\n')
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tool.parent}:/bin:/usr/bin")
-        return slurm.checks(tmp_path / "profile")
+        return cluster.checks(tmp_path / "profile")
 
     return put
 
@@ -555,25 +555,25 @@ def test_the_partitions_of_a_profile(sinfo):
 
 def test_slurm_that_is_not_here_or_hangs(sinfo, monkeypatch):
     checks = sinfo("*) exec sleep 30;;")
-    monkeypatch.setattr(slurm, "SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "SECONDS", 0.2)
     assert found(checks, "partition cpu").startswith("FAILED sinfo says nothing for 0.2 s")
     monkeypatch.setenv("PATH", "/none")
     assert found(checks, "partition cpu").startswith("FAILED no command sinfo here: run this on the cluster's login")
 
 
 def test_profiles_that_are_none(tmp_path):
-    assert found(slurm.checks(None), "profile").startswith("- jobs run on this machine")
+    assert found(cluster.checks(None), "profile").startswith("- jobs run on this machine")
     with pytest.raises(UserError, match=r"--profile \S+: no profile.yaml there"):
-        slurm.checks(tmp_path)
+        cluster.checks(tmp_path)
     (tmp_path / "profile.yaml").write_text("[broken")
     with pytest.raises(UserError, match=r"--profile \S+/profile.yaml: cannot read it \("):
-        slurm.checks(tmp_path)
+        cluster.checks(tmp_path)
     (tmp_path / "profile.yaml").write_text("executor: nonesuch\n")
-    said = found(slurm.checks(tmp_path), "executor nonesuch")
+    said = found(cluster.checks(tmp_path), "executor nonesuch")
     assert said == (
         "FAILED snakemake-executor-plugin-nonesuch is not installed: pip install snakemake-executor-plugin-nonesuch"
     )
-    default = slurm.checks(ROOT / "profiles/default")
+    default = cluster.checks(ROOT / "profiles/default")
     assert found(default, "executor local") == "comes with snakemake"
 
 
