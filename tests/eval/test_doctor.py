@@ -19,7 +19,7 @@ import eval.doctor
 from eval.checks import Check, NotChecked, cluster, devices, disk, files, hub, judge, software
 from eval.plan import Plan
 from eval.planning.assumed import assumed
-from salsa.config import Config, load_config, parse_config
+from salsa.config import Config, parse_config
 from salsa.errors import UserError
 from salsa.judge_section import Judge
 from tests.eval.judge_server import Answer, JudgeServer, chat
@@ -644,11 +644,15 @@ def test_lines_are_folded_and_equal_ones_said_once():
     assert " ".join(line.strip() for line in text[2:]) == said
 
 
-def test_all_configs_have_checks_for_each_thing_they_name():
-    for path in sorted((ROOT / "config").glob("*.yaml")):
-        if path.name in ("paper.yaml", "smollm2.yaml"):
-            config = load_config(path)
-            whats = " ".join(check.what for check in hub.checks(config))
-            for model in config.models.values():
-                assert model.hub.id in whats
-            assert "HuggingFaceH4/ultrachat_200k" in whats and "HuggingFaceH4/ultrafeedback_binarized" in whats
+@pytest.mark.parametrize("name", ["paper", "smollm2"])
+def test_each_model_data_set_and_file_of_a_config_has_its_check(name):
+    config = grid(name)
+    whats = [check.what for check in (*hub.checks(config), *files.checks(config))]
+    wanted = {"token", "config/chat_templates/turns.jinja"} | ({config.assumptions} - {None})
+    wanted |= {f"{model.hub.id}@{model.hub.revision[:7]}" for model in config.models.values()}
+    wanted |= {
+        f"{source.hub}@{source.revision[:7]}"
+        for source in (config.sft.train, config.reward.train, config.ppo.prompts, config.alpha.prompts)
+    }
+    wanted |= {path for benchmark in config.benchmarks.values() for path in benchmark.download}
+    assert len(whats) == len(set(whats)) and wanted <= set(whats)
