@@ -44,6 +44,7 @@ def here() -> list[Gpu]:
 def jobs_get(name: str | None, count: int | None, gpus: list[Gpu], config: Config) -> tuple[Device, int] | None:
     """The device that jobs run on and how many there are: as named, else this machine's; None if that says nothing."""
     if name is None and gpus:
+        # The plan is asked for memory alone: what else a device gives does not matter.
         update = {"title": gpus[0].name, "memory": min(gpu.memory for gpu in gpus) / GIGABYTE}
         return assumed().devices["h100"].model_copy(update=update), count or len(gpus)
     if name == CPU or (name is None and config.world is not None):
