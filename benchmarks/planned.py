@@ -3,7 +3,7 @@
 python benchmarks/planned.py --config config/mini.yaml [--folder FOLDER] [--device cpu] [--count 2]
 
 FOLDER is where snakemake ran (default: here). Seconds are of whole jobs, imports included, as Snakemake has
-them; memory is of the process, from the run.json that each stage leaves.
+them; memory is of the GPU where there is one, else of the process, from the run.json that each stage leaves.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from eval.planning.assumed import assumed
 from salsa.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stages import stages
+from stages import peak_megabytes, stages
 
 
 def job_seconds(folder: Path) -> dict[str, list[float]]:
@@ -41,9 +41,7 @@ def main() -> None:
     config = load_config(*arguments.config)
     os.chdir(arguments.folder)
     plan = Plan.of(config, assumed().devices[arguments.device], arguments.count)
-    memory = {
-        stage: max(record["peak_memory_mb"] for record in records) * 2**20 for stage, records in stages(Path()).items()
-    }
+    memory = {stage: max(map(peak_megabytes, records)) * 2**20 for stage, records in stages(Path()).items()}
     print("| rule | jobs | seconds, mean | planned | ratio | peak, GB | planned | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for rule, seconds in job_seconds(Path()).items():

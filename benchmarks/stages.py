@@ -19,12 +19,17 @@ def stages(folder: Path) -> dict[str, list[dict]]:
     return found
 
 
+def peak_megabytes(record: dict) -> float:
+    """Of a GPU's memory where the stage used one, else of the process's."""
+    return record.get("peak_device_memory_mb") or record["peak_memory_mb"]
+
+
 def table(found: dict[str, list[dict]]) -> str:
     """A Markdown table: files of the stage, seconds of the longest and of all, the largest peak memory."""
     lines = ["| stage | outputs | seconds, longest | seconds, all | peak, GB |", "|---|---|---|---|---|"]
     for stage, records in sorted(found.items(), key=lambda item: min(record["started"] for record in item[1])):
         seconds = [record["wall_seconds"] for record in records]
-        peak = max(record["peak_memory_mb"] for record in records) / 1024
+        peak = max(map(peak_megabytes, records)) / 1024
         lines.append(f"| {stage} | {len(records)} | {max(seconds):.0f} | {sum(seconds):.0f} | {peak:.2f} |")
     return "\n".join(lines)
 

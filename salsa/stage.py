@@ -127,11 +127,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _device() -> str:
+def _device() -> dict[str, Any]:
+    """What the stage computed on, and the most that this process held of a GPU's memory."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"cpu ({platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads)"
+    if torch is None or not torch.cuda.is_available():
+        return {"device": f"cpu ({platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads)"}
+    peak = torch.cuda.max_memory_reserved() / 2**20
+    return {"device": torch.cuda.get_device_name(), "peak_device_memory_mb": round(peak, 1)}
 
 
 class Run:
@@ -158,7 +160,7 @@ class Run:
             **self.extra,
             "versions": _versions(),
             "git_commit": _git_commit(),
-            "device": _device(),
+            **_device(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "wall_seconds": round(time.time() - self.started, 2),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

@@ -32,7 +32,11 @@ def packages() -> str:
 def satisfied(extra: str = "") -> list[str]:
     """The installed packages that the project asks for, with their versions; of an extra, those that it adds."""
     found, wrong = [], []
-    for text in metadata.requires(PROJECT) or []:
+    try:
+        asked = metadata.requires(PROJECT) or []
+    except metadata.PackageNotFoundError:
+        raise UserError(f"{PROJECT} is not installed in this environment: pip install -e . in a clone of it") from None
+    for text in asked:
         wanted = Requirement(text)
         plain = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
         if plain if extra else not plain:

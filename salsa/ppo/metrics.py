@@ -15,6 +15,7 @@ from salsa.sections import Ppo
 from salsa.world.gold import gold_reward
 
 Metrics = dict[str, Any]
+MAX_SAMPLER_GAP = 0.2  # nats a token: ten times what bfloat16 rounds off
 
 
 def per_response(figures: Tensor, mask: Tensor) -> float:
@@ -56,11 +57,18 @@ def mean_of(found: Sequence[Metrics]) -> Metrics:
 
 
 def check_rollout(rollout: Rollout, metrics: Metrics, settings: Ppo) -> None:
-    """A UserError where there is nothing left to learn from, or the policy is further away than it may be."""
+    """A UserError where there is nothing to learn from: no responses, or not the policy's own; and where the policy is
+    further away than it may be."""
     if all(answer.ended and len(answer.token_ids) == 1 for answer in rollout.answers):
         raise UserError(
             "all responses are empty: lower ppo.learning_rate or raise ppo.beta; if this is the first step, look at "
             "what the policy starts from"
+        )
+    if metrics["sampler_gap"] > MAX_SAMPLER_GAP:
+        raise UserError(
+            f"the sampler's log-probabilities are {metrics['sampler_gap']:.2g} nats a token off the trainer's, where "
+            f"rounding makes less than {MAX_SAMPLER_GAP}: the responses are not the policy's. Take the other engine "
+            "(ppo.rollout), and report this"
         )
     if settings.max_kl is not None and metrics["kl_ref_k1"] > settings.max_kl:
         raise UserError(

@@ -81,9 +81,17 @@ class Trained:
 
     @contextlib.contextmanager
     def whole(self, dtype: str) -> Iterator[PreTrainedModel]:
-        """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`."""
+        """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`.
+
+        In evaluation mode: in training mode, gradient checkpointing throws away the cache that sampling lives on.
+        """
         if not self.in_shards:
-            yield self.model
+            was_training = self.model.training
+            self.model.eval()
+            try:
+                yield self.model
+            finally:
+                self.model.train(was_training)
             return
         with torch.device("meta"):
             copy = AutoModelForCausalLM.from_config(self.model.config, dtype=DTYPES[dtype])

@@ -211,11 +211,27 @@ def real_small(folder: Path) -> Path:
     return folder / "config.yaml"
 
 
-@pytest.mark.parametrize("grid", ["mini", "real"])
-def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, tmp_path, monkeypatch):
+def gemma_2b(folder: Path) -> Path:
+    """benchmarks/shape_grid.py's config, rows and base checkpoint, without its weights."""
+    from benchmarks import random_model, shape_grid
+
+    random_model.write_rows(folder / "rows", 64, 1024)
+    random_model.config_of("google/gemma-2b").save_pretrained(folder / "base")
+    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024)))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("grid", "config_of", "device", "count"),
+    [
+        ("mini", lambda _: ROOT / "config/mini.yaml", "cpu", 2),
+        ("real", real_small, "cpu", 2),
+        ("gemma-2b", gemma_2b, "h200", 1),
+    ],
+)
+def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, config_of, device, count, tmp_path):
     """Of runs that are recorded in measured_runs.json; what a core gives, assumed.yaml has from docs/benchmarks.md."""
-    path = ROOT / "config/mini.yaml" if grid == "mini" else real_small(tmp_path)
-    plan = Plan.of(load_config(path), assumed().devices["cpu"], 2)
+    plan = Plan.of(load_config(config_of(tmp_path)), assumed().devices[device], count)
     measured, ratios = MEASURED[grid], {}
     for rule, figures in measured["stages"].items():
         runs = [run for run in plan.runs.values() if run.job.rule == rule]
@@ -224,7 +240,8 @@ def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, tmp_path, m
         if "memory" in figures:
             ratios[f"{rule}, memory"] = max(run.memory for run in runs) / 1e9 / figures["memory"]
     assert {what: ratio for what, ratio in ratios.items() if not 1 / OFF < ratio < OFF} == {}
-    assert 1 / OFF < plan.wall_seconds() / measured["wall_seconds"] < OFF
+    if "wall_seconds" in measured:
+        assert 1 / OFF < plan.wall_seconds() / measured["wall_seconds"] < OFF
 
 
 def test_the_full_grid_is_planned_with_what_does_not_fit():

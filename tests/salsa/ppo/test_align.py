@@ -14,6 +14,7 @@ from salsa import references
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.errors import UserError
 from salsa.fields import Count
+from salsa.ppo import samplers
 from salsa.ppo.learner import Learner
 from salsa.ppo.models import Frozen, Models, Sequences, Trained, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
@@ -250,6 +251,23 @@ def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompt
     checkpointing = Ppo.model_validate(settings(prompts_file, gradient_checkpointing=True))
     with pytest.raises(UserError, match="attention_dropout is not 0"):
         load_models(folder, [llamas[0]], Fixed(), llamas[0], reward_model, checkpointing)
+
+
+def test_gradient_checkpointing_changes_no_figure(align, llamas):
+    """Nor what is sampled: in training mode transformers would drop the cache, and sample each token from the last."""
+    plain, checkpointed = (
+        align(str(given), llamas[1], gradient_checkpointing=given, micro_batch_size=2) for given in (False, True)
+    )
+    for row, expected in zip(checkpointed, plain, strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_responses_that_are_not_the_policys_end_the_run(align, llamas, monkeypatch, capsys):
+    other = load_causal(llamas[1])
+    right = samplers.sample
+    monkeypatch.setattr(samplers, "sample", lambda model, *rest: right(other, *rest))
+    align("other", llamas[1], status=1)
+    assert "error: ppo: step 0: the sampler's log-probabilities are " in capsys.readouterr().err
 
 
 def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):

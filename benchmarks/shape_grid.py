@@ -1,0 +1,78 @@
+"""A cell of the paper's grid at a real model's shape, with random weights and few steps: seconds and memory of stages.
+
+    python benchmarks/shape_grid.py --shape google/gemma-2b --device h200 --folder FOLDER
+    python benchmarks/shape_grid.py --shape HuggingFaceTB/SmolLM2-135M --layers 2 --tokens 64 --folder FOLDER   on a CPU
+
+The settings are config/paper.yaml's but for the number of rows, steps and tokens. SFT 1 and 2, their soup, the reward
+model, SALSA, its answers by transformers and their scores run one after the other; then comes what
+`python -m salsa plan` says of the same config beside it. Random weights never say EOS: all answers are of full length.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from random_model import CONFIGS, make, write_rows
+
+ROOT = Path(__file__).parents[1]
+BATCH = 16
+
+
+def config(folder: Path, tokens: int) -> dict[str, Any]:
+    """config/paper.yaml with a model and rows of `folder`, whose dialogues have so many tokens."""
+    grid = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+    template = folder / "base/chat_template.jinja"
+    local = {"path": str(folder / "base"), "chat_template": str(template), "pad_token": "<pad>"}
+
+    def named(file: str, **keys: Any) -> dict[str, Any]:
+        return {"path": str(folder / "rows" / f"{file}.jsonl"), **keys}
+
+    grid |= {"grid": "shape", "models": {"model": {"local": local}}, "rl_seeds": [1]}
+    del grid["assumptions"]
+    few = {"batch_size": BATCH, "max_length": 2 * tokens}
+    grid["sft"] |= {**few, "seeds": [1, 2], "train": named("sft"), "test": named("sft", limit=BATCH)}
+    grid["reward"] |= {**few, "train": named("prefs"), "test": named("prefs", limit=BATCH)}
+    grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": BATCH}
+    grid["reward"] |= {"max_new_tokens": tokens // 4}
+    grid["ppo"] |= {"prompts": named("prompts"), "steps": 2, "rollout_batch_size": 4 * BATCH, "train_batch_size": BATCH}
+    grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4}
+    asked = {"kind": "mt_bench", "questions": named("questions"), "max_new_tokens": tokens // 4}
+    grid["benchmarks"] = {"mt_bench": asked}
+    grid["generate"] |= {"engine": "transformers", "batch_size": BATCH}
+    grid["alpha"] |= {"prompts": named("prompts"), "samples": BATCH, "max_new_tokens": tokens // 4, "also": []}
+    return grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=CONFIGS, required=True)
+    parser.add_argument("--layers", type=int, help="as many as this (default: all)")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=1024, help="of a dialogue")
+    parser.add_argument("--device", default="cpu", help="as python -m salsa plan has it")
+    parser.add_argument("--folder", type=Path, required=True)
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    write_rows(folder / "rows", arguments.rows, arguments.tokens)
+    make(arguments.shape, folder / "base", arguments.layers)
+    grid = config(folder, arguments.tokens)
+    (folder / "shape.yaml").write_text(yaml.safe_dump(grid))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    snakemake = [sys.executable, "-m", "snakemake", "results/shape/scores/model/salsa-s1/mt_bench.jsonl"]
+    snakemake += ["--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default")]
+    snakemake += ["--cores", "1", "--configfile", "shape.yaml"]
+    status = subprocess.run(snakemake, cwd=folder, env=environment).returncode
+    table = [sys.executable, str(ROOT / "benchmarks/planned.py"), "--config", str(folder / "shape.yaml")]
+    table += ["--folder", str(folder), "--device", arguments.device, "--count", "1"]
+    subprocess.run(table, env=environment)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
