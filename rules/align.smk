@@ -49,12 +49,14 @@ rule dpo:
         method=trained_with("dpo"),
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         strategy=align_strategy,
         settings=align_settings,
         seed=GRID.seed,
         prepared=PREPARED,
     shell:
-        "python -m salsa dpo --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
+        "{resources.launcher} -m salsa dpo --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
         "--settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --rl-seed {wildcards.seed} "
         "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

@@ -15,6 +15,8 @@ rule generate:
         f"{LOGS}/generate/{{model}}/{GENERATING}.log",
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         benchmarks=generate_benchmarks(),
         policies=generate_options,
@@ -22,7 +24,7 @@ rule generate:
         seed=GRID.seed,
         out=f"{RESULTS}/generations/{{model}}",
     shell:
-        "python -m eval generate {params.policies:q} {params.benchmarks:q} "
+        "{resources.launcher} -m eval generate {params.policies:q} {params.benchmarks:q} "
         "--settings {params.settings:q} --seed {params.seed} --out {params.out:q} > {log:q} 2>&1"
 
 
@@ -45,6 +47,8 @@ rule score:
         f"{LOGS}/score/{{model}}/{{policy}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         benchmarks=[f"--benchmark={name}" for name in sorted(GRID.benchmarks)],
         reference=score_reference_option,
@@ -53,6 +57,6 @@ rule score:
         generations=score_generations,
         out=output_folder,
     shell:
-        "python -m eval score --policy {input.policy:q} --sft {input.sft:q} {params.reference:q} "
+        "{resources.launcher} -m eval score --policy {input.policy:q} --sft {input.sft:q} {params.reference:q} "
         "--reward {input.reward:q} --generations {params.generations:q} {params.benchmarks:q} {params.gold} "
         "--settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"

@@ -12,10 +12,12 @@ rule reward:
         f"{LOGS}/reward/{{model}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         settings=reward_settings,
         seed=GRID.seed,
         prepared=PREPARED,
     shell:
-        "python -m salsa reward --sft {input.sft:q} --settings {params.settings:q} --seed {params.seed} "
+        "{resources.launcher} -m salsa reward --sft {input.sft:q} --settings {params.settings:q} --seed {params.seed} "
         "--prepared {params.prepared:q} --out {output.model:q} --card {output.card:q} > {log:q} 2>&1"

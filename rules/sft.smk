@@ -11,10 +11,12 @@ rule sft:
         f"{LOGS}/sft/{{model}}/{{seed}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         settings=sft_settings,
         seed=GRID.seed,
         prepared=PREPARED,
     shell:
-        "python -m salsa sft --base {input.base:q} --settings {params.settings:q} --seed {params.seed} "
+        "{resources.launcher} -m salsa sft --base {input.base:q} --settings {params.settings:q} --seed {params.seed} "
         "--sft-seed {wildcards.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

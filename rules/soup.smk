@@ -46,6 +46,8 @@ rule alpha:
         f"{LOGS}/alpha/{{model}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        launcher="python",
     params:
         checkpoints=alpha_checkpoints,
         also=alpha_also,
@@ -55,5 +57,5 @@ rule alpha:
         seed=GRID.seed,
         gold=GOLD,
     shell:
-        "python -m eval alpha {params.checkpoints:q} {params.also:q} --sft {input.sft:q} --reward {input.reward:q} {params.gold} "
+        "{resources.launcher} -m eval alpha {params.checkpoints:q} {params.also:q} --sft {input.sft:q} --reward {input.reward:q} {params.gold} "
         "--test {params.test:q} --settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -64,7 +64,8 @@ def resources_of(profile: dict[str, Any]) -> dict[str, dict[str, str]]:
         rule, _, rest = entry.partition(":")
         name, _, value = rest.partition("=")
         found[rule][name] = value
-    return {rule: {**found[""], **own} for rule, own in found.items()}
+    default = found[""]
+    return {rule: {**default, **own} for rule, own in found.items()}
 
 
 def partitions(resources: dict[str, dict[str, str]]) -> dict[str, list[str]]:

@@ -1,0 +1,148 @@
+"""The smoke grid through profiles/slurm on a one-node Slurm: `make test-cluster`, as root on Debian, 4 minutes.
+
+Three things go wrong on the way, as they do on clusters: snakemake is killed while its jobs run, a job fails once, a
+job is cancelled. The tables are those of a run without Slurm, byte for byte.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.slurm_node import Node, said
+from tests.workflow.test_workflow import ROOT, snakemake
+
+FAST = Path(__file__).with_name("fast_snakemake.py")
+SLOW = 1200
+# A launcher as a profile may name one: what it is given fails when it is run first.
+FAILS_ONCE = """\
+#!/bin/sh
+echo launched >> {folder}/launches
+[ "$(wc -l < {folder}/launches)" -gt 1 ] || {{ echo "the node had a bad day" >&2; exit 1; }}
+exec python "$@"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node(tmp_path_factory) -> Iterator[Node]:
+    if os.geteuid() != 0:
+        pytest.exit("make test-cluster: it starts Slurm's daemons, for which it has to be root", 1)
+    node = Node(tmp_path_factory.mktemp("slurm"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    """The command of docs/howto-cluster.md, for a cluster without accounting."""
+    command = [sys.executable, FAST, "--snakefile", ROOT / "Snakefile", "--profile", folder / "profile"]
+    command += ["--workflow-profile", ROOT / "profiles/default", "--configfile", ROOT / "config/smoke.yaml"]
+    command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def jobs(state: str = "RUNNING,PENDING") -> dict[str, str]:
+    """Slurm's jobs in these states, with the comment that says which rule they are of."""
+    rows = said("squeue", "--noheader", f"--states={state}", "--format=%A|%k").splitlines()
+    return dict(row.strip().split("|", 1) for row in rows)
+
+
+def running(rule: str) -> list[str]:
+    return [number for number, comment in jobs("RUNNING").items() if comment.startswith(f"rule_{rule}_wildcards_")]
+
+
+def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{what}: not in {seconds} s; jobs: {jobs()}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def clustered(node, tmp_path_factory) -> tuple[Path, str]:
+    """The finished grid, and what the run that ended it said."""
+    folder = tmp_path_factory.mktemp("clustered")
+    (folder / "fails_once").write_text(FAILS_ONCE.format(folder=folder))
+    profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
+    launcher = "launcher: ?of.launcher(8, 2, 1)"
+    assert launcher in profile
+    (folder / "profile").mkdir()
+    changed = profile.replace(launcher, f"launcher: sh {folder}/fails_once")
+    (folder / "profile/profile.yaml").write_text(changed)
+    killed = start(folder)
+    wait("an SFT job", lambda: running("sft"), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    left = jobs()
+    assert left, "Slurm's jobs outlive the snakemake that sent them"
+    # The documented recovery: cancel what is left, and give the same command again.
+    [recovery] = [line for line in (ROOT / "docs/howto-cluster.md").read_text().splitlines() if "| xargs" in line]
+    subprocess.run(["sh", "-c", recovery], check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while jobs():
+        assert time.monotonic() < deadline, jobs()
+        time.sleep(0.2)
+    again = start(folder)
+    wait("a job to cancel", lambda: running("reward"), again)
+    [number] = running("reward")
+    subprocess.run(["scancel", number], check=True, timeout=20)
+    text, _ = again.communicate(timeout=SLOW)
+    assert again.returncode == 0, text
+    return folder, text
+
+
+def test_it_ends_like_a_local_run(clustered, tmp_path):
+    """Tables, figures and report, byte for byte."""
+    folder, text = clustered
+    assert "Adjusted win rate of salsa against ppo" in text
+    status, local = snakemake(tmp_path)
+    assert status == 0, local
+    made = [path for path in (tmp_path / "results/smoke").rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")]
+    made += [tmp_path / "results/smoke/report.html"]
+    assert len(made) > 25
+    for path in made:
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_the_job_that_failed_and_the_one_that_was_cancelled_were_sent_again(clustered):
+    folder, text = clustered
+    assert len((folder / "launches").read_text().splitlines()) == 3, "of two PPO jobs the first was launched twice"
+    assert text.count("the node had a bad day") == 1, "its log is shown"
+    assert len(re.findall("Trying to restart job", text)) == 2
+
+
+def test_jobs_went_where_the_profile_sends_them(clustered, node):
+    """As Slurm has recorded it, for each job that it finished."""
+    done = {}
+    for line in (node.folder / "completed.txt").read_text().splitlines():
+        job = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        done[job["JobId"]] = job
+    partitions = {job["Partition"] for job in done.values()}
+    assert partitions == {"main", "gpu"}
+    assert len(done) < 45, "small jobs are grouped"
+
+
+def test_the_doctor_finds_the_cluster(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, error = command(
+        *("salsa", "doctor", "--config", ROOT / "config/smoke.yaml", "--profile", ROOT / "profiles/slurm")
+    )
+    assert status == 0, error
