@@ -26,7 +26,7 @@ from salsa.sections import Dpo
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
 
 # TRL's names for what docs/metrics.md explains.
 METRICS = {
@@ -99,12 +99,14 @@ def train(
         references=[load_causal(folder, settings.dtype) for folder in references],
         strategy=strategy,
         model=load_causal(init),
-        args=DPOConfig(
-            **{**arguments, "logging_steps": 1},
-            beta=settings.beta,
-            max_length=None,  # longer pairs are left out of the data
-            precompute_ref_log_probs=True,
-            disable_dropout=True,
+        args=on_one_device(
+            DPOConfig(
+                **{**arguments, "logging_steps": 1},
+                beta=settings.beta,
+                max_length=None,  # longer pairs are left out of the data
+                precompute_ref_log_probs=True,
+                disable_dropout=True,
+            )
         ),
         train_dataset=found.data.map(split, keep_in_memory=True),
         processing_class=tokenizer,

@@ -26,7 +26,7 @@ from salsa.sections import Reward
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
 
 CONFIDENCE = 0.95
 
@@ -50,9 +50,11 @@ def train(
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
     trainer = PooledRewardTrainer(
         model=model,
-        args=RewardConfig(
-            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
-            max_length=None,  # longer pairs are left out of the data
+        args=on_one_device(
+            RewardConfig(
+                **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
+                max_length=None,  # longer pairs are left out of the data
+            )
         ),
         train_dataset=data.data,
         processing_class=load_tokenizer(sft),

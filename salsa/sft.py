@@ -17,7 +17,7 @@ from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
 
 
 class PooledSFTTrainer(LengthPooled, SFTTrainer):
@@ -41,9 +41,11 @@ def train(
     chosen = data.select(share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
         model=load_causal(base),
-        args=SFTConfig(
-            **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
-            max_length=None,  # the data are cut
+        args=on_one_device(
+            SFTConfig(
+                **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
+                max_length=None,  # the data are cut
+            )
         ),
         train_dataset=chosen,
         eval_dataset=found["sft.test"].data,

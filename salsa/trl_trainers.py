@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset, disable_progress_bars
@@ -16,6 +16,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from salsa.sections import Optimisation
 from salsa.stage import log
 from salsa.training import LINES_IN_A_LOG, pooled_batches
+
+A = TypeVar("A", bound=TrainingArguments)
 
 
 def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str, Any]:
@@ -44,6 +46,12 @@ def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str,
         "logging_steps": 1 / LINES_IN_A_LOG,
         "disable_tqdm": not sys.stderr.isatty(),
     }
+
+
+def on_one_device(arguments: A) -> A:
+    """The arguments of a process that uses one GPU: of several that it sees, a Trainer would put a batch on each."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def quiet(trainer: Trainer) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from salsa.stage import read_jsonl
 from tests.cluster.slurm_node import Node, said
 from tests.workflow.test_workflow import ROOT, snakemake
 
@@ -41,10 +42,11 @@ def node(tmp_path_factory) -> Iterator[Node]:
         node.stop()
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
+def start(folder: Path, *configs: Path, target: str = "all") -> "subprocess.Popen[str]":
     """The command of docs/howto-cluster.md, for a cluster without accounting."""
     command = [sys.executable, FAST, "--snakefile", ROOT / "Snakefile", "--profile", folder / "profile"]
-    command += ["--workflow-profile", ROOT / "profiles/default", "--configfile", ROOT / "config/smoke.yaml"]
+    command += [target, "--workflow-profile", ROOT / "profiles/default"]
+    command += ["--configfile", ROOT / "config/smoke.yaml", *configs]
     command += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
@@ -129,15 +131,33 @@ def test_the_job_that_failed_and_the_one_that_was_cancelled_were_sent_again(clus
     assert len(re.findall("Trying to restart job", text)) == 2
 
 
-def test_jobs_went_where_the_profile_sends_them(clustered, node):
-    """As Slurm has recorded it, for each job that it finished."""
-    done = {}
-    for line in (node.folder / "completed.txt").read_text().splitlines():
+def test_jobs_ask_for_what_the_profile_says(clustered):
+    """As Slurm remembers them: where they went, how many GPUs they had, and more memory when they were sent again."""
+    asked: dict[str, list[dict[str, str]]] = {}
+    for line in said("scontrol", "show", "jobs", "--oneliner").splitlines():
         job = dict(part.split("=", 1) for part in line.split() if "=" in part)
-        done[job["JobId"]] = job
-    partitions = {job["Partition"] for job in done.values()}
-    assert partitions == {"main", "gpu"}
-    assert len(done) < 45, "small jobs are grouped"
+        asked.setdefault(re.sub("_wildcards_.*", "", job["Comment"]), []).append(job)
+    for rule in ("sft", "reward", "align", "alpha", "generate", "score"):
+        found = asked[f"rule_{rule}"]
+        assert {(job["Partition"], job.get("TresPerJob")) for job in found} == {("gpu", "gres:gpu:1")}, rule
+    assert sorted(job["MinMemoryNode"] for job in asked["rule_align"]) == ["16000M", "8000M", "8000M"]
+    assert {job["Partition"] for rule, found in asked.items() for job in found if "judging" in rule} == {"main"}
+    assert sum(map(len, asked.values())) < 40, "small jobs are grouped"
+
+
+def test_ppo_that_is_told_to_stop_goes_on(clustered, tmp_path):
+    """SIGTERM is what `--signal` in the profile has Slurm send when a job's time is nearly up."""
+    folder, _ = clustered
+    (tmp_path / "longer.yaml").write_text("ppo: {steps: 60}\n")
+    process = start(folder, tmp_path / "longer.yaml", target="checkpoints/smoke/policy/llama-mini/ppo-s1")
+    unfinished = folder / "checkpoints/smoke/policy/llama-mini/ppo-s1.training"
+    wait("two steps", lambda: any(len(read_jsonl(path)) > 1 for path in unfinished.glob("*/metrics.jsonl")), process)
+    [number] = running("align")
+    subprocess.run(["scancel", "--signal=TERM", number], check=True, timeout=20)
+    text, _ = process.communicate(timeout=SLOW)
+    assert process.returncode == 0, text
+    assert "the same command goes on from" in text, "the first attempt's log is shown"
+    assert "ppo: going on after" in (folder / "logs/smoke/align/llama-mini/ppo-s1.log").read_text()
 
 
 def test_the_doctor_finds_the_cluster(tmp_path, command, monkeypatch):

@@ -492,6 +492,12 @@ def test_files_that_the_config_names(monkeypatch):
     assert "data/q.jsonl: its sha256 is" in found(checks, "data/q.jsonl")
 
 
+def test_a_clone_that_was_not_installed_is_said(monkeypatch):
+    monkeypatch.setattr(software, "PROJECT", "salsa-that-is-nowhere")
+    said = found(software.checks(grid("smoke")), "packages")
+    assert said.startswith("FAILED salsa-that-is-nowhere is not installed in this environment: pip install -e . in")
+
+
 def test_packages_are_those_that_the_project_asks_for(monkeypatch):
     checks = software.checks(grid("smoke"))
     assert f"torch {metadata.version('torch')}" in found(checks, "packages")

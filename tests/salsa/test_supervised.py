@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.reward import new_head, share_right
@@ -15,6 +16,7 @@ from salsa.sections import World
 from salsa.sft import share
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.training import pooled_batches
+from salsa.trl_trainers import on_one_device
 from salsa.world.stage import write_world
 
 MODEL = {
@@ -204,3 +206,11 @@ def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
     assert seen == sorted(tuple(ids) for ids in trainer.train_dataset["input_ids"])
     padded = sum(batch["input_ids"].numel() for batch in batches)
     assert padded < 1.15 * sum(map(len, seen))
+
+
+def test_a_batch_stays_what_it_is_where_a_process_sees_several_gpus(tmp_path):
+    """A Trainer would take them all, and make the batch as many times as large."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
+    arguments._n_gpu = 8
+    assert arguments.train_batch_size == 32
+    assert on_one_device(arguments).train_batch_size == 4
