@@ -75,6 +75,18 @@ def test_two_that_want_two_of_three_come_one_after_the_other(holding):
     assert time.monotonic() - begun < 20
 
 
+def test_one_that_waits_for_two_holds_none_meanwhile(holding):
+    first = holding(1, "a,b")
+    has(first)
+    second = holding(2, "a,b")
+    time.sleep(2 * gpus.SECONDS)
+    third = holding(1, "a,b")
+    assert len(has(third)) == 1, "the one that is free"
+    first.kill()
+    third.kill()
+    assert sorted(has(second)) == ["a", "b"]
+
+
 def test_the_pool_is_what_is_visible_by_names_that_all_processes_share(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nprintf '0, GPU-x\\n1, GPU-y\\n2, GPU-z\\n'\n")

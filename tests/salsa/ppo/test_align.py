@@ -262,6 +262,13 @@ def test_gradient_checkpointing_changes_no_figure(align, llamas):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def test_a_model_is_sampled_in_evaluation_mode_and_trained_in_its_own(llamas):
+    model = load_causal(llamas[0]).train()
+    with Trained(model).whole("float32") as whole:
+        assert whole is model and not model.training
+    assert model.training
+
+
 def test_responses_that_are_not_the_policys_end_the_run(align, llamas, monkeypatch, capsys):
     other = load_causal(llamas[1])
     right = samplers.sample
