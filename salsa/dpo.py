@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
+from salsa import processes
 from salsa.checkpoints import check_vocabularies, load_causal, load_tokenizer
 from salsa.data_sets import PREPARED, dpo_sets
 from salsa.errors import UserError
@@ -26,7 +28,16 @@ from salsa.sections import Dpo
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import (
+    LengthPooled,
+    Progress,
+    among_processes,
+    on_one_device,
+    quiet,
+    scratch,
+    trained_model,
+    trainer_arguments,
+)
 
 # TRL's names for what docs/metrics.md explains.
 METRICS = {
@@ -52,6 +63,18 @@ class ReferencesTrainer(LengthPooled, DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """The pairs as they are: they are token ids already."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """The pairs with the reference's log-probabilities, which each process has of all.
+
+        TRL keeps them in a file, in a folder of each process's own where the pairs are not in a file themselves.
+        """
+        loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
+        gather = self.accelerator.gather_for_metrics
+        parts = [gather(self.compute_ref_log_probs(self.model, batch)) for batch in loader]
+        for side, found in zip(("chosen", "rejected"), zip(*parts, strict=True), strict=True):
+            dataset = dataset.add_column(f"ref_{side}_logps", torch.cat(found).tolist())
         return dataset
 
     def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -123,6 +146,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    with among_processes("dpo"):
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
     if strategy.moves:
         raise UserError(
@@ -145,9 +173,12 @@ def run(arguments: argparse.Namespace) -> None:
             work,
             arguments.prepared,
         )
-    record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1]}
+    record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
     log.info("dpo: %s", history[-1])
+    model = trained_model(trainer, AutoModelForCausalLM, settings.dtype)
+    if not processes.is_main():
+        return
     with output_folder(arguments.out, record) as folder, torch.no_grad():
-        save(trainer.model, trainer.processing_class, folder, settings.dtype)
+        save(model, trainer.processing_class, folder, settings.dtype)
     with output_file(arguments.metrics) as path:
         write_jsonl(path, history)

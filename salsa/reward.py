@@ -5,6 +5,7 @@ two numbers lie in its config.json as `reward_mean` and `reward_std`, and every 
 """
 
 import argparse
+import gc
 import json
 import math
 import statistics
@@ -13,9 +14,10 @@ from typing import Any
 
 import torch
 from scipy.stats import binomtest
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import RewardConfig, RewardTrainer
 
+from salsa import processes
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer
 from salsa.data_sets import PREPARED, reward_sets
 from salsa.errors import UserError
@@ -26,7 +28,16 @@ from salsa.sections import Reward
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import (
+    LengthPooled,
+    Progress,
+    among_processes,
+    on_one_device,
+    quiet,
+    scratch,
+    trained_model,
+    trainer_arguments,
+)
 
 CONFIDENCE = 0.95
 
@@ -42,10 +53,11 @@ def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
         weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
-def train(
-    sft: Path, settings: Reward, data: Prepared, seed: int, work: str
-) -> tuple[PooledRewardTrainer, dict[str, Any]]:
-    """A trainer whose model is trained on the preference pairs, and what it was trained on."""
+def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model that is trained on the preference pairs, and what it was trained on.
+
+    In float32, also where it was in shards: the scores that fix its scale do not depend on the number of processes.
+    """
     model = load_reward(sft)
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
     trainer = PooledRewardTrainer(
@@ -63,7 +75,8 @@ def train(
     quiet(trainer)
     result = trainer.train()
     left_out = data.counts["rows"] - data.counts["used"]
-    return trainer, {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
+    card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
+    return trained_model(trainer, AutoModelForSequenceClassification, "float32").eval(), card
 
 
 def share_right(right: int, count: int) -> tuple[float | None, float | None, float | None]:
@@ -74,11 +87,18 @@ def share_right(right: int, count: int) -> tuple[float | None, float | None, flo
     return right / count, float(interval.low), float(interval.high)
 
 
+def shared_rewards(model: PreTrainedModel, sequences: list[list[int]], pad: int, batch: int) -> list[float]:
+    """Raw scores; each process computes those of its share, and has all."""
+    own = processes.share(len(sequences))
+    scores = rewards(model, [sequences[row] for row in own], pad, batch, 0.0, 1.0)
+    return processes.gathered(dict(zip(own, scores, strict=True)))
+
+
 def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
     """Accuracy on held-out pairs: against the annotator's choice and, in the mini world, the gold reward's order."""
     pairs = list(test.data)
     sequences = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
-    scores = rewards(model, sequences, pad, batch, 0.0, 1.0)
+    scores = shared_rewards(model, sequences, pad, batch)
     higher = [chosen > rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
     accuracy, low, high = share_right(sum(higher), len(higher))
     card = {
@@ -110,21 +130,21 @@ def normalised(
     tokenizer = load_tokenizer(sft)
     policy = load_causal(sft, settings.dtype)
     batch = settings.micro_batch_size or settings.batch_size
-    sequences = []
-    for begin in range(0, len(prompts), batch):
-        part = prompts[begin : begin + batch]
-        seeds = [derive_seed(seed, "reward", "sample", begin + i) for i in range(len(part))]
+    own = processes.share(len(prompts))
+    answered: dict[int, list[int]] = {}
+    for begin in range(0, len(own), batch):
+        rows = own[begin : begin + batch]
         answers = sample(
             policy,
-            part,
-            [1.0] * len(part),
+            [prompts[row] for row in rows],
+            [1.0] * len(rows),
             settings.max_new_tokens,
-            seeds,
+            [derive_seed(seed, "reward", "sample", row) for row in rows],
             [tokenizer.eos_token_id],
             tokenizer.pad_token_id,
         )
-        sequences += [prompt + answer.token_ids for prompt, answer in zip(part, answers, strict=True)]
-    scores = rewards(model, sequences, tokenizer.pad_token_id, batch, 0.0, 1.0)
+        answered |= {row: prompts[row] + answer.token_ids for row, answer in zip(rows, answers, strict=True)}
+    scores = shared_rewards(model, processes.gathered(answered), tokenizer.pad_token_id, batch)
     if len(scores) < 2 or not statistics.stdev(scores) > 0:
         raise UserError("reward.normalisation_prompts: SFT 1's samples all score alike: give at least two prompts")
     return statistics.fmean(scores), statistics.stdev(scores)
@@ -140,6 +160,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    with among_processes("reward"):
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Reward)
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}
@@ -148,8 +173,8 @@ def run(arguments: argparse.Namespace) -> None:
     sets = reward_sets(settings, arguments.seed)
     data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
     with scratch(arguments.out) as work:
-        trainer, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
-    model, tokenizer = trainer.model.eval(), trainer.processing_class
+        model, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
+    gc.collect()  # the Trainer, whose optimiser has three times the model's memory
     batch = settings.micro_batch_size or settings.batch_size
     card |= measured(model, tokenizer.pad_token_id, data["reward.test"], batch)
     prompts = list(data["reward.normalisation_prompts"].data["ids"])
@@ -157,6 +182,9 @@ def run(arguments: argparse.Namespace) -> None:
     card |= {"mean": mean, "std": std, "samples": len(prompts)}
     log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
     record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}
+    record.extra["processes"] = processes.count()
+    if not processes.is_main():
+        return
     model.config.reward_mean, model.config.reward_std = mean, std
     with output_folder(arguments.out, record) as folder:
         save(model, tokenizer, folder, settings.dtype)

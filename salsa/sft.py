@@ -8,8 +8,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
+from salsa import processes
 from salsa.checkpoints import load_causal, load_tokenizer
 from salsa.data_sets import PREPARED, sft_sets
 from salsa.prepared import Prepared, prepare
@@ -17,7 +19,16 @@ from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
 from salsa.training import save
-from salsa.trl_trainers import LengthPooled, Progress, on_one_device, quiet, scratch, trainer_arguments
+from salsa.trl_trainers import (
+    LengthPooled,
+    Progress,
+    among_processes,
+    on_one_device,
+    quiet,
+    scratch,
+    trained_model,
+    trainer_arguments,
+)
 
 
 class PooledSFTTrainer(LengthPooled, SFTTrainer):
@@ -60,6 +71,7 @@ def train(
         "data": {name: prepared.counts for name, prepared in found.items()},
         "steps": trainer.state.global_step,
         "test_loss": round(loss, 5),
+        "processes": processes.count(),
     }
 
 
@@ -73,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    with among_processes("sft"):
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Sft)
     inputs = {"base": arguments.base}
     inputs |= {key: Path(s.path) for key, s in (("train", settings.train), ("test", settings.test)) if s.path}
@@ -83,5 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared
         )
     log.info("sft %d: %d steps, test loss %.4f", arguments.sft_seed, record.extra["steps"], record.extra["test_loss"])
-    with output_folder(arguments.out, record) as folder:
-        save(trainer.model, trainer.processing_class, folder, settings.dtype)
+    model = trained_model(trainer, AutoModelForCausalLM, settings.dtype)
+    if processes.is_main():
+        with output_folder(arguments.out, record) as folder:
+            save(model, trainer.processing_class, folder, settings.dtype)

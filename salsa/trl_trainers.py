@@ -9,29 +9,53 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset, disable_progress_bars
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from salsa import processes
+from salsa.errors import UserError
 from salsa.sections import Optimisation
+from salsa.sharded import in_shards, whole_copy
 from salsa.stage import log
 from salsa.training import LINES_IN_A_LOG, pooled_batches
 
 A = TypeVar("A", bound=TrainingArguments)
 
 
+def passes_of(settings: Optimisation, count: int) -> tuple[int, int]:
+    """Rows of a pass, and a process's passes an update, where `count` processes share a batch."""
+    own, rest = divmod(settings.batch_size, count)
+    if rest:
+        raise UserError(
+            f"batch_size: {settings.batch_size} is no multiple of the {count} processes: change the one or the other"
+        )
+    most = min(settings.micro_batch_size or own, own)
+    micro = max(size for size in range(1, most + 1) if own % size == 0)
+    return micro, own // micro
+
+
 def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str, Any]:
     """What TRL's SFT and reward trainers are told alike. Weights stay float32; passes compute in `dtype`."""
     if not sys.stderr.isatty():
         disable_progress_bars()
-    micro = settings.micro_batch_size or settings.batch_size
+    micro, passes = passes_of(settings, processes.count())
     return {
         "output_dir": work,
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": micro,
         "per_device_eval_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // micro,
+        "gradient_accumulation_steps": passes,
         "lr_scheduler_type": settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         "warmup_steps": settings.warmup_ratio,
         "weight_decay": settings.weight_decay,
@@ -99,8 +123,25 @@ class LengthPooled:
     def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
         # Not those handed over: they are stripped of the columns that the model does not take.
         lengths = list(self.train_dataset["length"])
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # Of these batches the processes take a pass's rows in turn: an update is on the rows of one batch.
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return BatchesByLength(lengths, size, self.args.data_seed)
+
+
+@contextlib.contextmanager
+def among_processes(stage: str) -> Iterator[None]:
+    """Around a stage that accelerate's launcher may start in several processes (salsa/processes.py)."""
+    with processes.joined():
+        if processes.accelerator().distributed_type == DistributedType.DEEPSPEED:
+            raise UserError(
+                f"{stage}: of all stages DeepSpeed is for align alone: launch it with profiles/accelerate/fsdp2.yaml"
+            )
+        yield
+
+
+def trained_model(trainer: Trainer, auto: Any, dtype: str) -> PreTrainedModel:
+    """The model that a Trainer has trained, whole on each process; all have to call. `dtype` is a copy's."""
+    return whole_copy(trainer.model, auto, dtype) if in_shards(trainer.model) else trainer.model
 
 
 @contextlib.contextmanager

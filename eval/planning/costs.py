@@ -79,7 +79,8 @@ class Costs:
         settings, train = self.own.sft, self.sets["sft.train"]
         rows = replace(train, count=max(1, train.count * settings.sample))
         work = (self._start(1), self._supervised(settings, rows, 1), self._tested(settings, self.sets["sft.test"], 1))
-        return Cost(work, self._training(settings, 1, logits=True), disk=self._weights(settings.dtype))
+        held = self._training(settings, 1, logits=True)
+        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
 
     def reward(self) -> Cost:
         settings, asked = self.own.reward, self.sets["reward.normalisation_prompts"]
@@ -93,11 +94,10 @@ class Costs:
             self._tested(settings, answered, 0),
         )
         training = self._training(settings, 2, logits=False)
-        # SFT 1 comes when training is over and its optimiser still there.
+        # SFT 1 comes when training is over.
         cache = self._cache(settings.dtype, micro * (settings.max_length + most))
-        sampling = Memory(training.shared, PROCESS + self._weights(settings.dtype) + cache)
-        held = max(training, sampling, key=lambda each: each.on(1))
-        return Cost(work, held, disk=self._weights(settings.dtype))
+        held = replace(training, whole=training.whole + self._weights(settings.dtype) + cache)
+        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
 
     def trained_on(self, method: str) -> DataSource:
         match algorithm_settings(self.config, self.model, method):
@@ -171,9 +171,10 @@ class Costs:
         batches = self._batches(settings, pairs)
         reference = self._passes(settings.dtype, pairs, settings.epochs, predicted=1, batches=batches)
         held = self._training(settings, 2, logits=True)
-        held = replace(held, each=held.each + self._weights("float32"))
+        references = len(self._references(method)) * self._weights(settings.dtype)
+        held = replace(held, whole=held.whole + references)
         work = (self._start(2), self._supervised(settings, pairs, 1), reference)
-        return Cost(work, held, disk=self._weights(settings.dtype))
+        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
 
     # Measuring
 
@@ -270,7 +271,9 @@ class Costs:
         """Of a row's so many dialogues."""
         tokens = dialogues * micro_batch(settings) * settings.max_length
         predicted = tokens if logits else 0
-        return memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
+        held = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
+        # Each device has the model before it is shared.
+        return replace(held, whole=PROCESS + self._weights("float32"))
 
     def _passes(
         self,

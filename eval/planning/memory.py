@@ -14,16 +14,17 @@ ADAM = 12  # of a weight with its two moments; its gradient comes to them
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of devices' memory: what they hold in shards together, and what each holds; and the share of each device's
-    that vLLM sets aside beside them."""
+    """Bytes of devices' memory: what they hold in shards together, and what each holds with it; what each holds whole
+    before or after that; and the share of each device's that vLLM sets aside beside them."""
 
     shared: float
     each: float
     aside: float = 0.0
+    whole: float = 0.0
 
     def on(self, count: int) -> float:
         """Of each of `count` devices, beside what is set aside."""
-        return self.shared / count + self.each
+        return max(self.shared / count + self.each, self.whole)
 
 
 def weights(shape: Shape, dtype: Dtype) -> float:

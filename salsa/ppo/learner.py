@@ -13,9 +13,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from salsa.ppo import processes
-from salsa.ppo.models import Trained, full
+from salsa import processes
+from salsa.ppo.models import Trained
 from salsa.sections import Ppo
+from salsa.sharded import full
 from salsa.training import schedule
 
 

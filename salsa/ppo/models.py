@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from salsa.checkpoints import DTYPES, check_vocabularies, device, load_causal, load_reward, load_tokenizer
+from salsa.checkpoints import check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.references import Fixed, Strategy
 from salsa.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
 from salsa.sections import Ppo
+from salsa.sharded import full, whole_copy
 
 T = TypeVar("T")
 
@@ -93,27 +93,7 @@ class Trained:
             finally:
                 self.model.train(was_training)
             return
-        with torch.device("meta"):
-            copy = AutoModelForCausalLM.from_config(self.model.config, dtype=DTYPES[dtype])
-        copy = copy.to_empty(device=device()).requires_grad_(False).eval()
-        copy.tie_weights()
-        own = dict(self.model.named_buffers()) | dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in (dict(copy.named_buffers()) | dict(copy.named_parameters())).items():
-                tensor.copy_(full(own[name]))
-        yield copy
-
-
-def full(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be in shards, FSDP's or DeepSpeed's."""
-    if isinstance(tensor, DTensor):
-        return tensor.full_tensor()
-    if hasattr(tensor, "ds_id"):
-        from deepspeed.runtime.zero import GatheredParameters  # DeepSpeed is installed where it is used
-
-        with GatheredParameters([tensor]):
-            return tensor.detach().clone()
-    return tensor
+        yield whole_copy(self.model, AutoModelForCausalLM, dtype)
 
 
 @dataclass(frozen=True)

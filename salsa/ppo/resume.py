@@ -18,8 +18,8 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
+from salsa import processes
 from salsa.errors import UserError
-from salsa.ppo import processes
 from salsa.stage import log, output_folder, read_jsonl, write_jsonl
 
 NAME = re.compile(r"step-(\d{6})")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from salsa.ppo import processes
+from salsa import processes
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
 from salsa.ppo.samplers import Sampler

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from salsa.ppo import processes
+from salsa import processes
 from salsa.ppo.models import Trained, computing_in
 from salsa.sampling import Answer, sample
 from salsa.sections import ROLLOUT_VLLM, Ppo

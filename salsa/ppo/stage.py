@@ -6,11 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+from salsa import processes
 from salsa.checkpoints import load_tokenizer
 from salsa.data_sets import PREPARED, ppo_sets
 from salsa.interruption import sigterm_noted
 from salsa.policy_arguments import add_policy_arguments, complete, of_references
-from salsa.ppo import processes
 from salsa.ppo.models import load_models
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt

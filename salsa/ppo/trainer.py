@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salsa import processes
 from salsa.errors import Interrupted, UserError
-from salsa.ppo import processes
 from salsa.ppo.learner import Learner, learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics

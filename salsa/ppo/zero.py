@@ -13,7 +13,7 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
-from salsa.ppo import processes
+from salsa import processes
 from salsa.ppo.learner import Learner
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -84,10 +84,10 @@ def clustered(node, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("clustered")
     (folder / "fails_once").write_text(FAILS_ONCE.format(folder=folder))
     profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
-    launcher = "launcher: ?of.launcher(8, 2, 1)"
-    assert launcher in profile
+    of_align = "    slurm_extra: --signal=TERM@600\n"
+    assert of_align in profile
     (folder / "profile").mkdir()
-    changed = profile.replace(launcher, f"launcher: sh {folder}/fails_once")
+    changed = profile.replace(of_align, f"{of_align}    launcher: sh {folder}/fails_once\n")
     (folder / "profile/profile.yaml").write_text(changed)
     killed = start(folder)
     wait("an SFT job", lambda: running("sft"), killed)

@@ -446,7 +446,9 @@ def test_stages_are_held_against_the_memory_of_what_jobs_get(monkeypatch):
     assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smaller one decides"
     checks = devices.stages(Plan.of(config, H100, 8))
     assert found(checks, "align of llama2-7b").endswith("on each of 8, of 80 GB")
-    assert found(checks, "sft of llama2-7b").startswith("FAILED 130 GB on one device: lower its micro_batch_size")
+    assert found(checks, "sft of llama2-7b").endswith("on each of 2, of 80 GB")
+    smaller = devices.stages(Plan.of(config, H100.model_copy(update={"memory": 40}), 8))
+    assert found(smaller, "score of llama2-7b").startswith("FAILED 45.5 GB on one device: lower its micro_batch_size")
     few = devices.stages(Plan.of(config, H100, 4))
     assert found(few, "align of llama2-7b") == "FAILED 8 devices for its memory, of 4: take more"
     assert devices.jobs_get(None, None, [], config) is None

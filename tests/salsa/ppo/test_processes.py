@@ -1,83 +1,37 @@
 """PPO over two processes: the same losses and the same checkpoint as with one, within the rounding of sums."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from ppo_case import settings
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
 from salsa.errors import RESUBMIT
 from salsa.stage import read_jsonl
+from tests.salsa.launched import PROCESSES, Processes, ended
 
-PROFILES = Path(__file__).parents[3] / "profiles/accelerate"
 EMA = json.dumps({"ema": {"rate": 0.1}})
-PROCESSES = 2
 ZERO = ["zero3.yaml"] if find_spec("deepspeed") else []  # make test-deepspeed
 VLLM = [("fsdp2.yaml", {PROCESSES}, None, "vllm")] if find_spec("vllm") else []  # make test-vllm
 
 
-def launched_by(profile: str) -> dict[str, str]:
-    """The environment that `accelerate launch --config_file PROFILE` gives its processes."""
-    command = ["--config_file", str(PROFILES / profile), "--num_processes", str(PROCESSES), "-m", "salsa", "align"]
-    given = launch_command_parser().parse_args(["--main_process_port", "0", *command])
-    arguments, config, _ = _validate_launch_command(given)
-    if not arguments.use_deepspeed:
-        return prepare_multi_gpu_env(arguments)
-    arguments.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)
-    return prepare_deepspeed_cmd_env(arguments)[1]
-
-
 @pytest.fixture
-def start(llamas, reward_model, prompts_file, tmp_path):
-    """start(name, profile, *options, **settings) -> its processes; no profile: one, that no launcher started."""
-    begun = []
+def start(launch, llamas, reward_model, prompts_file, tmp_path):
+    """start(name, profile, *options, **settings) -> its processes."""
 
-    def run(name: str, profile: str | None, *options, **keys) -> list[subprocess.Popen]:
+    def run(name: str, profile: str | None, *options, **keys) -> Processes:
         given = json.dumps(settings(prompts_file, **keys))
         out = ["--out", tmp_path / name, "--settings", given, "--seed", 1, "--gold", *options]
         models = ["--init", llamas[0], "--reference", llamas[1], "--sft", llamas[0], "--reward", reward_model]
-        program = [sys.executable, Path(__file__).with_name("ppo_process.py"), "align", *models, *out]
-        environment = {**(launched_by(profile) if profile else os.environ), "OMP_NUM_THREADS": "1"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        meet |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES), "ACCELERATE_USE_CPU": "true"}
-        mine = [
-            subprocess.Popen(
-                list(map(str, program)),
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment | (meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if profile else {}),
-            )
-            for rank in range(PROCESSES if profile else 1)
-        ]
-        begun.extend(mine)
-        return mine
+        return launch(profile, "align", *models, *out)
 
-    yield run
-    for process in begun:
-        process.kill()
-        process.communicate()
-
-
-def ended(processes: list[subprocess.Popen], status: int = 0) -> list[str]:
-    """What each said, once all have ended with that exit status, and without a traceback."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [status] * len(processes), said
-    assert "Traceback" not in "".join(said), said
-    return said
+    return run
 
 
 def assert_alike(tmp_path: Path, name: str, other: str) -> None:

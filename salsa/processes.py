@@ -1,4 +1,4 @@
-"""The processes that share a PPO run, each on a device of its own: who takes which rows, and how all know the same.
+"""The processes that share a run, each on a device of its own: who takes which rows, and how all know the same.
 
 accelerate's launcher starts them (docs/howto-gpus.md). All of them make the calls here in the same order; with one
 process each call is the plain thing itself.
@@ -28,8 +28,8 @@ def accelerator() -> Accelerator:
         plain_loading()
     if found.mixed_precision != "no":
         raise UserError(
-            f"accelerate: mixed_precision is {found.mixed_precision}: set it to no; the setting ppo.dtype says what to "
-            "compute in, on one device and on many"
+            f"accelerate: mixed_precision is {found.mixed_precision}: set it to no; the stage's setting dtype says "
+            "what to compute in, on one device and on many"
         )
     return found
 

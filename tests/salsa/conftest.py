@@ -1,0 +1,3 @@
+from tests.salsa.launched import launch
+
+__all__ = ["launch"]
