@@ -28,16 +28,7 @@ from salsa.sections import Dpo
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
 from salsa.training import save
-from salsa.trl_trainers import (
-    LengthPooled,
-    Progress,
-    among_processes,
-    on_one_device,
-    quiet,
-    scratch,
-    trained_model,
-    trainer_arguments,
-)
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
 
 # TRL's names for what docs/metrics.md explains.
 METRICS = {
@@ -51,7 +42,7 @@ METRICS = {
 }
 
 
-class ReferencesTrainer(LengthPooled, DPOTrainer):
+class ReferencesTrainer(StageTrainer, DPOTrainer):
     """TRL's DPOTrainer on batches of similar lengths, with a reference that a strategy makes of several models."""
 
     def __init__(self, references: Sequence[PreTrainedModel], strategy: Strategy, **options: Any):
@@ -122,20 +113,17 @@ def train(
         references=[load_causal(folder, settings.dtype) for folder in references],
         strategy=strategy,
         model=load_causal(init),
-        args=on_one_device(
-            DPOConfig(
-                **{**arguments, "logging_steps": 1},
-                beta=settings.beta,
-                max_length=None,  # longer pairs are left out of the data
-                precompute_ref_log_probs=True,
-                disable_dropout=True,
-            )
+        args=DPOConfig(
+            **{**arguments, "logging_steps": 1},
+            beta=settings.beta,
+            max_length=None,  # longer pairs are left out of the data
+            precompute_ref_log_probs=True,
+            disable_dropout=True,
         ),
         train_dataset=found.data.map(split, keep_in_memory=True),
         processing_class=tokenizer,
         callbacks=[history, Progress("dpo")],
     )
-    quiet(trainer)
     trainer.train()
     return trainer, history.rows, found.counts
 
@@ -145,12 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
 
 
+@among_processes("dpo")
 def run(arguments: argparse.Namespace) -> None:
-    with among_processes("dpo"):
-        _run(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> None:
     strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
     if strategy.moves:
         raise UserError(
@@ -175,7 +159,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
     log.info("dpo: %s", history[-1])
-    model = trained_model(trainer, AutoModelForCausalLM, settings.dtype)
+    model = trainer.whole_model(AutoModelForCausalLM, settings.dtype)
     if not processes.is_main():
         return
     with output_folder(arguments.out, record) as folder, torch.no_grad():

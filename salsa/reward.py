@@ -28,21 +28,12 @@ from salsa.sections import Reward
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, output_folder
 from salsa.training import save
-from salsa.trl_trainers import (
-    LengthPooled,
-    Progress,
-    among_processes,
-    on_one_device,
-    quiet,
-    scratch,
-    trained_model,
-    trainer_arguments,
-)
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
 
 CONFIDENCE = 0.95
 
 
-class PooledRewardTrainer(LengthPooled, RewardTrainer):
+class PooledRewardTrainer(StageTrainer, RewardTrainer):
     """TRL's RewardTrainer on batches of similar lengths."""
 
 
@@ -62,21 +53,18 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: str) -> 
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
     trainer = PooledRewardTrainer(
         model=model,
-        args=on_one_device(
-            RewardConfig(
-                **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
-                max_length=None,  # longer pairs are left out of the data
-            )
+        args=RewardConfig(
+            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
+            max_length=None,  # longer pairs are left out of the data
         ),
         train_dataset=data.data,
         processing_class=load_tokenizer(sft),
         callbacks=[Progress("reward")],
     )
-    quiet(trainer)
     result = trainer.train()
     left_out = data.counts["rows"] - data.counts["used"]
     card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
-    return trained_model(trainer, AutoModelForSequenceClassification, "float32").eval(), card
+    return trainer.whole_model(AutoModelForSequenceClassification, "float32").eval(), card
 
 
 def share_right(right: int, count: int) -> tuple[float | None, float | None, float | None]:
@@ -159,12 +147,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
 
 
+@among_processes("reward")
 def run(arguments: argparse.Namespace) -> None:
-    with among_processes("reward"):
-        _run(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Reward)
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}

@@ -19,19 +19,10 @@ from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
 from salsa.training import save
-from salsa.trl_trainers import (
-    LengthPooled,
-    Progress,
-    among_processes,
-    on_one_device,
-    quiet,
-    scratch,
-    trained_model,
-    trainer_arguments,
-)
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
 
 
-class PooledSFTTrainer(LengthPooled, SFTTrainer):
+class PooledSFTTrainer(StageTrainer, SFTTrainer):
     """TRL's SFTTrainer on batches of similar lengths."""
 
 
@@ -52,18 +43,15 @@ def train(
     chosen = data.select(share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
         model=load_causal(base),
-        args=on_one_device(
-            SFTConfig(
-                **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
-                max_length=None,  # the data are cut
-            )
+        args=SFTConfig(
+            **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
+            max_length=None,  # the data are cut
         ),
         train_dataset=chosen,
         eval_dataset=found["sft.test"].data,
         processing_class=tokenizer,
         callbacks=[Progress("sft")],
     )
-    quiet(trainer)
     trainer.train()
     loss = trainer.evaluate()["eval_loss"]
     return trainer, {
@@ -84,12 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True)
 
 
+@among_processes("sft")
 def run(arguments: argparse.Namespace) -> None:
-    with among_processes("sft"):
-        _run(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Sft)
     inputs = {"base": arguments.base}
     inputs |= {key: Path(s.path) for key, s in (("train", settings.train), ("test", settings.test)) if s.path}
@@ -100,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> None:
             arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared
         )
     log.info("sft %d: %d steps, test loss %.4f", arguments.sft_seed, record.extra["steps"], record.extra["test_loss"])
-    model = trained_model(trainer, AutoModelForCausalLM, settings.dtype)
+    model = trainer.whole_model(AutoModelForCausalLM, settings.dtype)
     if processes.is_main():
         with output_folder(arguments.out, record) as folder:
             save(model, trainer.processing_class, folder, settings.dtype)

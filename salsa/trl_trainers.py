@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
@@ -15,7 +15,6 @@ from torch.utils.data import Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -28,8 +27,6 @@ from salsa.sections import Optimisation
 from salsa.sharded import in_shards, whole_copy
 from salsa.stage import log
 from salsa.training import LINES_IN_A_LOG, pooled_batches
-
-A = TypeVar("A", bound=TrainingArguments)
 
 
 def passes_of(settings: Optimisation, count: int) -> tuple[int, int]:
@@ -72,17 +69,6 @@ def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str,
     }
 
 
-def on_one_device(arguments: A) -> A:
-    """The arguments of a process that uses one GPU: of several that it sees, a Trainer would put a batch on each."""
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
-def quiet(trainer: Trainer) -> None:
-    """Leaves the Trainer's figures to `Progress`: it prints them as dictionaries otherwise."""
-    trainer.remove_callback(PrinterCallback)
-
-
 class Progress(TrainerCallback):
     """The Trainer's loss as lines of a log file."""
 
@@ -114,11 +100,15 @@ class BatchesByLength(Sampler[int]):
         return itertools.chain.from_iterable(pooled_batches(self.lengths, self.size, self.generator))
 
 
-class LengthPooled:
-    """Mixed into a TRL trainer, it makes batches of similar lengths: half the time where lengths differ by much.
+class StageTrainer:
+    """Mixed into a TRL trainer: batches of similar lengths, half the time where lengths differ by much; one GPU a
+    process; figures as log lines. Its data have a column `length`."""
 
-    Its data have a column `length`.
-    """
+    def __init__(self: Any, args: TrainingArguments, **options: Any):
+        # Of several GPUs that the process sees, a Trainer would put a batch on each.
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(**options | {"args": args})
+        self.remove_callback(PrinterCallback)  # which prints the figures as dictionaries
 
     def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
         # Not those handed over: they are stripped of the columns that the model does not take.
@@ -126,6 +116,10 @@ class LengthPooled:
         # Of these batches the processes take a pass's rows in turn: an update is on the rows of one batch.
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return BatchesByLength(lengths, size, self.args.data_seed)
+
+    def whole_model(self: Any, auto: Any, dtype: str) -> PreTrainedModel:
+        """The model, whole on each process; all have to call. Where it is in shards it is a copy in `dtype`."""
+        return whole_copy(self.model, auto, dtype) if in_shards(self.model) else self.model
 
 
 @contextlib.contextmanager
@@ -137,11 +131,6 @@ def among_processes(stage: str) -> Iterator[None]:
                 f"{stage}: of all stages DeepSpeed is for align alone: launch it with profiles/accelerate/fsdp2.yaml"
             )
         yield
-
-
-def trained_model(trainer: Trainer, auto: Any, dtype: str) -> PreTrainedModel:
-    """The model that a Trainer has trained, whole on each process; all have to call. `dtype` is a copy's."""
-    return whole_copy(trainer.model, auto, dtype) if in_shards(trainer.model) else trainer.model
 
 
 @contextlib.contextmanager

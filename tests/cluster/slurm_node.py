@@ -67,7 +67,7 @@ def wait(what: str, true: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
-            sys.exit(f"error: {what} has not come about in {seconds:g} s: look at the logs in the node's folder")
+            raise TimeoutError(f"{what} has not come about in {seconds:g} s: look at the logs in the node's folder")
         time.sleep(0.2)
 
 
@@ -93,13 +93,7 @@ class Node:
         if self._running("slurmctld"):
             cancel_all()
         for program in reversed(PROGRAMS):
-            for number, ask in enumerate((signal.SIGTERM, signal.SIGKILL)):
-                with contextlib.suppress(ProcessLookupError):
-                    if pid := self._running(program):
-                        os.kill(pid, ask)
-                        if number == 0:
-                            with contextlib.suppress(SystemExit):
-                                wait(f"the end of {program}", lambda name=program: not self._running(name), 15)
+            self._end(program)
         for daemon in self.daemons:
             daemon.wait(20)
         for link in self.links:
@@ -142,6 +136,16 @@ class Node:
         (self.folder / f"{program}.started").write_text(str(process.pid))
         self.daemons.append(process)
 
+    def _end(self, program: str) -> None:
+        pid = self._running(program)
+        if pid is None:
+            return
+        os.kill(pid, signal.SIGTERM)
+        try:
+            wait(f"the end of {program}", lambda: not self._running(program), 15)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+
     def _running(self, program: str) -> int | None:
         """The number of its process."""
         try:
@@ -162,7 +166,7 @@ def cancel_all() -> None:
     jobs = said("squeue", "--noheader", "--format=%A").split()
     if jobs:
         subprocess.run(["scancel", *sorted(set(jobs))], timeout=20)
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(TimeoutError):
         wait("an empty queue", lambda: not said("squeue", "--noheader").strip(), 30)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.reward import new_head, share_right
@@ -16,7 +16,7 @@ from salsa.sections import World
 from salsa.sft import share
 from salsa.stage import read_jsonl, write_jsonl
 from salsa.training import pooled_batches
-from salsa.trl_trainers import on_one_device
+from salsa.trl_trainers import StageTrainer
 from salsa.world.stage import write_world
 
 MODEL = {
@@ -210,7 +210,11 @@ def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
 
 def test_a_batch_stays_what_it_is_where_a_process_sees_several_gpus(tmp_path):
     """A Trainer would take them all, and make the batch as many times as large."""
+
+    class Pooled(StageTrainer, Trainer):
+        pass
+
     arguments = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
     arguments._n_gpu = 8
     assert arguments.train_batch_size == 32
-    assert on_one_device(arguments).train_batch_size == 4
+    assert Pooled(model=torch.nn.Linear(1, 1), args=arguments).args.train_batch_size == 4

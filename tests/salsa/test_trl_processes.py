@@ -81,6 +81,17 @@ def test_two_processes_train_as_one(stage, tmp_path, name, profile):
         assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
 
 
+def test_a_reference_is_asked_once_about_each_pair_where_they_do_not_come_out_even(stage, rows, tmp_path):
+    """Of 15 pairs the last three make a short batch at the end of the pass; till then the figures are one process's."""
+    pairs = {"train": {"path": rows["pairs"], "limit": 15}, "epochs": 1, "schedule": "constant", "warmup_ratio": 0}
+    ended(stage("dpo", "one", None, **pairs))
+    ended(stage("dpo", "two", "ddp.yaml", **pairs))
+    found, expected = (read_jsonl(tmp_path / f"{of}.jsonl") for of in ("two", "one"))
+    assert len(found) == len(expected) == 4
+    for row, other in zip(found[:3], expected[:3], strict=True):
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
 def test_a_batch_is_divided_among_the_processes():
     def passes(batch: int, micro: int | None, count: int) -> tuple[int, int]:
         given = {"batch_size": batch, "micro_batch_size": micro, "learning_rate": 1, "max_length": 1}
