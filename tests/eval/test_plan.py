@@ -249,6 +249,7 @@ def test_the_full_grid_is_planned_with_what_does_not_fit():
     text = "\n".join(lines(plan, None))
     assert "too small  score of llama2-7b: 45.5 GB on one device: " in text and "take a larger device" in text
     assert "too small  sft of " not in text, "it is shared among as many as it takes"
+    assert "too small  reward of llama2-7b: 47.4 GB on each of 32 devices" in text, "two models whole, when it is done"
     assert "its cost is not known: set judge.input_price" in text
     assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
 

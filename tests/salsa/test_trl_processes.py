@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from salsa.errors import UserError
 from salsa.sections import Optimisation
-from salsa.stage import read_jsonl, write_jsonl
+from salsa.stage import log, read_jsonl, write_jsonl
 from salsa.trl_trainers import passes_of
 from tests.salsa.launched import PROCESSES, ended
 
@@ -34,25 +34,29 @@ def rows(tmp_path_factory) -> dict[str, str]:
     return {name: str(folder / f"{name}.jsonl") for name in found}
 
 
+def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **keys) -> list[object]:
+    """Of a stage that makes folder/of."""
+    dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
+    arguments = {
+        "sft": ["--base", llamas[0], "--sft-seed", 1],
+        "reward": ["--sft", llamas[0], "--card", folder / f"{of}.json"],
+        "dpo": ["--init", llamas[0], "--reference", llamas[1]],
+    }
+    settings = {
+        "sft": {"train": dialogues, "test": dialogues, "seeds": [1]},
+        "reward": {"train": pairs, "test": pairs, "normalisation_prompts": prompts, "max_new_tokens": 4},
+        "dpo": {"train": pairs, "beta": 0.5},
+    }
+    given = json.dumps({**OPTIMISATION, **settings[name], **keys})
+    return [*arguments[name], "--settings", given, "--seed", 1, "--prepared", prepared, "--out", folder / of]
+
+
 @pytest.fixture
 def stage(launch, llamas, rows, prepared, tmp_path):
     """stage(name, of, profile, **settings) -> its processes; what it makes is in tmp_path/of."""
 
     def run(name: str, of: str, profile: str | None, **keys):
-        dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
-        arguments = {
-            "sft": ["--base", llamas[0], "--sft-seed", 1],
-            "reward": ["--sft", llamas[0], "--card", tmp_path / f"{of}.json"],
-            "dpo": ["--init", llamas[0], "--reference", llamas[1]],
-        }
-        settings = {
-            "sft": {"train": dialogues, "test": dialogues, "seeds": [1]},
-            "reward": {"train": pairs, "test": pairs, "normalisation_prompts": prompts, "max_new_tokens": 4},
-            "dpo": {"train": pairs, "beta": 0.5},
-        }
-        given = json.dumps({**OPTIMISATION, **settings[name], **keys})
-        rest = ["--settings", given, "--seed", 1, "--prepared", prepared, "--out", tmp_path / of]
-        return launch(profile, name, *arguments[name], *rest)
+        return launch(profile, name, *arguments_of(name, of, llamas, rows, prepared, tmp_path, **keys))
 
     return run
 
@@ -90,6 +94,14 @@ def test_a_reference_is_asked_once_about_each_pair_where_they_do_not_come_out_ev
     assert len(found) == len(expected) == 4
     for row, other in zip(found[:3], expected[:3], strict=True):
         assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("salsa.processes.is_main", lambda: False)
+    monkeypatch.setattr(log, "level", log.level)  # which it lowers
+    assert command("salsa", name, *arguments_of(name, "other", llamas, rows, prepared, tmp_path))[0] == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_batch_is_divided_among_the_processes():
