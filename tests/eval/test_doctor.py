@@ -585,6 +585,22 @@ def test_profiles_that_are_none(tmp_path):
     assert found(default, "executor local") == "comes with snakemake"
 
 
+def test_an_executor_beside_its_profile(tmp_path, monkeypatch):
+    """As profiles/kubernetes has it: Snakemake finds it on PYTHONPATH alone, and it may want another one."""
+    (tmp_path / "profile.yaml").write_text("executor: of-our-own\n")
+    module = tmp_path / "snakemake_executor_plugin_of_our_own"
+    module.mkdir()
+    (module / "__init__.py").write_text("import snakemake_executor_plugin_nonesuch\n")
+    said = found(cluster.checks(tmp_path), "executor of-our-own")
+    assert said.startswith("FAILED it lies beside the profile") and said.endswith(f"export PYTHONPATH={tmp_path}")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = found(cluster.checks(tmp_path), "executor of-our-own")
+    assert said.startswith("FAILED snakemake-executor-plugin-nonesuch is not installed: pip install snakemake-")
+    (module / "__init__.py").write_text("")
+    said = found(cluster.checks(tmp_path), "executor of-our-own")
+    assert said == "snakemake_executor_plugin_of_our_own, beside the profile"
+
+
 def doctor(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
     from salsa.__main__ import COMMANDS
     from salsa.stage import main

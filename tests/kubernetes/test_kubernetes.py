@@ -1,0 +1,139 @@
+"""The smoke grid through profiles/kubernetes: `make test-kubernetes`, 3 minutes.
+
+A cluster is not at hand: tests/kubernetes/api_server.py stands for its API, and pods are processes. Snakemake, its
+plugin and our module are the real ones. A snakemake is killed, a job fails once, a pod is lost; the tables are a local
+run's.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kubernetes.api_server import Cluster, Pod
+from tests.workflow.test_workflow import ROOT, snakemake
+
+SECONDS = 1200
+# A launcher as a profile may name one: what it is given fails when it is run first.
+FAILS_ONCE = """\
+#!/bin/sh
+echo launched >> {folder}/launches
+[ "$(wc -l < {folder}/launches)" -gt 1 ] || {{ echo "the node had a bad day" >&2; exit 1; }}
+exec python "$@"
+"""
+
+
+def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
+    """The command of docs/howto-kubernetes.md, with a volume that lies elsewhere and no waiting."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
+    command += ["--profile", str(cluster.volume / "profile"), "--workflow-profile", str(ROOT / "profiles/default")]
+    command += ["--configfile", str(ROOT / "config/smoke.yaml")]
+    command += ["--kubernetes-volume-persistent-volumes", f"salsa:{cluster.volume}"]
+    command += ["--seconds-between-status-checks", "1"]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([".", str(ROOT / "profiles/kubernetes")]),
+        "KUBECONFIG": str(cluster.folder / "kubeconfig"),
+        "JUDGE_KEY": "never to be seen",
+        "HOME": os.environ["HOME"],
+    }
+    return subprocess.Popen(
+        command,
+        cwd=cluster.volume,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def of_rule(pods: list[Pod], rule: str) -> list[Pod]:
+    return [pod for pod in pods if re.search(rf"--target-jobs '?{rule}:", pod.container["args"][-1])]
+
+
+def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), tmp_path_factory.mktemp("volume"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def finished(cluster) -> str:
+    """What the run said that ended the grid."""
+    volume = cluster.volume
+    (volume / "fails_once").write_text(FAILS_ONCE.format(folder=volume))
+    profile = yaml.safe_load((ROOT / "profiles/kubernetes/profile.yaml").read_text())
+    profile["set-resources"]["align"]["launcher"] = f"sh {volume}/fails_once"
+    (volume / "profile").mkdir()
+    (volume / "profile/profile.yaml").write_text(yaml.safe_dump(profile))
+    killed = start(cluster)
+    wait("an SFT job", lambda: of_rule(cluster.running(), "sft"), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert cluster.running(), "pods outlive the snakemake that sent them"
+    assert "kubectl delete jobs --selector app=snakemake" in (ROOT / "docs/howto-kubernetes.md").read_text()
+    cluster.delete_all()
+    again = start(cluster, "--envvars", "JUDGE_KEY")
+    wait("a pod to lose", lambda: of_rule(cluster.running(), "reward"), again)
+    [pod] = of_rule(cluster.running(), "reward")
+    wait("its process", lambda: pod.process, again)
+    pod.kill()
+    text, _ = again.communicate(timeout=SECONDS)
+    assert again.returncode == 0, text
+    return text
+
+
+def test_it_ends_like_a_local_run(cluster, finished, tmp_path):
+    """Tables, figures and report, byte for byte."""
+    assert "Adjusted win rate of salsa against ppo" in finished
+    status, local = snakemake(tmp_path)
+    assert status == 0, local
+    made = [path for path in (tmp_path / "results/smoke").rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")]
+    made += [tmp_path / "results/smoke/report.html"]
+    assert len(made) > 25
+    for path in made:
+        assert path.read_bytes() == (cluster.volume / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_the_job_that_failed_and_the_pod_that_was_lost_were_sent_again(cluster, finished):
+    assert len(re.findall("Trying to restart job", finished)) == 2
+    assert finished.count("the node had a bad day") == 1, "its log is shown"
+    memory = sorted(pod.asked["memory"] for pod in of_rule(cluster.sent, "align"))
+    assert memory == ["16000M", "8000M", "8000M"]
+
+
+def test_pods_ask_for_what_the_profile_says(cluster, finished):
+    """GPUs and memory as limits too; no limit of CPUs; shared memory; little of the node's own disk."""
+    for rule in ("sft", "reward", "align", "alpha", "generate", "score"):
+        for pod in of_rule(cluster.sent, rule):
+            assert (pod.gpus, pod.asked["ephemeral-storage"]) == (1, "20000M"), rule
+            assert set(pod.container["resources"]["limits"]) == {"memory", "nvidia.com/gpu"}
+    small = [pod for pod in cluster.sent if not pod.gpus]
+    assert small and all(set(pod.container["resources"]["limits"]) == {"memory"} for pod in small)
+    assert max(int(pod.asked["ephemeral-storage"].removesuffix("M")) for pod in small) == 8000, "eight in a group"
+    assert {pod.container["image"] for pod in cluster.sent} == {"registry.example.org/salsa:0.1"}
+    assert all("/dev/shm" in [mount["mountPath"] for mount in pod.container["volumeMounts"]] for pod in cluster.sent)
+    assert len(cluster.sent) < 40, "small jobs are grouped"
+
+
+def test_keys_reach_pods_as_secrets_alone(cluster, finished):
+    assert "never to be seen" not in str([pod.job for pod in cluster.sent]) + finished
+    assert any(variable["name"] == "JUDGE_KEY" for pod in cluster.sent for variable in pod.container["env"])
+    assert len(cluster.secrets) == 1, "the one of the run that was killed; the other's went with it"
