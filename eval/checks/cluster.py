@@ -13,6 +13,7 @@ from eval.checks import Check, NotChecked
 from salsa.errors import UserError
 
 OF_SNAKEMAKE = ("local", "dryrun", "touch")  # executors that need no plugin
+SLURM = "snakemake-executor-plugin-slurm"
 SECONDS = 20
 NAME = re.compile(r"[\w.,@-]+")
 GPU_RESOURCES = ("gres", "gpu", "gpus", "slurm_gpus")
@@ -91,7 +92,8 @@ def plugin(executor: str, profile: Path) -> str:
         import_module(module)
     except ModuleNotFoundError as error:
         package = str(error.name).replace("_", "-")
-        raise UserError(f"{package} is not installed: pip install {package}") from None
+        how = {SLURM: "--no-deps --requirement requirements-slurm.txt"}.get(package, package)
+        raise UserError(f"{package} is not installed: pip install {how}") from None
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:

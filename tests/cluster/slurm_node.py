@@ -1,4 +1,4 @@
-"""A one-node Slurm of Debian's packages for tests: eight CPUs and two GPUs, most of which are not there. As root.
+"""A Slurm of Debian's packages for tests: two nodes of eight CPUs and a GPU each, most of it not there. As root.
 
     python tests/cluster/slurm_node.py start FOLDER      python tests/cluster/slurm_node.py stop FOLDER
 
@@ -20,7 +20,8 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd")
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 SETTINGS = Path("/etc/slurm")  # where sbatch and its like look, whatever SLURM_CONF says to the daemons
-CPUS, MEGABYTES, GPUS = 8, 64000, 2
+NODES = ("salsa-1", "salsa-2")  # the names that both daemons have on this machine
+CPUS, MEGABYTES = 8, 256000
 
 SLURM_CONF = """\
 ClusterName=test
@@ -30,11 +31,11 @@ SlurmdUser=root
 AuthType=auth/munge
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={folder}/controller
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -49,13 +50,15 @@ KillWait=5
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} CoresPerSocket={cpus} RealMemory={megabytes} Gres=gpu:test:{gpus}
-PartitionName=main Default=YES Nodes={host} MaxTime=2-00:00:00 DefaultTime=00:10:00 DefMemPerCPU=500 State=UP
-PartitionName=gpu Default=NO Nodes={host} MaxTime=2-00:00:00 DefaultTime=00:10:00 DefMemPerCPU=500 State=UP
+NodeName=DEFAULT CPUs={cpus} CoresPerSocket={cpus} RealMemory={megabytes} Gres=gpu:test:1
+NodeName={nodes} NodeAddr=127.0.0.1 Port=[17001-17002]
+PartitionName=DEFAULT MaxTime=2-00:00:00 DefaultTime=00:10:00 DefMemPerCPU=500 State=UP
+PartitionName=main Default=YES Nodes={nodes}
+PartitionName=gpu Default=NO Nodes={nodes}
 """
 GRES_CONF = """\
 AutoDetect=off
-NodeName={host} Name=gpu Type=test File={folder}/gpu[0-{last}] Flags=nvidia_gpu_env
+NodeName={nodes} Name=gpu Type=test File={folder}/gpu Flags=nvidia_gpu_env
 """
 
 
@@ -71,7 +74,7 @@ def wait(what: str, true: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.2)
 
 
-class Node:
+class Slurm:
     def __init__(self, folder: Path):
         self.folder, self.host = folder.resolve(), socket.gethostname().split(".")[0]
         self.daemons: list[subprocess.Popen[bytes]] = []  # that this process has started
@@ -85,22 +88,27 @@ class Node:
         self._launch("munged", "--foreground", "--force", f"--key-file={self.folder}/munge.key")
         wait("munge", lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0)
         self._launch("slurmctld", "-D")
-        self._launch("slurmd", "-D")
-        wait("an idle node", lambda: "idle" in said("sinfo", "--noheader", "--format=%t"))
+        for name in NODES:
+            self._launch(f"slurmd-{name}", "-D", "-N", name)
+        idle = ["idle"] * len(NODES)
+        wait(
+            "idle nodes",
+            lambda: said("sinfo", "--noheader", "--Node", "--partition=main", "--format=%t").split() == idle,
+        )
 
     def stop(self) -> None:
         """All jobs are cancelled; nothing of it runs afterwards."""
         if self._running("slurmctld"):
             cancel_all()
-        for program in reversed(PROGRAMS):
-            self._end(program)
+        for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged"):
+            self._end(name)
         for daemon in self.daemons:
             daemon.wait(20)
         for link in self.links:
             link.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        for name in (".", "controller", "spool"):
+        for name in (".", "controller", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for path in (Path("/run/munge"), SETTINGS):
             path.mkdir(parents=True, exist_ok=True)
@@ -110,11 +118,10 @@ class Node:
         if not key.exists():
             key.touch(mode=0o600)
             key.write_bytes(os.urandom(1024))
-        for number in range(GPUS):
-            with contextlib.suppress(FileExistsError):
-                os.mknod(self.folder / f"gpu{number}", 0o20666, os.makedev(1, 3))  # twins of /dev/null
-        known = {"host": self.host, "folder": self.folder, "last": GPUS - 1}
-        sizes = {"cpus": CPUS, "megabytes": MEGABYTES, "gpus": GPUS}
+        with contextlib.suppress(FileExistsError):
+            os.mknod(self.folder / "gpu", 0o20666, os.makedev(1, 3))  # a twin of /dev/null
+        known = {"host": self.host, "folder": self.folder, "nodes": ",".join(NODES)}
+        sizes = {"cpus": CPUS, "megabytes": MEGABYTES}
         for link, text in zip(self.links, (SLURM_CONF, GRES_CONF), strict=True):
             path = self.folder / link.name
             path.write_text(text.format(**known, **sizes))
@@ -126,34 +133,36 @@ class Node:
             with Path("/etc/hosts").open("a") as hosts:
                 hosts.write(f"127.0.0.1 {self.host}\n")
 
-    def _launch(self, program: str, *arguments: str) -> None:
-        if self._running(program):
+    def _launch(self, name: str, *arguments: str) -> None:
+        """A daemon, by its program's name and, of several, its node's."""
+        if self._running(name):
             return
-        with (self.folder / f"{program}.out").open("ab") as out:
+        command = [name.split("-")[0], *arguments]
+        with (self.folder / f"{name}.out").open("ab") as out:
             process = subprocess.Popen(
-                [program, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
-        (self.folder / f"{program}.started").write_text(str(process.pid))
+        (self.folder / f"{name}.started").write_text(str(process.pid))
         self.daemons.append(process)
 
-    def _end(self, program: str) -> None:
-        pid = self._running(program)
+    def _end(self, name: str) -> None:
+        pid = self._running(name)
         if pid is None:
             return
         os.kill(pid, signal.SIGTERM)
         try:
-            wait(f"the end of {program}", lambda: not self._running(program), 15)
+            wait(f"the end of {name}", lambda: not self._running(name), 15)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
 
-    def _running(self, program: str) -> int | None:
+    def _running(self, name: str) -> int | None:
         """The number of its process."""
         try:
-            pid = int((self.folder / f"{program}.started").read_text())
+            pid = int((self.folder / f"{name}.started").read_text())
             state = Path(f"/proc/{pid}/stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return pid if f"({program})" in state and ") Z" not in state else None
+        return pid if f"({name.split('-')[0]})" in state and ") Z" not in state else None
 
 
 def install() -> None:
@@ -172,4 +181,4 @@ def cancel_all() -> None:
 
 if __name__ == "__main__":
     verb, folder = sys.argv[1:]
-    {"start": Node.start, "stop": Node.stop}[verb](Node(Path(folder)))
+    {"start": Slurm.start, "stop": Slurm.stop}[verb](Slurm(Path(folder)))

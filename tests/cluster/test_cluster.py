@@ -1,11 +1,12 @@
-"""The smoke grid through profiles/slurm on a one-node Slurm: `make test-cluster`, as root on Debian, 4 minutes.
+"""The smoke grid through profiles/slurm on a Slurm of this machine: `make test-cluster`, as root on Debian, 5 minutes.
 
 Three things go wrong on the way, as they do on clusters: snakemake is killed while its jobs run, a job fails once, a
-job is cancelled. The tables are those of a run without Slurm, byte for byte.
+job is cancelled. The tables are those of a run without Slurm, byte for byte. PPO runs over two nodes as well.
 """
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,25 @@ from pathlib import Path
 import pytest
 
 from salsa.stage import read_jsonl
-from tests.cluster.slurm_node import Node, said
+from tests.cluster.slurm_node import Slurm, said
 from tests.workflow.test_workflow import ROOT, snakemake
 
 FAST = Path(__file__).with_name("fast_snakemake.py")
 SLOW = 1200
+METRICS = "results/smoke/training/llama-mini/ppo-s1.jsonl"
+# accelerate's launcher for machines without a GPU, on which its own starts one process alone.
+ACCELERATE = """\
+import os, sys
+from accelerate.commands.launch import launch_command_parser
+given = launch_command_parser().parse_args(sys.argv[2:])
+assert sys.argv[1] == "launch" and given.module and given.config_file.endswith("fsdp2.yaml"), sys.argv
+command = [sys.executable, "-m", "torch.distributed.run", "-m"]
+command[3:3] = [f"--nnodes={given.num_machines}", f"--nproc_per_node={given.num_processes // given.num_machines}"]
+command[3:3] = [f"--node_rank={given.machine_rank}", f"--master_addr={given.main_process_ip}"]
+command[3:3] = [f"--master_port={given.main_process_port}"]
+os.environ["ACCELERATE_USE_CPU"] = "true"
+os.execvp(command[0], [*command, given.training_script, *given.training_script_args])
+"""
 # A launcher as a profile may name one: what it is given fails when it is run first.
 FAILS_ONCE = """\
 #!/bin/sh
@@ -31,10 +46,10 @@ exec python "$@"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def node(tmp_path_factory) -> Iterator[Node]:
+def node(tmp_path_factory) -> Iterator[Slurm]:
     if os.geteuid() != 0:
         pytest.exit("make test-cluster: it starts Slurm's daemons, for which it has to be root", 1)
-    node = Node(tmp_path_factory.mktemp("slurm"))
+    node = Slurm(tmp_path_factory.mktemp("slurm"))
     try:
         node.start()
         yield node
@@ -84,7 +99,7 @@ def clustered(node, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("clustered")
     (folder / "fails_once").write_text(FAILS_ONCE.format(folder=folder))
     profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
-    of_align = "    slurm_extra: --signal=TERM@600\n"
+    of_align = '    slurm_extra: ?of.extra(8, 2, 1, "--signal=TERM@600")\n'
     assert of_align in profile
     (folder / "profile").mkdir()
     changed = profile.replace(of_align, f"{of_align}    launcher: sh {folder}/fails_once\n")
@@ -140,16 +155,15 @@ def test_jobs_ask_for_what_the_profile_says(clustered):
     for rule in ("sft", "reward", "align", "alpha", "generate", "score"):
         found = asked[f"rule_{rule}"]
         assert {(job["Partition"], job.get("TresPerJob")) for job in found} == {("gpu", "gres:gpu:1")}, rule
-    assert sorted(job["MinMemoryNode"] for job in asked["rule_align"]) == ["16000M", "8000M", "8000M"]
+    assert sorted(job["MinMemoryNode"] for job in asked["rule_align"]) == ["10000M", "8000M", "8000M"]
     assert {job["Partition"] for rule, found in asked.items() for job in found if "judging" in rule} == {"main"}
     assert sum(map(len, asked.values())) < 40, "small jobs are grouped"
 
 
-def test_ppo_that_is_told_to_stop_goes_on(clustered, tmp_path):
-    """SIGTERM is what `--signal` in the profile has Slurm send when a job's time is nearly up."""
-    folder, _ = clustered
-    (tmp_path / "longer.yaml").write_text("ppo: {steps: 60}\n")
-    process = start(folder, tmp_path / "longer.yaml", target="checkpoints/smoke/policy/llama-mini/ppo-s1")
+def told_to_stop(folder: Path, longer: Path) -> str:
+    """What a longer run of PPO said, which got SIGTERM after two steps."""
+    longer.write_text("ppo: {steps: 40}\n")
+    process = start(folder, longer, target="checkpoints/smoke/policy/llama-mini/ppo-s1")
     unfinished = folder / "checkpoints/smoke/policy/llama-mini/ppo-s1.training"
     wait("two steps", lambda: any(len(read_jsonl(path)) > 1 for path in unfinished.glob("*/metrics.jsonl")), process)
     [number] = running("align")
@@ -158,6 +172,46 @@ def test_ppo_that_is_told_to_stop_goes_on(clustered, tmp_path):
     assert process.returncode == 0, text
     assert "the same command goes on from" in text, "the first attempt's log is shown"
     assert "ppo: going on after" in (folder / "logs/smoke/align/llama-mini/ppo-s1.log").read_text()
+    return text
+
+
+@pytest.fixture(scope="module")
+def longer(clustered, tmp_path_factory) -> Path:
+    """Where a longer PPO run ended, which was told to stop in between."""
+    folder, _ = clustered
+    told_to_stop(folder, tmp_path_factory.mktemp("longer") / "longer.yaml")
+    return folder
+
+
+def test_ppo_that_is_told_to_stop_goes_on(longer):
+    """SIGTERM is what `--signal` in the profile has Slurm send when a job's time is nearly up."""
+    assert len(read_jsonl(longer / METRICS)) == 40
+
+
+def test_ppo_over_two_nodes(longer, tmp_path, monkeypatch):
+    """A model that wants more GPUs than a node has: a process on each of two nodes, told to stop, ends as one does."""
+    copied = tmp_path / "copied"
+    shutil.copytree(longer, copied, symlinks=True, ignore=shutil.ignore_patterns("policy", "profile", "training"))
+    profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
+    sizes = 'Sizes(large=["llama2-7b", "mistral-7b"], middle=["gemma-2b"], gpus_per_node=8)'
+    assert sizes in profile
+    (copied / "profile").mkdir()
+    changed = profile.replace(sizes, 'Sizes(middle=["llama-mini"], gpus_per_node=1)')
+    (copied / "profile/profile.yaml").write_text(changed.replace("(8, 2, 1", "(2, 2, 1"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/accelerate").write_text(f"#!{sys.executable}\n{ACCELERATE}")
+    (tmp_path / "bin/accelerate").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    told_to_stop(copied, tmp_path / "longer.yaml")
+    shown = said("scontrol", "show", "jobs", "--oneliner")
+    spread = [line for line in shown.splitlines() if "rule_align" in line and "NumNodes=2 " in line]
+    assert len(spread) == 2 and all("gres/gpu=2" in line or "gres:gpu:2" in line for line in spread)
+    one, two = (read_jsonl(folder / METRICS) for folder in (longer, copied))
+    assert len(one) == len(two) == 40
+    # Later on a token that rounding draws otherwise parts them.
+    for name in ("reward", "kl_ref_k1", "loss_value"):
+        first = [step[name] for step in one[:8]]
+        assert [step[name] for step in two[:8]] == pytest.approx(first, rel=1e-3, abs=1e-4), name
 
 
 def test_the_doctor_finds_the_cluster(tmp_path, command, monkeypatch):

@@ -116,7 +116,7 @@ def test_the_job_that_failed_and_the_pod_that_was_lost_were_sent_again(cluster, 
     assert len(re.findall("Trying to restart job", finished)) == 2
     assert finished.count("the node had a bad day") == 1, "its log is shown"
     memory = sorted(pod.asked["memory"] for pod in of_rule(cluster.sent, "align"))
-    assert memory == ["16000M", "8000M", "8000M"]
+    assert memory == ["10000M", "8000M", "8000M"]
 
 
 def test_pods_ask_for_what_the_profile_says(cluster, finished):

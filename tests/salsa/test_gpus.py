@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -127,6 +128,7 @@ def test_what_is_asked_for_follows_the_models_size():
     assert [evaluated(of(8, 2, 1), model) for model in ("big", "fair", "mini")] == [8, 2, 1]
     assert evaluated(of.hours(24, 12, 0.5), "mini", attempt=2) == 60
     assert evaluated(of.gb(500, 64, 8), "fair", attempt=3) == 192_000
+    assert [evaluated(of.gb(500, 64, 8, more=0.25), "big", attempt=n) for n in (1, 2, 3)] == [500_000, 625_000, 750_000]
     launchers = [evaluated(of.launcher(8, 2, 1, take=True), model) for model in ("big", "mini")]
     assert launchers[1] == "python -m salsa.gpus 1 python"
     assert launchers[0].startswith("python -m salsa.gpus 8 env ") and launchers[0].endswith(" --num_processes 8")
@@ -134,7 +136,37 @@ def test_what_is_asked_for_follows_the_models_size():
     assert Path(config).is_file()
 
 
-@pytest.mark.parametrize("profile", ["slurm", "gpus"])
+def test_a_model_that_wants_more_gpus_than_a_node_has_gets_several_nodes():
+    of = Sizes(large=["big"], middle=["fair"], gpus_per_node=4)
+    asked = {name: getattr(of, name)(8, 4, 1) for name in ("nodes", "mpi", "tasks", "extra")}
+    assert {name: evaluated(each, "big") for name, each in asked.items()} == {
+        "nodes": 2,
+        "mpi": "srun",
+        "tasks": 4,
+        "extra": "--gpus-per-node=4",
+    }
+    for model in ("fair", "mini"):
+        assert {name: evaluated(each, model) for name, each in asked.items()} == {
+            "nodes": 1,
+            "mpi": None,
+            "tasks": None,
+            "extra": "",
+        }
+    also = of.extra(8, 4, 1, "--signal=TERM@600")
+    assert [evaluated(also, model) for model in ("big", "fair")] == [
+        "--gpus-per-node=4 --signal=TERM@600",
+        "--signal=TERM@600",
+    ]
+    launcher = shlex.split(evaluated(of.launcher(8, 4, 1), "big"))
+    assert launcher[0] == "srun" and {"--nodes=2", "--ntasks=2", "--gpus-per-node=4"} < set(launcher)
+    assert launcher[-4:-2] == ["sh", "-c"] and launcher[-1] == "sh", 'what follows is "$@"'
+    assert "--num_machines 2 --num_processes 8 " in launcher[-2]
+    assert "srun" not in evaluated(of.launcher(8, 4, 1), "fair")
+    with pytest.raises(ValueError, match="6 GPUs are not whole nodes of 4: correct the profile"):
+        of.nodes(6, 2, 1)
+
+
+@pytest.mark.parametrize("profile", ["slurm", "gpus", "kubernetes"])
 def test_each_profile_gives_gpus_to_the_stages_that_use_them(profile):
     resources = resources_of(read_profile(ROOT / "profiles" / profile))
     rules = set(re.findall(r"^rule (\w+):", "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk")), re.M))
@@ -143,7 +175,7 @@ def test_each_profile_gives_gpus_to_the_stages_that_use_them(profile):
 
 
 @pytest.mark.parametrize("model", ["llama2-7b", "gemma-2b", "llama-mini"])
-@pytest.mark.parametrize("profile", ["slurm", "gpus"])
+@pytest.mark.parametrize("profile", ["slurm", "gpus", "kubernetes"])
 def test_a_launcher_starts_as_many_processes_as_there_are_gpus(profile, model):
     for rule, own in resources_of(read_profile(ROOT / "profiles" / profile)).items():
         if not own.get("gpu") or "launcher" not in own:
