@@ -16,8 +16,6 @@ from pathlib import Path
 FSDP = Path(__file__).parents[1] / "profiles/accelerate/fsdp2.yaml"
 # A run that is told to stop has the time of a step.
 LAUNCH = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540 accelerate launch --config_file {shlex.quote(str(FSDP))}"
-
-
 # Of accelerate's launcher on each node of a Slurm job: its number, where the first one is, and a port there that is
 # this job's alone.
 MEET = (
@@ -30,8 +28,8 @@ MEET = (
 class Sizes:
     """The models of about 7B and 2B parameters, by the names that the config gives them; all others are small.
 
-    Where a model wants more GPUs than a node has, the job is one of several nodes: `nodes`, `per_node`, `mpi`, which
-    keeps the plugin from running the job's command inside of a step of its own, and the launcher.
+    Where a model wants more GPUs than a node has, the job is one of several nodes: `nodes`, `tasks`, `extra`, `mpi`,
+    which keeps Snakemake's plugin from running the job inside of a step of its own, and the launcher.
     """
 
     large: Sequence[str] = ()
