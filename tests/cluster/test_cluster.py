@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from salsa.stage import read_jsonl
 from tests.cluster.slurm_node import Slurm, said
-from tests.workflow.test_workflow import ROOT, snakemake
+from tests.workflow.elsewhere import FAILS_ONCE, check_like_a_local_run, wait
+from tests.workflow.test_workflow import ROOT
 
 FAST = Path(__file__).with_name("fast_snakemake.py")
 SLOW = 1200
@@ -35,13 +36,6 @@ command[3:3] = [f"--node_rank={given.machine_rank}", f"--master_addr={given.main
 command[3:3] = [f"--master_port={given.main_process_port}"]
 os.environ["ACCELERATE_USE_CPU"] = "true"
 os.execvp(command[0], [*command, given.training_script, *given.training_script_args])
-"""
-# A launcher as a profile may name one: what it is given fails when it is run first.
-FAILS_ONCE = """\
-#!/bin/sh
-echo launched >> {folder}/launches
-[ "$(wc -l < {folder}/launches)" -gt 1 ] || {{ echo "the node had a bad day" >&2; exit 1; }}
-exec python "$@"
 """
 
 
@@ -85,14 +79,6 @@ def running(rule: str) -> list[str]:
     return [number for number, comment in jobs("RUNNING").items() if comment.startswith(f"rule_{rule}_wildcards_")]
 
 
-def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{what}: not in {seconds} s; jobs: {jobs()}"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def clustered(node, tmp_path_factory) -> tuple[Path, str]:
     """The finished grid, and what the run that ended it said."""
@@ -127,16 +113,9 @@ def clustered(node, tmp_path_factory) -> tuple[Path, str]:
 
 
 def test_it_ends_like_a_local_run(clustered, tmp_path):
-    """Tables, figures and report, byte for byte."""
     folder, text = clustered
     assert "Adjusted win rate of salsa against ppo" in text
-    status, local = snakemake(tmp_path)
-    assert status == 0, local
-    made = [path for path in (tmp_path / "results/smoke").rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")]
-    made += [tmp_path / "results/smoke/report.html"]
-    assert len(made) > 25
-    for path in made:
-        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path.name
+    check_like_a_local_run(folder, tmp_path)
 
 
 def test_the_job_that_failed_and_the_one_that_was_cancelled_were_sent_again(clustered):

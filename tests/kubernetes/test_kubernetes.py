@@ -10,24 +10,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.kubernetes.api_server import Cluster, Pod
-from tests.workflow.test_workflow import ROOT, snakemake
+from tests.workflow.elsewhere import FAILS_ONCE, check_like_a_local_run, wait
+from tests.workflow.test_workflow import ROOT
 
 SECONDS = 1200
-# A launcher as a profile may name one: what it is given fails when it is run first.
-FAILS_ONCE = """\
-#!/bin/sh
-echo launched >> {folder}/launches
-[ "$(wc -l < {folder}/launches)" -gt 1 ] || {{ echo "the node had a bad day" >&2; exit 1; }}
-exec python "$@"
-"""
 
 
 def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
@@ -57,14 +50,6 @@ def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
 
 def of_rule(pods: list[Pod], rule: str) -> list[Pod]:
     return [pod for pod in pods if re.search(rf"--target-jobs '?{rule}:", pod.container["args"][-1])]
-
-
-def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +86,8 @@ def finished(cluster) -> str:
 
 
 def test_it_ends_like_a_local_run(cluster, finished, tmp_path):
-    """Tables, figures and report, byte for byte."""
     assert "Adjusted win rate of salsa against ppo" in finished
-    status, local = snakemake(tmp_path)
-    assert status == 0, local
-    made = [path for path in (tmp_path / "results/smoke").rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")]
-    made += [tmp_path / "results/smoke/report.html"]
-    assert len(made) > 25
-    for path in made:
-        assert path.read_bytes() == (cluster.volume / path.relative_to(tmp_path)).read_bytes(), path.name
+    check_like_a_local_run(cluster.volume, tmp_path)
 
 
 def test_the_job_that_failed_and_the_pod_that_was_lost_were_sent_again(cluster, finished):
