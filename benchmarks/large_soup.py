@@ -1,0 +1,136 @@
+"""A soup of checkpoints at a hub model's full shape, against copying one: seconds, memory, and whether it loads.
+
+    python benchmarks/large_soup.py --folder FOLDER [--shape meta-llama/Llama-2-7b-hf] [--ingredients 3] [--layers 2]
+
+Weights are random bfloat16 numbers in shards as the hub has them. Of Llama-2-7B's shape FOLDER has to have room for
+four checkpoints of 13.5 GB at once. The machine's memory holds none of it: what is read comes from the disk.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from random_model import CONFIGS, config_of, tokenizer_of_words
+from transformers import AutoModelForCausalLM
+
+from salsa.shards import Tensor, plan_shards, read_tensors, shard_names, write_index, write_shard
+
+SHARD = 5 * 10**9
+BLOCK = 1 << 24  # numbers; tensors repeat them, each from a place of its own
+TARGET_RATIO, TARGET_GB = 3.0, 1.5
+
+
+def tensors_of(config: object, folder: Path) -> list[Tensor]:
+    """The names and shapes of a model's tensors, of which none is made."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    left_out = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
+    return [Tensor(name, "BF16", tuple(each.shape), folder, 0, 2 * each.numel()) for name, each in state.items()]
+
+
+def numbers(seed: int) -> np.ndarray:
+    """Random bfloat16 numbers of a model's weights, in their bytes: the upper halves of float32 numbers."""
+    drawn = np.random.default_rng(seed).standard_normal(BLOCK, dtype=np.float32) * np.float32(0.02)
+    return (drawn.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def pieces(shard: list[Tensor], block: np.ndarray, seed: int) -> Iterator[memoryview]:
+    for tensor in shard:
+        place, left = random.Random(f"{seed} {tensor.name}").randrange(BLOCK), tensor.size // 2
+        while left:
+            piece = block[place : place + left]
+            yield piece.data.cast("B")
+            place, left = 0, left - len(piece)
+
+
+def make_checkpoint(config: object, folder: Path, seed: int) -> None:
+    folder.mkdir(parents=True)
+    plan = plan_shards(tensors_of(config, folder), SHARD)
+    files = dict(zip(shard_names(len(plan)), plan, strict=True))
+    block = numbers(seed)
+    for name, shard in files.items():
+        write_shard(folder / name, shard, pieces(shard, block, seed))
+    write_index(folder, files)
+    config.save_pretrained(folder)
+    tokenizer_of_words().save_pretrained(folder)
+
+
+def timed(*command: str) -> tuple[float, float]:
+    """Seconds and peak memory in GB of a command, with what it wrote on the disk."""
+    os.sync()
+    begin = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"error: {' '.join(command)}: status {status}")
+    os.sync()
+    return time.perf_counter() - begin, used.ru_maxrss / 2**20
+
+
+def read(tensor: Tensor, place: int) -> float:
+    """One number of a bfloat16 tensor, from its bytes."""
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start + 2 * place)
+        return float((np.frombuffer(file.read(2), np.uint16).astype(np.uint32) << 16).view(np.float32)[0])
+
+
+def largest_error(soup: Path, sources: dict[Path, float], draws: int = 2000) -> float:
+    """The largest difference of drawn numbers to the weighted sum, relative to a bfloat16's half last place."""
+    draw, mixed = random.Random(1), read_tensors(soup)
+    parts = {folder: read_tensors(folder) for folder in sources}
+    worst = 0.0
+    for name in draw.choices(sorted(mixed), k=draws):
+        place = draw.randrange(mixed[name].size // 2)
+        exact = sum(weight * read(parts[folder][name], place) for folder, weight in sources.items())
+        worst = max(worst, abs(read(mixed[name], place) - exact) / max(abs(exact) * 2**-8, 1e-12))
+    return worst
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--shape", choices=CONFIGS, default="meta-llama/Llama-2-7b-hf")
+    parser.add_argument("--layers", type=int, help="as many as this (default: all)")
+    parser.add_argument("--ingredients", type=int, default=3)
+    arguments = parser.parse_args()
+    config = config_of(arguments.shape, arguments.layers)
+    weights = [0.5, *[0.5 / (arguments.ingredients - 1)] * (arguments.ingredients - 1)]
+    sources = {arguments.folder / f"sft-{number}": weight for number, weight in enumerate(weights, 1)}
+    for seed, folder in enumerate(sources):
+        make_checkpoint(config, folder, seed)
+    first = next(iter(sources))
+    index = json.loads((first / "model.safetensors.index.json").read_text())
+    size = index["metadata"]["total_size"] / 1e9
+    shards = sorted({name: (first / name).stat().st_size / 1e9 for name in index["weight_map"].values()}.items())
+    print(f"a checkpoint: {size:.2f} GB in shards of {', '.join(f'{gb:.2f}' for _, gb in shards)} GB")
+    copying, _ = timed("cp", "-r", str(first), str(arguments.folder / "copy"))
+    shutil.rmtree(arguments.folder / "copy")
+    soup = arguments.folder / "soup"
+    given = [f"--ingredient={folder}={weight!r}" for folder, weight in sources.items()]
+    mixing, peak = timed(sys.executable, "-m", "salsa", "soup", *given, "--out", str(soup))
+    print(f"copying one: {copying:.1f} s, {2 * size / copying:.2f} GB a second read and written")
+    moved = (len(sources) + 1) * size
+    print(f"soup of {len(sources)}: {mixing:.1f} s, {moved / mixing:.2f} GB a second read and written")
+    print(
+        f"ratio: {mixing / copying:.2f} (at most {TARGET_RATIO:g}); peak memory {peak:.2f} GB (at most {TARGET_GB:g})"
+    )
+    worst = largest_error(soup, sources)
+    print(f"largest rounding of 2,000 numbers: {worst:.2f} of half a last place")
+    model, info = AutoModelForCausalLM.from_pretrained(soup, dtype=torch.bfloat16, output_loading_info=True)
+    wrong = {kind: names for kind, names in info.items() if names}
+    print(f"transformers loads it: {model.num_parameters() / 1e9:.2f} billion parameters; {wrong or 'no key is off'}")
+    return 0 if mixing / copying <= TARGET_RATIO and peak <= TARGET_GB and worst <= 1.001 and not wrong else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
