@@ -162,6 +162,7 @@ def test_a_model_that_wants_more_gpus_than_a_node_has_gets_several_nodes():
     assert launcher[-4:-2] == ["sh", "-c"] and launcher[-1] == "sh", 'what follows is "$@"'
     assert "--num_machines 2 --num_processes 8 " in launcher[-2]
     assert "srun" not in evaluated(of.launcher(8, 4, 1), "fair")
+    assert evaluated(Sizes(large=["big"], gpus_per_node=1).tasks(2, 1, 1), "big") == 2, "the plugin wants two"
     with pytest.raises(ValueError, match="6 GPUs are not whole nodes of 4: correct the profile"):
         of.nodes(6, 2, 1)
 
