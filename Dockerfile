@@ -6,4 +6,4 @@ RUN pip install --no-cache-dir --requirement /opt/requirements.lock \
     && git config --system --add safe.directory '*'
 # A user whom the image does not know has neither a home nor a name.
 ENV PYTHONPATH=. HOME=/tmp LOGNAME=salsa
-WORKDIR /work
+WORKDIR /workspace
