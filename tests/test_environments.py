@@ -32,17 +32,6 @@ def test_images_are_made_of_the_lock_and_of_the_extras_that_a_cluster_needs():
     assert (ROOT / ".dockerignore").read_text().split() == ["*", "!requirements.lock"]
 
 
-def test_the_plugin_for_slurm_needs_nothing_that_the_lock_has_not():
-    """But for the version of numpy, of which vLLM wants an earlier one. `make test-cluster` runs it with the lock's."""
-    plugins = (ROOT / "requirements-slurm.txt").read_text().splitlines()
-    assert [line.split("==")[0] for line in plugins if "==" in line] == [
-        "snakemake-executor-plugin-slurm",
-        "snakemake-executor-plugin-slurm-jobstep",
-    ]
-    wanted = {"numpy", "pandas", "pyyaml", "snakemake-interface-common", "snakemake-interface-executor-plugins"}
-    assert wanted | {"throttler"} <= set(LOCK)
-
-
 def test_the_lock_has_what_the_project_asks_for_and_python_is_the_right_one():
     for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
         wanted = Requirement(line)

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from salsa.stage import read_jsonl
 from tests.cluster.slurm_node import Slurm, said
@@ -190,6 +192,16 @@ def test_ppo_over_two_nodes(longer, tmp_path, monkeypatch):
     for name in ("reward", "kl_ref_k1", "loss_value"):
         first = [step[name] for step in one[:8]]
         assert [step[name] for step in two[:8]] == pytest.approx(first, rel=1e-3, abs=1e-4), name
+
+
+def test_the_plugin_is_installed_without_its_dependencies_and_lacks_one_version_alone():
+    """requirements-slurm.txt: all else that it asks for is what the lock has."""
+    lacking = set()
+    for plugin in ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep"):
+        for wanted in map(Requirement, metadata.requires(plugin)):
+            if metadata.version(wanted.name) not in wanted.specifier:
+                lacking.add(wanted.name)
+    assert lacking == {"numpy"}
 
 
 def test_the_doctor_finds_the_cluster(tmp_path, command, monkeypatch):
