@@ -1,7 +1,7 @@
 """Samples per second of whole PPO updates, of salsa/ppo and of TRL 1.11's PPOTrainer in turns, in one run.
 
     make bench-ppo                                            both, on the CPU's shapes
-    python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (wants a GPU with 80 GB)
+    python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (a GPU, 106 GB)
     python benchmarks/ppo_step.py --shape mini --ours         without TRL
 
 An update is a rollout, its scoring and its training. Both get the same shapes, prompts, lengths of responses, batch and

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `make test-gpu`, 3 minutes on one.
+"""What only a GPU can show: `make test-gpu`, 5 minutes on one.
 
 The same stages on tiny models. Each process of a stage takes the GPU that it sees; CUDA_VISIBLE_DEVICES="" hides it.
 """
@@ -86,7 +86,7 @@ def test_the_smoke_grid_in_bfloat16(tmp_path, gpu):
     for section in ("generate", "score", "alpha"):
         config[section] = {**config.get(section, {}), "dtype": "bfloat16"}
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(config))
-    status, said = snakemake(tmp_path, config=(tmp_path / "smoke.yaml",))
+    status, said = snakemake(tmp_path, "--cores", str(os.cpu_count()), config=(tmp_path / "smoke.yaml",))
     assert status == 0, said
     records = stages(tmp_path)
     for stage in ("sft", "reward", "align", "generate", "score", "alpha"):
