@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from eval.asked import read_prompt
+from salsa.errors import UserError
 from salsa.judge_section import Judge
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings, log
@@ -95,7 +96,10 @@ def handler(settings: Judge) -> type[BaseHTTPRequestHandler]:
 @contextlib.contextmanager
 def serving(settings: Judge, port: int) -> Iterator[str]:
     """The base URL of a gold judge on the loopback interface while the block runs; port 0 takes a free one."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler(settings))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler(settings))
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot serve there ({error.strerror}): name another port") from None
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -1,10 +1,16 @@
-"""What the docs name has to exist: tests, and the messages that troubleshooting goes by."""
+"""What the docs name has to exist, and the commands that they show have to run."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+
+from salsa.stage import write_jsonl
+from tests.documented import NEEDS, PAGES, ROOT, Block, blocks, checkout, run
+from tests.eval.archive_case import rated
+
 # Messages of other programs, and words that are none.
 FOREIGN = {
     "CUDA out of memory",
@@ -49,3 +55,65 @@ def test_the_messages_that_troubleshooting_goes_by_are_the_programs_own():
         if not any(part.strip() in message for message in known)
     }
     assert not unknown
+
+
+def test_what_a_block_of_commands_needs_is_something_that_a_test_has_not():
+    marked = [block for page in PAGES for block in blocks(page) if block.needs]
+    assert marked
+    assert not [f"{block.page}:{block.line}" for block in marked if not NEEDS.match(block.text)]
+
+
+# Files that the pages' commands read, of which the pages say where they are from.
+FIRST = {"name": "pair-v2", "system_prompt": "Judge.", "prompt_template": "{question} {answer_a} {answer_b}"}
+BOTH = "{question_1} {answer_a_1} {answer_b_1} {question_2} {answer_a_2} {answer_b_2}"
+ANSWERS = [{"question_id": 81, "choices": [{"index": 0, "turns": ["one", "two"]}]}]
+READ = {
+    "gpt-4_single.jsonl": [rated(question, 7, turn=turn) for question in (81, 82) for turn in (1, 2)],
+    "question.jsonl": [{"question_id": 81, "category": "writing", "turns": ["first", "second"]}],
+    "judge_prompts.jsonl": [FIRST, {**FIRST, "name": "pair-v2-multi-turn", "prompt_template": BOTH}],
+    "gpt-4.jsonl": ANSWERS,
+    "a.jsonl": ANSWERS,
+    "b.jsonl": ANSWERS,
+}
+
+
+def runnable(page: Path) -> list[Block]:
+    """Those that need no finished grid; tests/workflow/test_workflow.py has the others."""
+    return [block for block in blocks(page) if not block.needs and not block.of_a_grid]
+
+
+@pytest.mark.parametrize("page", filter(runnable, PAGES), ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page, tmp_path):
+    checkout(tmp_path)
+    for name, rows in READ.items():
+        write_jsonl(tmp_path / name, rows)
+    for block in blocks(page, "yaml"):
+        if named := re.match(r"# (\S+\.yaml)\n", block.text):
+            (tmp_path / named[1]).write_text(block.text)
+    for block in runnable(page):
+        said = run(block, tmp_path)
+        for jobs in re.findall(r"^snakemake .*# .*?\b(\d+) jobs", block.text, re.MULTILINE):
+            assert re.search(rf"^total +{jobs}$", said, re.MULTILINE), f"{block.page}:{block.line}: {jobs} jobs\n{said}"
+
+
+def test_what_the_text_names_is_there():
+    """Targets of make, commands of both programs, files of the repository, and the pages that are linked."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = {
+        f"{program} {name}"
+        for program in ("salsa", "eval")
+        for name in importlib.import_module(f"{program}.__main__").COMMANDS
+    }
+    kinds = (
+        (r"`make ([\w-]+)", lambda page, name: name in targets),
+        (r"python -m ((?:salsa|eval) [a-z][\w-]*)", lambda page, name: name in commands),
+        (
+            r"(?<![\w/])((?:benchmarks|config|profiles|tests|salsa|eval|scripts)/[\w./-]+\.\w+)",
+            lambda page, name: (ROOT / name).exists(),
+        ),
+        (r"\]\(([^)#:]+)(?:#[^)]*)?\)", lambda page, name: (page.parent / name).exists()),
+    )
+    for pattern, exists in kinds:
+        named = [(page, name) for page in PAGES for name in re.findall(pattern, page.read_text())]
+        assert len(named) > 9, pattern
+        assert not [(page.name, name) for page, name in named if not exists(page, name)]

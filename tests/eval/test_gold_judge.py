@@ -1,6 +1,7 @@
 """The gold judge: it reads real judge prompts, its own and FastChat's, and its biases do what they are called."""
 
 import json
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -94,3 +95,12 @@ def test_it_speaks_http():
         body = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
         with pytest.raises(urllib.error.HTTPError, match="400"):
             urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", body))
+
+
+def test_a_port_that_is_taken_is_one_line(command):
+    with serving(PLAIN, port=0) as url:
+        port = urllib.parse.urlsplit(url).port
+        settings = json.dumps({"kind": "gold", "model": "gold-judge"})
+        status, said = command("eval", "gold-judge", "--settings", settings, "--port", port)
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"--port {port}: cannot serve there (Address already in use)" in said

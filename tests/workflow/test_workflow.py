@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import yaml
 from eval.plan import Plan
 from eval.planning.assumed import assumed
 from salsa.config import load_config
+from tests import documented
 
 ROOT = Path(__file__).parents[2]
 CELL = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
@@ -154,6 +157,21 @@ def planned(status: int, said: str) -> dict[str, str]:
     """The number of jobs by rule, of a dry run."""
     assert status == 0, said
     return dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in documented.PAGES for block in documented.blocks(page) if block.of_a_grid and not block.needs],
+    ids=lambda block: f"{block.page}:{block.line}",
+)
+def test_the_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
+    """As tests/test_docs.py runs the others. The docs name the mini grid; this one has fewer models and seeds."""
+    for name in ("checkpoints", "data", "results"):
+        shutil.copytree(smoke[0] / name, tmp_path / name)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    text = re.sub(r"(?<=[/ ])mini(?=[/.])", "smoke", block.text).replace("8123", port)
+    documented.run(replace(block, text=text), documented.checkout(tmp_path))
 
 
 def test_one_job_answers_for_all_policies_of_a_model_where_the_config_says_so(tmp_path):

@@ -1,0 +1,83 @@
+"""The commands that the docs show: found in their pages, and run as a reader would.
+
+A block of `sh` whose first line says what it needs (`# Needs a GPU.`) is not run. The others run in bash in a folder
+that looks like the checkout, where snakemake and make plan and do nothing (`-n`).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS = re.compile(r"# Needs .*\b(GPUs?|cluster|network|key)\b")
+LINKED = (
+    *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock"),
+    *("benchmarks", "config", "eval", "profiles", "rules", "salsa", "scripts"),
+)
+PROGRAMS = {
+    "snakemake": 'exec {python} -m snakemake -n --quiet rules "$@"',
+    "make": 'exec /usr/bin/env -i PATH="$OLD_PATH" make -n "$@"',
+    "python": 'exec {python} "$@"',
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int  # where it begins
+    language: str
+    text: str
+
+    @property
+    def needs(self) -> bool:
+        """It can only be run where something is that a test has not."""
+        return self.text.startswith("# Needs ")
+
+    @property
+    def of_a_grid(self) -> bool:
+        """It reads what a finished mini grid has left."""
+        return re.search(r"checkpoints/mini|mini/generations", self.text) is not None
+
+
+def blocks(page: Path, language: str = "sh") -> list[Block]:
+    text, name = page.read_text(), str(page.relative_to(ROOT))
+    found = [Block(name, text[: m.start()].count("\n") + 1, m[1], m[2]) for m in BLOCK.finditer(text)]
+    return [block for block in found if block.language == language]
+
+
+def checkout(folder: Path) -> Path:
+    """Makes the folder look like the checkout, with what was there left as it is."""
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    programs = folder / ".programs"
+    programs.mkdir()
+    for name, line in PROGRAMS.items():
+        (programs / name).write_text("#!/bin/sh\n" + line.format(python=sys.executable) + "\n")
+        (programs / name).chmod(0o755)
+    return folder
+
+
+def run(block: Block, folder: Path) -> str:
+    """What the block's commands print; fails where one does, a doctor that finds something missing excepted."""
+    stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    text = stop + re.sub(r"^(python -m salsa doctor .*)$", r"{ \1\n} || [ $? = 1 ]", block.text, flags=re.MULTILINE)
+    hidden = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    path = f"{folder / '.programs'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=folder,
+        env={**os.environ, **hidden, "PATH": path, "OLD_PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    mistakes = [line for line in done.stdout.splitlines() if line.startswith(("error: ", "Traceback"))]
+    found = [line for line in mistakes if re.fullmatch(r"error: \d+ of \d+ checks failed.*", line)]
+    assert done.returncode == 0 and mistakes == found, f"{block.page}:{block.line}\n{done.stdout}"
+    return done.stdout
