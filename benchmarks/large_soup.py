@@ -14,55 +14,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from random_model import CONFIGS, config_of, tokenizer_of_words
+from random_model import CONFIGS, config_of
+from random_shards import make_checkpoint
 from transformers import AutoModelForCausalLM
 
-from salsa.shards import Tensor, plan_shards, read_tensors, shard_names, write_index, write_shard
+from salsa.shards import Tensor, read_tensors
 
-SHARD = 5 * 10**9
-BLOCK = 1 << 24  # numbers; tensors repeat them, each from a place of its own
 TARGET_RATIO, TARGET_GB = 3.0, 1.5
-
-
-def tensors_of(config: object, folder: Path) -> list[Tensor]:
-    """The names and shapes of a model's tensors, of which none is made."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    left_out = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
-    state = {name: tensor for name, tensor in model.state_dict().items() if name not in left_out}
-    return [Tensor(name, "BF16", tuple(each.shape), folder, 0, 2 * each.numel()) for name, each in state.items()]
-
-
-def numbers(seed: int) -> np.ndarray:
-    """Random bfloat16 numbers of a model's weights, in their bytes: the upper halves of float32 numbers."""
-    drawn = np.random.default_rng(seed).standard_normal(BLOCK, dtype=np.float32) * np.float32(0.02)
-    return (drawn.view(np.uint32) >> 16).astype(np.uint16)
-
-
-def pieces(shard: list[Tensor], block: np.ndarray, seed: int) -> Iterator[memoryview]:
-    for tensor in shard:
-        place, left = random.Random(f"{seed} {tensor.name}").randrange(BLOCK), tensor.size // 2
-        while left:
-            piece = block[place : place + left]
-            yield piece.data.cast("B")
-            place, left = 0, left - len(piece)
-
-
-def make_checkpoint(config: object, folder: Path, seed: int) -> None:
-    folder.mkdir(parents=True)
-    plan = plan_shards(tensors_of(config, folder), SHARD)
-    files = dict(zip(shard_names(len(plan)), plan, strict=True))
-    block = numbers(seed)
-    for name, shard in files.items():
-        write_shard(folder / name, shard, pieces(shard, block, seed))
-    write_index(folder, files)
-    config.save_pretrained(folder)
-    tokenizer_of_words().save_pretrained(folder)
 
 
 def timed(reads: Iterable[Path], *command: str) -> float:

@@ -46,6 +46,12 @@ def config_of(name: str, layers: int | None = None) -> Any:
     )
 
 
+def with_tokens(config: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """The configuration, with this tokenizer's special tokens."""
+    config.update({f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")})
+    return config
+
+
 def tokenizer_of_words() -> PreTrainedTokenizerFast:
     return train_tokenizer([" ".join(WORDS)] * 4, 2048)
 
@@ -84,8 +90,7 @@ def questions(count: int, tokens: int) -> Iterator[dict[str, Any]]:
 def make(name: str, out: Path, layers: int | None = None, seed: int = 1) -> None:
     """Writes weights in bfloat16, as the hub has them, and the tokenizer; made on the GPU where there is one."""
     tokenizer = tokenizer_of_words()
-    config = config_of(name, layers)
-    config.update({f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")})
+    config = with_tokens(config_of(name, layers), tokenizer)
     torch.manual_seed(seed)
     with torch.device(device()):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

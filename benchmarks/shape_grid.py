@@ -1,7 +1,8 @@
 """A cell of the paper's grid at a real model's shape, with random weights and few steps: seconds and memory of stages.
 
     python benchmarks/shape_grid.py --shape google/gemma-2b --device h200 --folder FOLDER
-    python benchmarks/shape_grid.py --shape HuggingFaceTB/SmolLM2-135M --layers 2 --tokens 64 --folder FOLDER   on a CPU
+    python benchmarks/shape_grid.py --shape google/gemma-2b --layers 1 --rows 16 --tokens 64 --batch 4 --folder FOLDER
+                                                                                 on a CPU, with 20 GB of memory
 
 The settings are config/paper.yaml's but for the number of rows, steps and tokens. SFT 1 and 2, their soup, the reward
 model, SALSA, its answers by transformers and their scores run one after the other; then comes what
@@ -21,11 +22,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from random_model import CONFIGS, make, write_rows
 
 ROOT = Path(__file__).parents[1]
-BATCH = 16
 
 
-def config(folder: Path, tokens: int) -> dict[str, Any]:
-    """config/paper.yaml with a model and rows of `folder`, whose dialogues have so many tokens."""
+def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
+    """config/paper.yaml with a model and rows of `folder`, whose dialogues have so many tokens.
+
+    `keep`: PPO keeps its frozen models, as the paper's grid does with this shape.
+    """
     grid = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     template = folder / "base/chat_template.jinja"
     local = {"path": str(folder / "base"), "chat_template": str(template), "pad_token": "<pad>"}
@@ -35,17 +38,17 @@ def config(folder: Path, tokens: int) -> dict[str, Any]:
 
     grid |= {"grid": "shape", "models": {"model": {"local": local}}, "rl_seeds": [1]}
     del grid["assumptions"]
-    few = {"batch_size": BATCH, "max_length": 2 * tokens}
-    grid["sft"] |= {**few, "seeds": [1, 2], "train": named("sft"), "test": named("sft", limit=BATCH)}
-    grid["reward"] |= {**few, "train": named("prefs"), "test": named("prefs", limit=BATCH)}
-    grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": BATCH}
+    few = {"batch_size": batch, "max_length": 2 * tokens}
+    grid["sft"] |= {**few, "seeds": [1, 2], "train": named("sft"), "test": named("sft", limit=batch)}
+    grid["reward"] |= {**few, "train": named("prefs"), "test": named("prefs", limit=batch)}
+    grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": batch}
     grid["reward"] |= {"max_new_tokens": tokens // 4}
-    grid["ppo"] |= {"prompts": named("prompts"), "steps": 2, "rollout_batch_size": 4 * BATCH, "train_batch_size": BATCH}
-    grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4}
+    grid["ppo"] |= {"prompts": named("prompts"), "steps": 2, "rollout_batch_size": 4 * batch, "train_batch_size": batch}
+    grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4, "keep_frozen_models": keep}
     asked = {"kind": "mt_bench", "questions": named("questions"), "max_new_tokens": tokens // 4}
     grid["benchmarks"] = {"mt_bench": asked}
-    grid["generate"] |= {"engine": "transformers", "batch_size": BATCH}
-    grid["alpha"] |= {"prompts": named("prompts"), "samples": BATCH, "max_new_tokens": tokens // 4, "also": []}
+    grid["generate"] |= {"engine": "transformers", "batch_size": batch}
+    grid["alpha"] |= {"prompts": named("prompts"), "samples": batch, "max_new_tokens": tokens // 4, "also": []}
     return grid
 
 
@@ -55,13 +58,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="as many as this (default: all)")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=1024, help="of a dialogue")
+    parser.add_argument("--batch", type=int, default=16, help="of training; a rollout is four of them")
     parser.add_argument("--device", default="cpu", help="as python -m salsa plan has it")
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     write_rows(folder / "rows", arguments.rows, arguments.tokens)
     make(arguments.shape, folder / "base", arguments.layers)
-    grid = config(folder, arguments.tokens)
+    grid = config(folder, arguments.tokens, arguments.batch, keep=arguments.device != "cpu")
     (folder / "shape.yaml").write_text(yaml.safe_dump(grid))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     snakemake = [sys.executable, "-m", "snakemake", "results/shape/scores/model/salsa-s1/mt_bench.jsonl"]

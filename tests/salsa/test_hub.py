@@ -290,6 +290,16 @@ def test_a_folder_that_is_no_checkpoint_is_one_line(repository, tmp_path, comman
     assert not (tmp_path / "base").exists()
 
 
+def test_sentencepieces_file_alone_is_refused(repository, tmp_path, command):
+    """And is no matter beside tokenizer.json."""
+    (repository / "tokenizer.model").write_bytes(b"pieces and their scores")
+    assert local(command, repository, tmp_path / "base")[0] == 0
+    (repository / "tokenizer.json").unlink()
+    status, said = local(command, repository, tmp_path / "other")
+    assert status == 1 and said.count("\n") == 1
+    assert "repository: tokenizer.model without tokenizer.json" in said and "transformers 4" in said
+
+
 def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(repository, tmp_path, command):
     config = json.loads((repository / "config.json").read_text())
     (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))

@@ -1,0 +1,132 @@
+"""The tokenizer that Mistral-7B has, and one of Gemma's kind, under the chat template of the paper's grid.
+
+In vLLM's environment, since mistral-common, which vLLM asks for, ships the file.
+"""
+
+import json
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from transformers import AutoTokenizer, GemmaTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+from transformers.convert_slow_tokenizer import generate_merges
+
+from salsa.adopt import from_folder
+from salsa.checkpoints import load_tokenizer, render
+from salsa.prepared import IGNORED, demonstrations
+from salsa.sections import LocalModel
+from salsa.stage import Run, read_jsonl
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "config/chat_templates/turns.jinja"
+ROLES = ("user", "assistant")
+PIECES = sentencepiece.SentencePieceProcessor(
+    model_file=str(resources.files("mistral_common") / "data/tokenizer.model.v1")
+)
+
+
+def like_mistrals(folder: Path, legacy: bool) -> None:
+    """Mistral-7B-v0.1's own tokenizer with tokenizer.json, as the hub has it: merges in the order of their scores."""
+    scores = [(PIECES.id_to_piece(i), PIECES.get_score(i)) for i in range(len(PIECES))]
+    vocabulary = {piece: number for number, (piece, _) in enumerate(scores)}
+    merges = generate_merges(vocabulary, scores)
+    LlamaTokenizer(vocab=vocabulary, merges=merges).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "legacy": legacy}))
+
+
+def like_gemmas(folder: Path) -> None:
+    """Mistral's vocabulary under Gemma's class: no space before a text, other special tokens, a pad of its own."""
+    like_mistrals(folder, legacy=False)
+    own = json.loads(AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str())["model"]
+    names = {"<s>": "<bos>", "</s>": "<eos>"}
+    vocabulary = {names.get(token, token): number for token, number in own["vocab"].items()}
+    vocabulary |= {token: len(vocabulary) + number for number, token in enumerate(("<pad>", "<mask>"))}
+    GemmaTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in own["merges"]]).save_pretrained(folder)
+
+
+KINDS = {
+    "mistral": (lambda folder: like_mistrals(folder, legacy=False), "<unk>"),
+    "mistral, legacy": (lambda folder: like_mistrals(folder, legacy=True), "<unk>"),
+    "gemma": (like_gemmas, "<pad>"),
+}
+ANSWERS = ("Hello there", "1. One\n2. Two", "  def f(x):\n    return x  # é, 東京, 🙂", "A < B > C & <b>d</b>")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def base(request, tmp_path_factory):
+    """A base checkpoint as the stage makes it from a folder, with the paper's grid's template and pad token."""
+    kind, pad = KINDS[request.param]
+    hub = tmp_path_factory.mktemp("hub")
+    kind(hub)
+    plain = AutoTokenizer.from_pretrained(hub)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    ends = {"bos_token_id": plain.bos_token_id, "eos_token_id": plain.eos_token_id}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(plain), **sizes, **ends)).save_pretrained(hub)
+    out = tmp_path_factory.mktemp("made") / "base"
+    local = {"path": str(hub), "chat_template": str(TEMPLATE), "pad_token": pad}
+    from_folder(LocalModel.model_validate(local), out, Run("base", {}, {}, {}))
+    return load_tokenizer(out)
+
+
+def dialogues() -> list[list[dict[str, str]]]:
+    """Two turns each: questions of ours, and the real ones where they are there."""
+    asked = [f"  Say {answer} \n\tplease. " for answer in ANSWERS]
+    file = ROOT.parent / "shared/data/mt_bench/question.jsonl"
+    asked += [turn for row in (read_jsonl(file) if file.exists() else []) for turn in row["turns"]]
+    texts = [(question, ANSWERS[i % len(ANSWERS)]) for i, question in enumerate(asked)]
+    return [
+        [
+            {"role": role, "content": text}
+            for turn in (texts[i], texts[i - 1])
+            for role, text in zip(ROLES, turn, strict=True)
+        ]
+        for i in range(len(texts))
+    ]
+
+
+def test_a_prompt_is_how_its_dialogue_begins(base):
+    """What a policy is asked with is what it has been taught to answer, in each turn."""
+    tokenizer = base
+    for messages in dialogues():
+        whole = render(tokenizer, messages)
+        for turn in (1, 3):
+            prompt = render(tokenizer, messages[:turn], add_generation_prompt=True)
+            assert whole[: len(prompt)] == prompt
+            assert render(tokenizer, messages[: turn + 1]) == whole[: len(render(tokenizer, messages[: turn + 1]))]
+
+
+def test_one_bos_and_an_eos_a_turn_and_no_pad(base):
+    tokenizer = base
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    for messages in dialogues():
+        counted = Counter(render(tokenizer, messages))
+        specials = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        assert [counted[token] for token in specials] == [1, 2, 0]
+
+
+def test_the_loss_is_on_the_answers_and_their_eos(base):
+    tokenizer = base
+    for messages in dialogues():
+        (row,) = demonstrations([{"messages": messages}], tokenizer, 10**6, "row", 1, Counter())
+        taught = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+        assert taught == [token for token in row["labels"] if token != IGNORED]
+        answers = [
+            message["content"].strip() + tokenizer.eos_token for message in messages if message["role"] == ROLES[1]
+        ]
+        assert tokenizer.decode(taught) == "".join(answers)
+
+
+def test_a_prompts_ids_are_sentencepieces_own(tmp_path):
+    """Google's library on the same file and text. Behind the first EOS the libraries differ by a space."""
+    like_mistrals(tmp_path, legacy=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.chat_template = TEMPLATE.read_text()
+    for messages in dialogues():
+        text = tokenizer.apply_chat_template(messages[:2], tokenize=False).removeprefix("<s>")
+        first, _, rest = text.partition("</s>")
+        assert rest == "\n"
+        ids = render(tokenizer, messages[:2])
+        assert ids[: ids.index(2) + 1] == [1, *PIECES.encode(first), 2]
