@@ -20,7 +20,7 @@ LINKED = (
     *("benchmarks", "config", "eval", "profiles", "rules", "salsa", "scripts"),
 )
 PROGRAMS = {
-    "snakemake": 'exec {python} -m snakemake -n --quiet rules "$@"',
+    "snakemake": 'exec {python} -m snakemake --quiet rules -n "$@"',
     "make": 'exec /usr/bin/env -i PATH="$OLD_PATH" make -n "$@"',
     "python": 'exec {python} "$@"',
 }
@@ -48,6 +48,14 @@ def blocks(page: Path, language: str = "sh") -> list[Block]:
     text, name = page.read_text(), str(page.relative_to(ROOT))
     found = [Block(name, text[: m.start()].count("\n") + 1, m[1], m[2]) for m in BLOCK.finditer(text)]
     return [block for block in found if block.language == language]
+
+
+def in_the_text(page: Path) -> list[Block]:
+    """Snakemake's commands between words, those that are whole: without an ellipsis or a name in capitals."""
+    text = BLOCK.sub(lambda m: "\n" * m[0].count("\n"), page.read_text())
+    found = [(text[: m.start()].count("\n") + 1, m[1]) for m in re.finditer(r"`(snakemake [^`]+)`", text)]
+    whole = [(line, command) for line, command in found if not re.search(r"…|\b[A-Z]{2,}\b", command)]
+    return [Block(str(page.relative_to(ROOT)), line, "sh", command) for line, command in whole]
 
 
 def checkout(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from salsa.stage import write_jsonl
-from tests.documented import NEEDS, PAGES, ROOT, Block, blocks, checkout, run
+from tests.documented import NEEDS, PAGES, ROOT, Block, blocks, checkout, in_the_text, run
 from tests.eval.archive_case import rated
 
 # Messages of other programs, and words that are none.
@@ -94,6 +94,15 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         said = run(block, tmp_path)
         for jobs in re.findall(r"^snakemake .*# .*?\b(\d+) jobs", block.text, re.MULTILINE):
             assert re.search(rf"^total +{jobs}$", said, re.MULTILINE), f"{block.page}:{block.line}: {jobs} jobs\n{said}"
+
+
+def test_snakemakes_commands_in_the_text_run(tmp_path):
+    commands = {block.text: block for page in PAGES for block in in_the_text(page)}
+    assert len(commands) > 9
+    checkout(tmp_path)
+    (tmp_path / "mine.yaml").write_text("rl_seeds: [1]\n")
+    for block in commands.values():
+        run(block, tmp_path)
 
 
 def test_what_the_text_names_is_there():
