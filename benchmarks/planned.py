@@ -23,12 +23,12 @@ from stages import peak_megabytes, stages
 
 def job_seconds(folder: Path) -> dict[str, list[float]]:
     """Of each job that Snakemake ran, by rule; a job that writes several files has a record with each."""
-    found: dict[str, set[tuple[float, float]]] = defaultdict(set)
+    found: dict[str, dict[float, float]] = defaultdict(dict)
     for path in (folder / ".snakemake/metadata").rglob("*"):
         if path.is_file():
             record = json.loads(path.read_text())
-            found[record["rule"]].add((record["starttime"], record["endtime"]))
-    return {rule: [end - start for start, end in sorted(times)] for rule, times in found.items()}
+            found[record["rule"]][record["starttime"]] = record["endtime"]
+    return {rule: [end - start for start, end in sorted(times.items())] for rule, times in found.items()}
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import httpx  # what huggingface_hub speaks with, and whose errors it lets through
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
+from salsa.checkpoints import open_tokenizer
 from salsa.errors import UserError
 from salsa.sections import HubModel, LocalModel
 from salsa.stage import Run, output_folder
@@ -98,7 +99,7 @@ def _fill(
     for pattern in BESIDE_WEIGHTS:
         for path in source.glob(pattern):
             shutil.copy(path, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer = open_tokenizer(folder)
     tokenizer.chat_template = template
     # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
     if pad_token not in tokenizer.get_vocab() or pad_token == tokenizer.eos_token:

@@ -32,13 +32,27 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def open_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer that is the same again when it has been saved.
+
+    transformers 5 forgets to save Llama's `legacy`, on which hangs whether a space comes before what follows a special
+    token: Mistral-7B's own has it.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        path, trust_remote_code=False, local_files_only=True
+    )
+    if hasattr(tokenizer, "legacy"):
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
+    return tokenizer
+
+
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint; it must have a chat template and a pad token other than EOS."""
     if not (path / "tokenizer_config.json").is_file():
         raise UserError(
             f"{path}: no tokenizer_config.json there: run the stage that makes the checkpoint, or correct the path"
         )
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    tokenizer = open_tokenizer(path)
     if tokenizer.chat_template is None:
         raise UserError(
             f"{path}: the tokenizer has no chat template: give the base model's chat_template in the config"

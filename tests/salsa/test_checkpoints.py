@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 import torch
+from transformers import LlamaTokenizer
 
-from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
+from salsa.checkpoints import load_causal, load_reward, load_tokenizer, open_tokenizer, render
 from salsa.errors import UserError
 
 
@@ -23,6 +24,21 @@ def test_render_writes_the_special_tokens_once(llamas):
     assert done[-1] == tokenizer.eos_token_id and done.count(tokenizer.bos_token_id) == 1
     prompt = render(tokenizer, talk, True)
     assert done[: len(prompt)] == prompt, "a training example starts with what generation sees"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tokenizer_of_llamas_kind_is_the_same_when_it_has_been_saved(legacy, tmp_path):
+    """transformers 5.17 by itself makes every saved one new: no space after a special token."""
+    words = ("<unk>", "<s>", "</s>", "▁", "h", "i", "hi", "▁hi")
+    vocabulary, merges = {word: i for i, word in enumerate(words)}, [("h", "i"), ("▁", "hi")]
+    LlamaTokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path / "0")
+    file = tmp_path / "0/tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "legacy": legacy}))
+    for saved in (1, 2):
+        tokenizer = open_tokenizer(tmp_path / str(saved - 1))
+        tokenizer.save_pretrained(tmp_path / str(saved))
+        spaced = open_tokenizer(tmp_path / str(saved))("<s>hi</s>hi", add_special_tokens=False).input_ids
+        assert spaced == ([1, 7, 2, 7] if legacy else [1, 6, 2, 6])
 
 
 def copy(llamas, tmp_path):

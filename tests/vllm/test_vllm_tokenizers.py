@@ -68,7 +68,9 @@ def base(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "base"
     local = {"path": str(hub), "chat_template": str(TEMPLATE), "pad_token": pad}
     from_folder(LocalModel.model_validate(local), out, Run("base", {}, {}, {}))
-    return load_tokenizer(out)
+    load_tokenizer(out).save_pretrained(out)  # as each stage does that makes another checkpoint of it
+    tokenizer = load_tokenizer(out)
+    return tokenizer, plain
 
 
 def dialogues() -> list[list[dict[str, str]]]:
@@ -87,9 +89,16 @@ def dialogues() -> list[list[dict[str, str]]]:
     ]
 
 
+def test_no_token_is_another_than_the_hubs(base):
+    tokenizer, plain = base
+    for messages in dialogues():
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert render(tokenizer, messages) == plain(text, add_special_tokens=False).input_ids
+
+
 def test_a_prompt_is_how_its_dialogue_begins(base):
     """What a policy is asked with is what it has been taught to answer, in each turn."""
-    tokenizer = base
+    tokenizer, _ = base
     for messages in dialogues():
         whole = render(tokenizer, messages)
         for turn in (1, 3):
@@ -99,7 +108,7 @@ def test_a_prompt_is_how_its_dialogue_begins(base):
 
 
 def test_one_bos_and_an_eos_a_turn_and_no_pad(base):
-    tokenizer = base
+    tokenizer, _ = base
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     for messages in dialogues():
         counted = Counter(render(tokenizer, messages))
@@ -108,7 +117,7 @@ def test_one_bos_and_an_eos_a_turn_and_no_pad(base):
 
 
 def test_the_loss_is_on_the_answers_and_their_eos(base):
-    tokenizer = base
+    tokenizer, _ = base
     for messages in dialogues():
         (row,) = demonstrations([{"messages": messages}], tokenizer, 10**6, "row", 1, Counter())
         taught = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
