@@ -41,7 +41,7 @@ def from_hub(model: HubModel, out: Path, record: Run) -> None:
             f"{model.id}@{model.revision}: cannot download it ({reason}): check the network, and HF_TOKEN with the "
             "model's licence accepted if it is gated"
         ) from None
-    check_pieces(download)
+    check_pieces(download, model.id)
     with output_folder(out, record) as folder:
         _fill(folder, download, model.id, template, model.pad_token, Path.rename)
     shutil.rmtree(download)
@@ -63,18 +63,18 @@ def check_folder(source: Path) -> None:
             raise UserError(f"models: {source}: no {name} there: name the folder of a checkpoint and its tokenizer")
     if not any(source.glob(WEIGHTS)):
         raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that form")
-    check_pieces(source)
+    check_pieces(source, str(source))
 
 
-def check_pieces(source: Path) -> None:
+def check_pieces(folder: Path, name: str) -> None:
     """Refuses SentencePiece's file alone.
 
     transformers 5 makes a tokenizer of it without the pieces' scores: runs of spaces, as code has them, become other
     tokens than the model has learnt.
     """
-    if (source / "tokenizer.model").is_file() and not (source / "tokenizer.json").is_file():
+    if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
-            f"models: {source}: tokenizer.model without tokenizer.json, which cannot be made from it here without a "
+            f"models: {name}: tokenizer.model without tokenizer.json, which cannot be made from it here without a "
             "change of tokens: take the publisher's, or save the tokenizer with transformers 4"
         )
 

@@ -298,6 +298,9 @@ def test_sentencepieces_file_alone_is_refused(repository, tmp_path, command):
     status, said = local(command, repository, tmp_path / "other")
     assert status == 1 and said.count("\n") == 1
     assert "repository: tokenizer.model without tokenizer.json" in said and "transformers 4" in said
+    with serving(repository, tmp_path) as (environment, _):
+        fetched = base(environment, tmp_path / "fetched")
+    assert fetched.returncode == 1 and "error: models: org/base: tokenizer.model without" in fetched.stderr
 
 
 def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(repository, tmp_path, command):
