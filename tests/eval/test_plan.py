@@ -217,7 +217,7 @@ def gemma_2b(folder: Path) -> Path:
 
     random_model.write_rows(folder / "rows", 64, 1024)
     random_model.config_of("google/gemma-2b").save_pretrained(folder / "base")
-    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024, batch=16, keep=True)))
     return folder / "config.yaml"
 
 
