@@ -64,7 +64,7 @@ def test_a_torn_state_of_the_pace_begins_anew(tmp_path):
 
 
 def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
-    """40 calls at 1,200 a minute: 1.95 s of both, half of it were each alone. A call may arrive later than it was sent."""
+    """40 calls at 1,200 a minute: 1.95 s of both, half of it were each alone. One may arrive later than it was sent."""
     times = []
 
     def spoil(n, request):
