@@ -2,7 +2,7 @@
 
     python benchmarks/shape_grid.py --shape google/gemma-2b --device h200 --folder FOLDER
     python benchmarks/shape_grid.py --shape google/gemma-2b --layers 1 --rows 16 --tokens 64 --batch 4 --folder FOLDER
-                                                                                 on a CPU, with 20 GB of memory
+                                                                                 on a CPU, with 22 GB of memory
 
 The settings are config/paper.yaml's but for the number of rows, steps and tokens. SFT 1 and 2, their soup, the reward
 model, SALSA, its answers by transformers and their scores run one after the other; then comes what

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import SHARED_DATA
+
 SENTENCES = [
     "Say hello to Ada and be polite.",
     "What is three plus four? It is seven.",
@@ -96,11 +98,10 @@ def prompts_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real MT-Bench and Arena-Hard files, which are not part of the project: a folder beside it, or none."""
-    folder = Path(__file__).parents[1].resolve().parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real benchmark files in {folder.parent.name}/{folder.name} beside the project")
-    return folder
+    """Real MT-Bench and Arena-Hard files."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real benchmark files in shared/data beside the project")
+    return SHARED_DATA
 
 
 @pytest.fixture

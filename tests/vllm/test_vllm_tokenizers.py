@@ -18,6 +18,7 @@ from salsa.checkpoints import load_tokenizer, render
 from salsa.prepared import IGNORED, demonstrations
 from salsa.sections import LocalModel
 from salsa.stage import Run, read_jsonl
+from tests import SHARED_DATA
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "config/chat_templates/turns.jinja"
@@ -76,7 +77,7 @@ def base(request, tmp_path_factory):
 def dialogues() -> list[list[dict[str, str]]]:
     """Two turns each: questions of ours, and the real ones where they are there."""
     asked = [f"  Say {answer} \n\tplease. " for answer in ANSWERS]
-    file = ROOT.parent / "shared/data/mt_bench/question.jsonl"
+    file = SHARED_DATA / "mt_bench/question.jsonl"
     asked += [turn for row in (read_jsonl(file) if file.exists() else []) for turn in row["turns"]]
     texts = [(question, ANSWERS[i % len(ANSWERS)]) for i, question in enumerate(asked)]
     return [
