@@ -23,7 +23,7 @@ include: "rules/report.smk"
 
 
 onstart:
-    HOLDER = hold(f".snakemake/{GRID.grid}.lock")
+    lock_grid()
 
 
 localrules:

@@ -208,7 +208,7 @@ class BatchEndpoint(Endpoint):
         content = response.get("body") or {}
         if response["status_code"] != 200:
             raise self._meaning(response["status_code"], content.get("error", content), {}, body)
-        return read_reply(json.dumps(content).encode())
+        return read_reply(json.dumps(content).encode(), self.key)
 
     @contextlib.asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:

@@ -22,7 +22,7 @@ from eval.benchmarks import Benchmark, of_protocol
 from eval.calibration import CARD, card_rows
 from eval.estimate import estimate_all
 from eval.items import ITEMS, SINGLE, Item, read_items
-from eval.judge import verdict_after_asking
+from eval.judge import readable, verdict_after_asking
 from eval.judge_client import Asks, Messages
 from eval.judging import ask_all
 from eval.ledger import CALLS, Entry, read_calls
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
     async def work(client: Asks, again: Again) -> tuple[Value, float | None]:
         if again.item.protocol == SINGLE:
             entries = [await client.ask(again.messages)]
-            value: Value = rating(entries[0]["text"] or "") if entries[0]["outcome"] == "answered" else None
+            value: Value = rating(readable(entries[0]))
         else:
             benchmark = of_protocol(again.item.protocol)
             entries, found = await verdict_after_asking(client, benchmark, templates, again.messages)

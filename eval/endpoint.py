@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import email.utils
+import json
 import os
 import random
 import re
@@ -19,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.costs import Messages, Sizes, size
 from eval.pace import Pace
+from eval.verdicts import is_cut
 from salsa.errors import UserError
 from salsa.judge_section import Judge
-from salsa.stage import describe
 
 SHORTEST_KEY = 8
 LONGEST_LINE = 300  # characters of what an endpoint says
@@ -29,6 +30,9 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
 AGAIN_STATUS = (408, 409, 429)
 SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call may take", default=0.0)
+TEXT_PARTS = ("text", "output_text")
+TRIES_WITHOUT_TEXT = 2  # each is paid for, and at temperature 0 the next is often the same
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|too many tokens", re.IGNORECASE)
 
 
@@ -44,6 +48,10 @@ class Passing(Exception):
 
 class NoChoice(Passing):
     """A reply without an answer; some filters answer so, however often one asks."""
+
+
+class NoText(Passing):
+    """A reply without a text, where reasoning took its place or nothing came; the next may have one."""
 
 
 class Refused(Exception):
@@ -70,9 +78,21 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
+class Part(Lenient):
+    type: str = "text"
+    text: str | None = None
+
+
 class Message(Lenient):
-    content: str | None = None
+    """`content` is a text, or its parts, of which some endpoints make one reasoning."""
+
+    content: str | list[Part] | None = None
     refusal: str | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content if part.type in TEXT_PARTS)
+        return self.content or ""
 
 
 class Choice(Lenient):
@@ -98,7 +118,7 @@ class Completion(Lenient):
 class Reply:
     """What goes into a ledger's line."""
 
-    outcome: Literal["answered", "refused", "too_long"]
+    outcome: Literal["answered", "refused", "too_long", "failed"]
     text: str = ""
     finish_reason: str | None = None
     model: str | None = None
@@ -106,20 +126,58 @@ class Reply:
     error: str | None = None
 
 
-def read_reply(body: bytes) -> Reply:
-    """A chat completion's body as a reply; Passing if it is none, or cut off."""
+def whole_characters(value: Any) -> Any:
+    """JSON with U+FFFD for each half of a character, which a text that was cut in an emoji may end with."""
+    if isinstance(value, str):
+        return LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [whole_characters(one) for one in value]
+    if isinstance(value, dict):
+        return {whole_characters(key): whole_characters(one) for key, one in value.items()}
+    return value
+
+
+def read_completion(body: bytes, key: str) -> Completion:
+    """A body as a chat completion; Passing, in words about the endpoint, if it is none."""
+    with contextlib.suppress(ValidationError):
+        return Completion.model_validate_json(body)
+    # Halves of characters are not taken above; most bodies have none, and a second reading is slower.
+    shown = one_line(body.decode(errors="replace"), key)
     try:
-        completion = Completion.model_validate_json(body)
+        value = whole_characters(json.loads(body))
+    except (ValueError, RecursionError):
+        raise Passing(f"the endpoint's reply is no JSON: {shown}") from None
+    if not isinstance(value, dict) or "choices" not in value:
+        raise Passing(f"the endpoint's reply has no choices: {shown}")
+    try:
+        return Completion.model_validate(value)
     except ValidationError as error:
-        raise Passing(describe(error, "the reply is no chat completion")) from None
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise Passing(f"the endpoint's reply is no chat completion, see {where}: {shown}") from None
+
+
+def read_reply(body: bytes, key: str) -> Reply:
+    """A chat completion's body as a reply, Passing if it is none; `key` is shown in no message."""
+    completion = read_completion(body, key)
     usage = completion.usage.model_dump(exclude_none=True) if completion.usage else None
     if not completion.choices:
-        raise NoChoice("the reply has no choices")
+        raise NoChoice(f"the endpoint's reply has no choices: {one_line(body.decode(errors='replace'), key)}")
     choice = completion.choices[0]
     refused = choice.finish_reason == "content_filter" or bool(choice.message.refusal)
-    text = choice.message.content or ""
+    text = choice.message.text()
+    if choice.finish_reason == "error":
+        raise Passing(f"the endpoint's reply ended in an error: {one_line(body.decode(errors='replace'), key)}")
+    if not text.strip() and not refused and not is_cut(choice.finish_reason):
+        raise NoText("the endpoint's reply has no text (reasoning is not read as one)")
     why = (choice.message.refusal or "content_filter") if refused else None
     return Reply("refused" if refused else "answered", text, choice.finish_reason, completion.model, usage, why)
+
+
+def one_line(text: str, key: str) -> str:
+    """The beginning of what an endpoint says as one line, without the key."""
+    text = " ".join(text.split())
+    # A placeholder such as "x", for an endpoint that needs none, is no secret.
+    return (text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text)[:LONGEST_LINE]
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -193,7 +251,7 @@ class Endpoint:
         expected = self.sizes.prompt(size(messages)) + self.sizes.answer(self.settings.max_tokens)
         EXPECTED.set(expected)
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.settings.retries + 1),
+            stop=self._enough,
             wait=wait_seconds,
             retry=tenacity.retry_if_exception_type(Passing),
             sleep=self._sleep,
@@ -201,11 +259,19 @@ class Endpoint:
         )
         try:
             reply: Reply = await retrying(self._once, key, body)
+        except NoText as error:
+            return Reply("failed", error=str(error))
         except (Refused, NoChoice) as error:
             return Reply("too_long" if isinstance(error, TooLong) else "refused", error=str(error))
         if reply.usage:
             self.pace.settle(reply.usage["prompt_tokens"] + reply.usage["completion_tokens"] - expected)
         return reply
+
+    def _enough(self, state: tenacity.RetryCallState) -> bool:
+        """Whether a call has been tried often enough."""
+        without_text = state.outcome is not None and isinstance(state.outcome.exception(), NoText)
+        most = self.settings.retries + 1
+        return state.attempt_number >= (min(most, TRIES_WITHOUT_TEXT) if without_text else most)
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -217,7 +283,7 @@ class Endpoint:
             # chat.completions.create would walk through each message to translate its keys, of which none has another
             # name: 0.3 ms a call.
             raw = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
-        return read_reply(raw.content)
+        return read_reply(raw.content, self.key)
 
     @contextlib.contextmanager
     def _typed(self, body: Mapping[str, Any]) -> Iterator[None]:
@@ -260,10 +326,8 @@ class Endpoint:
 
     def _line(self, status: int, message: object) -> str:
         """An HTTP error as one line, without the key."""
-        text = " ".join(str(message or "").split())
-        # A placeholder such as "x", for an endpoint that needs none, is no secret.
-        text = text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_KEY else text
-        return f"HTTP {status} ({text[:LONGEST_LINE]})" if text else f"HTTP {status}"
+        text = one_line(str(message or ""), self.key)
+        return f"HTTP {status} ({text})" if text else f"HTTP {status}"
 
     async def close(self) -> None:
         await self.openai.close()

@@ -15,7 +15,7 @@ from eval.benchmarks.asking import single_messages
 from eval.benchmarks.base import counted
 from eval.estimate import estimate_all
 from eval.items import SINGLE, Item, add_items
-from eval.judge import call_of, undecided
+from eval.judge import call_of, readable, undecided, warn_of_cut
 from eval.judge_client import Asks, judge_id
 from eval.judging import ask_all
 from eval.prompts import load_templates
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         if len(given) < turn:
             return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
         entry = await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
-        found = rating(entry["text"] or "") if entry["outcome"] == "answered" else None
+        found = rating(readable(entry))
         outcome = "rated" if found is not None else undecided(entry)
         said = {"outcome": outcome, "rating": found, "flags": list(question.flags), **call_of(entry)}
         return {**row, "lengths": [len(given[turn - 1].strip())], **said}
@@ -90,3 +90,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_jsonl(path, rows)
     why = f" ({counted(outcomes)})" if outcomes else ""
     log.info("%s: %d of %d answers of %s are rated%s", name, rated, len(rows), arguments.policy, why)
+    warn_of_cut(f"{name}, {arguments.policy}", outcomes, settings)

@@ -43,7 +43,7 @@ class Item(Section):
     call: str | None = None
     label: str | None = None
     identical: bool = False  # both answers are the same to the letter: a tie without asking
-    missing: Literal["failed", "refused", "too_long", "unanswered", "unparsed"] | None = None
+    missing: Literal["cut", "failed", "refused", "too_long", "unanswered", "unparsed"] | None = None
 
     def identity(self) -> Identity:
         """Two items that share it are of the same answers, judged by the same judge."""

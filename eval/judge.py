@@ -10,7 +10,7 @@ letter are a tie without asking: in two orders, whatever a judge says of them ca
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from eval.judge_client import Asks, Messages, judge_id
 from eval.judging import ask_all
 from eval.ledger import FINISHED, Entry
 from eval.prompts import Templates, load_templates
-from eval.verdicts import Verdict, label
+from eval.reasoning import without_reasoning
+from eval.verdicts import Verdict, is_cut, label
 from salsa.errors import UserError
 from salsa.judge_section import Judge
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
@@ -68,12 +69,15 @@ async def verdict_after_asking(
     """The calls, and the verdict of the last. A benchmark may ask once more, in the same conversation, where it is
     missing."""
     entries = [await client.ask(messages)]
-    found = benchmark.read(entries[0]["text"] or "")
-    if found is None and benchmark.again is not None and entries[0]["outcome"] == "answered":
-        again = [{"role": "assistant", "content": entries[0]["text"]}, *templates.messages(benchmark.again, {})]
+    found = benchmark.read(readable(entries[0]))
+    # Where the tokens went into reasoning that never ended, there is nothing to go on from.
+    said = without_reasoning(entries[0]["text"] or "")
+    goes_on = entries[0]["outcome"] == "answered" and bool(said or not is_cut(entries[0]["finish_reason"]))
+    if found is None and benchmark.again is not None and goes_on:
+        again = [{"role": "assistant", "content": said}, *templates.messages(benchmark.again, {})]
         entries.append(await client.ask([*messages, *again]))
-        found = benchmark.read(entries[-1]["text"] or "")
-    return entries, found if entries[-1]["outcome"] == "answered" else None
+        found = benchmark.read(readable(entries[-1]))
+    return entries, found
 
 
 async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
@@ -90,9 +94,28 @@ async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: 
     return {**game, **call_of(entry)}
 
 
+def readable(entry: Entry) -> str:
+    """The text that a verdict may be read from: of an answer that was not cut, what follows its reasoning."""
+    if entry["outcome"] != "answered" or is_cut(entry["finish_reason"]):
+        return ""
+    return without_reasoning(entry["text"])
+
+
 def undecided(entry: Entry) -> str:
     """Why a call that says nothing to be counted does not."""
-    return "unparsed" if entry["outcome"] == "answered" else str(entry["outcome"])
+    if entry["outcome"] != "answered":
+        return str(entry["outcome"])
+    return "cut" if is_cut(entry["finish_reason"]) else "unparsed"
+
+
+def warn_of_cut(name: str, missing: Mapping[str, int], settings: Judge) -> None:
+    """Says what to do about texts that ended at the limit of their tokens."""
+    if missing.get("cut"):
+        log.warning(
+            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it and run "
+            "again; other calls are not paid for twice",
+            *(name, missing["cut"], settings.max_tokens),
+        )
 
 
 def call_of(entry: Entry) -> dict[str, str]:
@@ -229,3 +252,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_jsonl(path, rows)
     why = f" (games: {counted(missing)})" if missing else ""
     log.info("%s: %d of %d judgments have a verdict%s, %d new calls", name, covered, len(rows), why, calls["calls"])
+    warn_of_cut(name, missing, settings)

@@ -59,7 +59,9 @@ def said(item: Item, calls: Mapping[str, Entry], where: str) -> Value:
             "copy a ledger as a whole folder, calls.jsonl with items.jsonl"
         )
     entry = calls[item.call]
-    outcome, value = read(item.protocol, entry["text"]) if entry["outcome"] == "answered" else ("refused", None)
+    if entry["outcome"] != "answered":
+        return None
+    outcome, value = read(item.protocol, entry["text"], entry.get("finish_reason"))
     return "C" if outcome == "tie" and value is None else value
 
 

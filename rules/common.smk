@@ -1,5 +1,4 @@
 # The checked config, the folders of the grid, and the functions that rules take their inputs and params from.
-import fcntl
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from salsa import layout
 from salsa.config import algorithm_settings, for_model, parse_config, with_local_copies
 from salsa.data_sets import all_sets, training_sets
 from salsa.errors import UserError
+from salsa.grid_lock import hold
 from salsa.naming import parse_soup_name
 from salsa.references import strategy_json
 
@@ -71,17 +71,12 @@ wildcard_constraints:
     draw=r"\d+",
 
 
-def hold(path):
-    """Keeps a second run out of the grid. The kernel lets go when this process ends, however it ends: a run that was
-    killed locks nobody out, as Snakemake's own lock would."""
-    holder = open(path, "w")
+def lock_grid():
+    """Ends this run where another run of the grid is at work."""
     try:
-        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(
-            f"error: {GRID.paths.results}/{GRID.grid}: another run of this grid is at work here: wait until it ends"
-        )
-    return holder
+        hold(Path(f".snakemake/{GRID.grid}.lock"), f"{GRID.paths.results}/{GRID.grid}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def settings(section, exclude=(), **changes):

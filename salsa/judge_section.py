@@ -20,6 +20,8 @@ HOW = {
     "poll_seconds",
     "budget",
 }
+# OpenAI's Python client takes what a request holds beyond its own parameters under this name.
+EXTRA = "extra_body"
 OWN_PARAMETERS = ("model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream", "n")
 
 
@@ -37,7 +39,9 @@ class Judge(Section):
         description="What the endpoint calls it; reasoning models know max_completion_tokens alone",
     )
     parameters: dict[str, Any] = Field(
-        default_factory=dict, description="Further parameters of each call, for example {reasoning_effort: low}"
+        default_factory=dict,
+        description="Further parameters of each call, for example {reasoning_effort: low}, or for a model of your own "
+        "{chat_template_kwargs: {enable_thinking: false}}",
     )
     concurrency: Count = Field(8, description="Calls in flight, of each stage that runs")
     requests_per_minute: Positive | None = Field(
@@ -83,6 +87,8 @@ class Judge(Section):
     def _parameters_are_further_ones(self) -> "Judge":
         if own := sorted(set(self.parameters) & set(OWN_PARAMETERS)):
             raise ValueError(f"parameters: {own[0]} is not set here: the judge section has keys of its own for it")
+        if EXTRA in self.parameters:
+            raise ValueError(f"parameters: {EXTRA}: write what it holds directly under parameters")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,8 @@ from eval.benchmarks import find
 from eval.gold_judge import serving
 from eval.items import read_items
 from eval.judge import outcome, points_and_weight
+from eval.ledger import read_calls
+from eval.ledger_tables import said as said_of
 from eval.verdicts import Verdict
 from salsa.judge_section import Judge
 from salsa.stage import read_jsonl, write_jsonl
@@ -79,6 +81,69 @@ def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp
     _, _, rows = cell("mt_bench", questions, judge={**GOLD, "position_bias": 5.0}, out="two")
     assert json.loads((tmp_path / "two.run.json").read_text())["calls"] == 32
     assert not any(row["consistent"] for row in rows)
+
+
+def replies(content: object, reason: str = "stop"):
+    """A judge whose every reply is this one."""
+    return lambda *_: (200, chat("", choices=[{"finish_reason": reason, "message": {"content": content}}]))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "outcomes"),
+    [
+        ("<think>A is nicer, [[A]]? No.</think>Assistant B wins. [[B]]", "stop", ["b", "a"]),
+        ("<think>A is nicer, I would say [[A]] but let me", "length", ["cut", "cut"]),
+        ("At first sight [[A]], however assistant B is", "length", ["cut", "cut"]),
+        (None, "stop", ["failed", "failed"]),
+        ([{"type": "text", "text": "B wins: [[B]]"}], "stop", ["b", "a"]),
+        ("[[ A ]]", "stop", ["a", "b"]),
+    ],
+)
+def test_what_the_replies_of_judges_that_reason_say(
+    cell, questions, flaky, tmp_path, caplog, content, reason, outcomes
+):
+    """The judgments, and the same read from the ledger alone."""
+    judge = flaky(replies(content, reason))
+    status, _, rows = cell("mt_bench", questions, judge=judge.settings())
+    assert status == 0
+    assert {tuple(game["outcome"] for game in row["games"]) for row in rows} == {tuple(outcomes)}
+    missing = json.loads((tmp_path / "out.run.json").read_text())["games_without"]
+    assert missing == ({} if outcomes[0] in "ab" else {outcomes[0]: 2 * len(rows)})
+    assert ("cut at judge.max_tokens (2048)" in caplog.text) == (outcomes[0] == "cut")
+    calls = read_calls(tmp_path / "ledger")
+    values = {said_of(item, calls, "x") for item in read_items(tmp_path / "ledger")}
+    assert values == {{"b": "B", "a": "A"}.get(outcomes[0])}
+    for call in calls.values():
+        assert (call["finish_reason"], call["text"]) == (
+            reason,
+            content if isinstance(content, str) else "B wins: [[B]]",
+        )
+
+
+def test_a_cut_text_is_final_for_its_limit_and_asked_again_with_another(cell, questions, flaky, tmp_path):
+    short = "At first sight [[A]], however"
+    judge = flaky(
+        lambda _, request: replies(short, "length")() if request["max_tokens"] < 99 else replies("So: [[B]]")()
+    )
+    for limit, calls in ((50, 32), (50, 32), (100, 64)):
+        _, _, rows = cell("mt_bench", questions, judge=judge.settings(max_tokens=limit))
+        assert judge.count == calls
+    assert all([game["outcome"] for game in row["games"]] == ["b", "a"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("first", "asked"), [("At first sight [[A>B]], but", 2), ("<think>At first sight [[A>B]], but", 1)]
+)
+def test_arena_hard_asks_a_cut_judge_once_more_unless_it_only_reasoned(cell, flaky, first, asked):
+    def spoil(_, request):
+        again = any(message["role"] == "assistant" for message in request["messages"])
+        return replies("My final verdict is: [[B>A]]")() if again else replies(first, "length")()
+
+    judge = flaky(spoil)
+    hard = list(arena_hard_questions(random.Random(1), 1))[:1]
+    _, _, [row] = cell("arena_hard", hard, judge=judge.settings())
+    assert judge.count == 2 * asked
+    assert [game["outcome"] for game in row["games"]] == (["b", "a"] if asked == 2 else ["cut", "cut"])
 
 
 def test_equal_answers_are_a_tie_that_costs_nothing(cell, questions, tmp_path):

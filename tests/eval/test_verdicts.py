@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from eval.benchmarks import Question, find
 from eval.benchmarks.asking import pair_messages, single_messages
 from eval.prompts import load_templates
+from eval.reasoning import without_reasoning
 from eval.verdicts import READERS, read, verdict
 from salsa.stage import write_jsonl
 
@@ -43,6 +44,15 @@ CASES = {
         ("I cannot assist with that request.", "refused", None),
         ("I'm sorry for A, but [[B]]", "verdict", "B"),
         ("$ERROR$", "failed", None),
+        ("<think>A is nicer, [[A]]? No.</think>Assistant B wins. [[B]]", "verdict", "B"),
+        ("<think>A is nicer, I would say [[A]] but let me", "unparsed", None),
+        ("A is nicer, [[A]]? No.</think>\n\nAssistant B wins. [[B]]", "verdict", "B"),
+        ("<think>[[A]]</think> <think>[[C]]</think> [[B]]", "verdict", "B"),
+        ("<think>[[A]] quotes </think> of the answer</think>[[B]]", "verdict", "B"),
+        ("[[B]] <think>or [[A]]", "unparsed", None),
+        ("<think>[[A]]</think>I'm sorry, but I can't judge this.", "refused", None),
+        ("[[ A ]]", "verdict", "A"),
+        ("[[\tC ]]", "tie", None),
         (None, "failed", None),
     ],
     "arena_hard": [
@@ -57,6 +67,9 @@ CASES = {
         ("At first [[A>B]]; my final verdict is: [[B>>A]]", "verdict", "B>>A"),
         ("My final verdict is tie: [[A=B]]", "tie", "A=B"),
         ("At first [[A>B]], but on reflection [[B>>A]]", "unparsed", None),
+        ("[[A > B]]", "verdict", "A>B"),
+        ("[[ b << a ]]", "verdict", "A>>B"),
+        ("[[A > > B]]", "unparsed", None),
         ("[[A]]", "unparsed", None),
         ("[[A>A]]", "unparsed", None),
         ("[[A>>>B]]", "unparsed", None),
@@ -65,6 +78,7 @@ CASES = {
     "mt_bench_single": [
         ("Rating: [[7]]", "verdict", 7.0),
         ("Rating: [[8.5]]", "verdict", 8.5),
+        ("[[ 6 ]]", "verdict", 6.0),
         ("[[10]]", "verdict", 10.0),
         ("[[1]]", "verdict", 1.0),
         ("[[8]], that is Rating: [[8.0]]", "verdict", 8.0),
@@ -89,6 +103,55 @@ CASES = {
 )
 def test_only_the_form_that_was_asked_for_counts(protocol, text, outcome, value):
     assert read(protocol, text) == (outcome, value)
+
+
+REASONING = [
+    ("<think>", "</think>"),
+    ("<thought>", "</thought>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>\n\n<|begin_of_solution|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("[unused16]", "[unused17]"),
+    ("<|think|>", "<|end|><|begin|>assistant<|content|>"),
+    ("<think>\n", "\n</think>\n<answer>\n"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>"),
+    ("analysis", "assistantfinal"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here's my thought process:\n", "\n\nHere's my response:\n"),
+]
+
+
+@pytest.mark.parametrize(("begin", "end"), REASONING)
+def test_verdicts_in_reasoning_are_not_read(begin, end):
+    """Marks with both halves, with the end alone (its beginning was in the prompt), and without an end."""
+    thoughts = "We compare. [[A]] Final verdict: [[A]] "
+    for text in (f"{begin}{thoughts}{end}B wins. [[B]]", f"{thoughts}{end}B wins. [[B]]"):
+        assert read("mt_bench_pair", text) == ("verdict", "B")
+        assert without_reasoning(without_reasoning(text)) == without_reasoning(text)
+    assert read("mt_bench_pair", f"{begin}{thoughts}") == ("unparsed", None)
+
+
+@pytest.mark.parametrize(
+    "text", ["I think B. [[B]]", "In this analysis B wins: [[B]]", "analysis: B. [[B]]", "[x] [[B]]"]
+)
+def test_words_that_are_no_marks_are_no_reasoning(text):
+    assert without_reasoning(text) == text
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_a_text_that_ended_at_its_limit_is_cut_whatever_it_holds(reason):
+    for text in ("At first sight [[A]], however assistant B is", "Final verdict: [[B]]", ""):
+        assert read("mt_bench_pair", text, reason) == ("cut", None)
+        assert read("mt_bench_pair", text, "stop") == read("mt_bench_pair", text)
 
 
 @pytest.mark.parametrize(

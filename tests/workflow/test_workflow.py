@@ -1,6 +1,5 @@
 """The workflow itself: the smoke grid from nothing to tables, interrupted, resumed, repeated; and what it refuses."""
 
-import fcntl
 import json
 import os
 import re
@@ -107,15 +106,32 @@ def test_a_second_run_prints_the_table_and_does_nothing_else(smoke):
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.is_file()}
 
 
-def test_two_runs_of_a_grid_keep_out_of_each_others_way(smoke):
-    folder, _ = smoke
-    with (folder / ".snakemake/smoke.lock").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        status, said = snakemake(folder)
-    assert status != 0
+def test_two_runs_of_a_grid_keep_out_of_each_others_way(tmp_path):
+    """Three real runs in one folder: the second of the same grid ends, one of another grid works. A run that was
+    killed leaves no lock."""
+    other = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"grid": "other"}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    base = "checkpoints/{}/base/llama-mini"
+    first = start(tmp_path, base.format("smoke"), "--configfile", str(ROOT / "config/smoke.yaml"))
+    lock = tmp_path / ".snakemake/smoke.lock"
+    deadline = time.monotonic() + 60
+    while not (lock.exists() and lock.read_text().endswith("\n")):
+        assert first.poll() is None and time.monotonic() < deadline, "the first run does not begin"
+        time.sleep(0.05)
+    made = sorted(tmp_path.rglob("*"))
+    status, said = snakemake(tmp_path, base.format("smoke"))
+    assert status != 0 and "Traceback" not in said
     [line] = [line for line in said.splitlines() if "error:" in line]
-    assert line == "error: results/smoke: another run of this grid is at work here: wait until it ends"
-    assert "Traceback" not in said
+    who = f"process {first.pid} on {socket.gethostname()}"
+    assert line == f"error: results/smoke: another run of this grid is at work here ({who}): wait until it ends"
+    assert set(made) <= set(tmp_path.rglob("*")), "it has taken nothing away"
+    assert first.poll() is None, "the first is still at work"
+    status, said = snakemake(tmp_path, "data/other/world", config=(tmp_path / "other.yaml",))
+    assert status == 0, said
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=60)
+    status, said = snakemake(tmp_path, "data/smoke/world")
+    assert status == 0, said
 
 
 def test_two_complete_runs_give_the_same_tables_figures_and_report(smoke, tmp_path):
