@@ -1,5 +1,6 @@
 """An existing base checkpoint, of the hub or in a folder, with the chat template and pad token that it is to have."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from transformers import AutoConfig, PretrainedConfig
 
 from salsa.checkpoints import open_tokenizer
 from salsa.errors import UserError
+from salsa.floats import check_finite
 from salsa.sections import HubModel, LocalModel
-from salsa.stage import Run, output_folder
+from salsa.shards import read_json, read_tensors
+from salsa.stage import Run, log, output_folder
 
 WEIGHTS = "*.safetensors"
 BESIDE_WEIGHTS = [
@@ -117,5 +120,19 @@ def _fill(
         )
     config.pad_token_id = tokenizer.pad_token_id
     config.save_pretrained(folder)
+    keep_token_ids(folder / "generation_config.json", name)
     for path in weights:
         take(path, folder / path.name)
+    for tensor in read_tensors(folder).values():
+        check_finite(tensor, Path(name))
+
+
+def keep_token_ids(file: Path, name: str) -> None:
+    """Leaves in a generation config what generation here uses: the ids of special tokens."""
+    if not file.exists():
+        return
+    said = read_json(file)
+    kept = {key: value for key, value in said.items() if key.endswith("_token_id") or key == "transformers_version"}
+    if left_out := sorted(said.keys() - kept.keys()):
+        log.info("%s: of generation_config.json only token ids are used; left out: %s", name, ", ".join(left_out))
+        file.write_text(json.dumps(kept, indent=2) + "\n")

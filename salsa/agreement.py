@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from salsa.errors import UserError
+from salsa.floats import FLOATS
 from salsa.shards import INDEX_FILE, SIZES, Tensor, read_json
 from salsa.stage import RUN_FILE
 
@@ -41,7 +42,7 @@ def copied_files(folder: Path) -> list[Path]:
 
 
 def check_tensors(folders: list[Path], found: list[dict[str, Tensor]]) -> None:
-    """All checkpoints hold tensors of the same names, shapes and types."""
+    """All checkpoints hold tensors of the same names, shapes and types; one float type is as good as another."""
     first = found[0]
     for tensor in first.values():
         if tensor.dtype not in SIZES:
@@ -55,7 +56,7 @@ def check_tensors(folders: list[Path], found: list[dict[str, Tensor]]) -> None:
         for name, tensor in first.items():
             for what in ("shape", "dtype"):
                 one, other = getattr(tensor, what), getattr(tensors[name], what)
-                if one != other:
+                if one != other and not {one, other} <= FLOATS.keys():
                     shown = [list(value) if isinstance(value, tuple) else value for value in (one, other)]
                     raise UserError(
                         f"tensor {name}: {what} {shown[0]} in {folders[0]}, {shown[1]} in {folder}: soup only "

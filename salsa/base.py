@@ -29,7 +29,7 @@ from salsa.fields import Section
 from salsa.sections import Base, Model, WorldModel
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder, read_jsonl
-from salsa.training import pooled_batches, schedule, steps
+from salsa.training import pooled_batches, save, schedule, steps
 
 WEIGHT_DECAY = 0.01
 WARMUP_RATIO = 0.05
@@ -130,8 +130,7 @@ def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str,
     log.info("base %s: %d parameters, %d tokens, final loss %.3f", name, network.num_parameters(), tokens, loss)
     record.extra = {"parameters": network.num_parameters(), "tokens": tokens, "final_loss": round(loss, 4)}
     with output_folder(out, record) as folder:
-        network.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save(network, tokenizer, folder, "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -93,7 +94,25 @@ def _load(auto: Any, path: Path, dtype: str, place: torch.device | None, **optio
         )
     except SafetensorError as error:
         raise UserError(f"{path}: its weights cannot be read ({error}): copy or make the checkpoint again") from None
-    return model.to(place or device()).eval()
+    model = model.to(place or device()).eval()
+    check_parameters(model, str(path), "the checkpoint is broken: make or copy it again")
+    forget_sampling(model)
+    return model
+
+
+def check_parameters(model: PreTrainedModel, where: str, fix: str) -> None:
+    """A UserError that names the first parameter with a NaN or an infinity in it."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(f"{where}: parameter {name} holds NaN or infinity: {fix}")
+
+
+def forget_sampling(model: PreTrainedModel) -> None:
+    """Keeps the token ids of a generation config. Nothing here samples by the rest, and transformers refuses to save
+    what contradicts itself, as the first configs of Llama-2 and Vicuna did, after hours of training."""
+    if getattr(model, "generation_config", None) is not None:
+        said = model.generation_config.to_dict()
+        model.generation_config = GenerationConfig(**{key: said[key] for key in said if key.endswith("_token_id")})
 
 
 def render(

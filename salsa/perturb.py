@@ -13,9 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from salsa.agreement import check_files, check_tensors, copied_files
+from salsa.errors import UserError
+from salsa.floats import check_finite
 from salsa.seeds import derive_seed
-from salsa.shards import INDEX_FILE, read_header, read_tensors, weight_files
+from salsa.shards import INDEX_FILE, read_header, read_tensors, weight_files, write_index
 from salsa.stage import Run, output_folder
+from salsa.unused_tensors import without_unused
 
 
 def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -30,21 +33,26 @@ def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
 
 def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
     """Writes the perturbed checkpoint into the existing folder `out`. Each tensor's noise has a seed of its name."""
-    places = read_tensors(like)
-    check_tensors([of, like], [read_tensors(of), places])
+    start, _ = without_unused(of, read_tensors(of))
+    places, _ = without_unused(like, read_tensors(like))
+    check_tensors([of, like], [start, places])
     check_files([of, like])
     for file in weight_files(of):
         result = {}
         with safe_open(file, "pt") as source:
-            for entry in read_header(file):
+            for entry in (entry for entry in read_header(file) if entry.name in start):
                 with safe_open(places[entry.name].file, "pt") as other:
                     generator = torch.Generator().manual_seed(derive_seed(seed, "perturb", draw, entry.name))
                     result[entry.name] = moved(source.get_tensor(entry.name), other.get_tensor(entry.name), generator)
+                if not result[entry.name].isfinite().all():
+                    check_finite(entry, of)
+                    check_finite(places[entry.name], like)
+                    raise UserError(f"tensor {entry.name}: what it is moved to is too large for {entry.dtype}")
         save_file(result, out / file.name, metadata={"format": "pt"})
     for file in copied_files(of):
         shutil.copyfile(file, out / file.name)
     if (of / INDEX_FILE).exists():
-        shutil.copyfile(of / INDEX_FILE, out / INDEX_FILE)
+        write_index(out, {file.name: read_header(file) for file in sorted(out.glob("*.safetensors"))})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -161,6 +161,9 @@ class Sft(Optimisation):
 
 class Soup(Section):
     shard_size: str = "4GB"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="Of the soup's weights. Default: each tensor's in the first ingredient"
+    )
 
 
 class Reward(Optimisation):

@@ -6,16 +6,21 @@ grow with the models. No model class is built: tied embeddings are averaged once
 
 import argparse
 import contextlib
+import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from salsa import floats
 from salsa.agreement import check_files, check_tensors, copied_files
 from salsa.errors import UserError
+from salsa.floats import FLOATS
 from salsa.naming import check_weights
 from salsa.sections import Soup
 from salsa.shards import (
@@ -23,17 +28,17 @@ from salsa.shards import (
     Tensor,
     plan_shards,
     read_exactly,
+    read_json,
     read_tensors,
     shard_names,
     write_index,
     write_shard,
 )
-from salsa.stage import Run, load_settings, output_folder
+from salsa.stage import Run, load_settings, log, output_folder
+from salsa.unused_tensors import without_unused
 
-PIECE = 1 << 16  # elements: the float32 buffers of a piece stay in the processor's cache
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-UPPER = np.uint32(0xFFFF0000)
-FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def parse_size(text: str) -> int:
@@ -45,45 +50,15 @@ def parse_size(text: str) -> int:
     return size
 
 
-def widen(raw: np.ndarray, dtype: str, out: np.ndarray) -> None:
-    """Stored elements, shape [n], as floats into `out`, shape [n], exactly; what `narrow` takes.
-
-    A bfloat16 is the upper half of a float32 (numpy has no such type). Two of them are widened at a time as one
-    32-bit word: the even elements fill the first half of `out`, the odd ones the second. n is even then.
-    """
-    if dtype != "BF16":
-        out[:] = raw
-        return
-    pairs, bits, half = raw.view(np.uint32), out.view(np.uint32), len(raw) // 2
-    np.left_shift(pairs, 16, out=bits[:half])
-    np.bitwise_and(pairs, UPPER, out=bits[half:])
-
-
-def narrow(values: np.ndarray, dtype: str) -> np.ndarray:
-    """The inverse of `widen`: stored elements, shape [n], rounded to the nearest, ties to even."""
-    if dtype != "BF16":
-        return values.astype(FLOATS[dtype], copy=False)
-    bits, half = values.view(np.uint32), len(values) // 2
-    rounded = bits >> 16
-    rounded &= 1
-    rounded += 0x7FFF
-    rounded += bits
-    even, odd = rounded[:half], rounded[half:]
-    even >>= 16
-    odd &= UPPER
-    even |= odd
-    return even.view(np.uint16)
-
-
 class Averager:
     """The weighted average of tensors of one name, in pieces; files stay open and buffers are reused."""
 
     def __init__(self, stack: contextlib.ExitStack):
         self.stack = stack
         self.open: dict[Path, int] = {}
-        self.raw = np.empty(PIECE * 8, np.uint8)
-        self.sum, self.term = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
-        self.wide = np.empty(PIECE, np.float64), np.empty(PIECE, np.float64)
+        self.raw = np.empty(floats.PIECE * 8, np.uint8)
+        self.sum, self.term = np.empty(floats.PIECE, np.float32), np.empty(floats.PIECE, np.float32)
+        self.wide = np.empty(floats.PIECE, np.float64), np.empty(floats.PIECE, np.float64)
 
     def _read(self, tensor: Tensor, begin: int, size: int) -> memoryview:
         if tensor.file not in self.open:
@@ -92,33 +67,40 @@ class Averager:
         read_exactly(self.open[tensor.file], piece, tensor.start + begin, tensor.file)
         return piece
 
-    def average(self, sources: list[tuple[Tensor, float]]) -> Iterator[memoryview]:
-        """Pieces of sum_i weight_i * tensor_i, as bytes in the tensors' type, rounded once.
+    def average(self, sources: list[tuple[Tensor, float]], dtype: str) -> Iterator[memoryview]:
+        """Pieces of sum_i weight_i * tensor_i as bytes of `dtype`, rounded once; a UserError for NaN or infinity.
 
-        The sum is float32 (float64 for float64 tensors) and starts from the first term, so that a single source of
+        The sum is float32 (float64 where a tensor is) and starts from the first term, so that a single source of
         weight 1 comes out bit for bit. Integers and booleans are equal in all sources (`check_equal`): copied.
         """
         first = sources[0][0]
-        width = SIZES[first.dtype]
         if first.dtype not in FLOATS:
             check_equal(sources, self._read)
-        for begin in range(0, first.size, PIECE * width):
-            size = min(PIECE * width, first.size - begin)
-            if first.dtype not in FLOATS or (len(sources) == 1 and sources[0][1] == 1):
-                yield self._read(first, begin, size)
-            else:
-                yield narrow(self._sum(sources, begin, size), first.dtype).data.cast("B")[:size]
+            for begin in range(0, first.size, floats.PIECE):
+                yield self._read(first, begin, min(floats.PIECE, first.size - begin))
+            return
+        paired = {dtype, *(tensor.dtype for tensor, _ in sources)} == {"BF16"}
+        elements = first.size // SIZES[first.dtype]
+        for begin in range(0, elements, floats.PIECE):
+            count = min(floats.PIECE, elements - begin)
+            total = self._sum(sources, begin, count, paired)
+            if not floats.fits(total, dtype):
+                for tensor, _ in sources:
+                    floats.check_finite(tensor, tensor.file.parent)
+                raise UserError(f"tensor {first.name}: its average is too large for {dtype}: set soup.dtype: float32")
+            yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
 
-    def _sum(self, sources: list[tuple[Tensor, float]], begin: int, size: int) -> np.ndarray:
-        dtype = sources[0][0].dtype
-        count = size // SIZES[dtype]
-        count += count % 2  # the element more is 0 and is cut off again
-        total, term = (buffer[:count] for buffer in (self.wide if dtype == "F64" else (self.sum, self.term)))
+    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` looks for what comes of it
+    def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
+        double = any(tensor.dtype == "F64" for tensor, _ in sources)
+        even = count + count % 2  # the element more is 0 and is cut off again
+        total, term = (buffer[:even] for buffer in (self.wide if double else (self.sum, self.term)))
         for number, (tensor, weight) in enumerate(sources):
-            self._read(tensor, begin, size)
-            self.raw[size : count * SIZES[dtype]] = 0
+            width = SIZES[tensor.dtype]
+            self._read(tensor, begin * width, count * width)
+            self.raw[count * width : even * width] = 0
             target = term if number else total
-            widen(self.raw[: count * SIZES[dtype]].view(FLOATS[dtype]), dtype, target)
+            floats.widen(self.raw[: even * width].view(FLOATS[tensor.dtype]), tensor.dtype, target, paired)
             target *= total.dtype.type(weight)
             if number:
                 total += term
@@ -129,8 +111,8 @@ def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int
     """Integers and booleans have no average: they must be the same in all sources."""
     first = sources[0][0]
     for tensor, _ in sources[1:]:
-        for begin in range(0, first.size, PIECE):
-            size = min(PIECE, first.size - begin)
+        for begin in range(0, first.size, floats.PIECE):
+            size = min(floats.PIECE, first.size - begin)
             if bytes(read(first, begin, size)) != bytes(read(tensor, begin, size)):
                 raise UserError(
                     f"tensor {first.name} ({first.dtype}) differs between {first.file} and {tensor.file}, and integers "
@@ -152,32 +134,66 @@ def check_ingredients(ingredients: Mapping[Path, float], allow_any_sum: bool) ->
             raise UserError(f"{error}, or pass --allow-any-sum") from None
 
 
-def soup(ingredients: Mapping[Path, float], out: Path, shard_size: str = "4GB", allow_any_sum: bool = False) -> None:
+def soup(
+    ingredients: Mapping[Path, float],
+    out: Path,
+    shard_size: str = "4GB",
+    allow_any_sum: bool = False,
+    dtype: str | None = None,
+) -> dict[str, Any]:
     """Writes the weighted average of the checkpoints `ingredients` (folder: weight) into the existing folder `out`.
 
     Ingredients of weight 0 must agree with the others too, and then take no part. Tokenizer and config are those of
-    the first ingredient.
+    the first ingredient. Float tensors become `dtype` (a key of `NAMES`), or what each is in the first ingredient.
+    Returns what run.json says of it: the types read and written, and the tensors left out (salsa/unused_tensors.py).
     """
     check_ingredients(ingredients, allow_any_sum)
     limit = parse_size(shard_size)
     folders = list(ingredients)
-    found = [read_tensors(folder) for folder in folders]
+    loaded = [without_unused(folder, read_tensors(folder)) for folder in folders]
+    found = [tensors for tensors, _ in loaded]
+    left_out = {str(folder): names for folder, (_, names) in zip(folders, loaded, strict=True) if names}
+    for folder, names in left_out.items():
+        log.warning("%s: left out of the soup, its model does not load them: %s", folder, ", ".join(names))
     check_tensors(folders, found)
     check_files(folders)
     used = [
         (tensors, ingredients[folder]) for folder, tensors in zip(folders, found, strict=True) if ingredients[folder]
     ]
-    plan = plan_shards(found[0].values(), limit)
+    plan = plan_shards((written(tensor, dtype) for tensor in found[0].values()), limit)
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     with contextlib.ExitStack() as stack:
         averager = Averager(stack)
         for name, shard in files.items():
-            sources = ([(tensors[tensor.name], weight) for tensors, weight in used] for tensor in shard)
-            write_shard(out / name, shard, (piece for each in sources for piece in averager.average(each)))
+            sources = (([(tensors[t.name], weight) for tensors, weight in used], t.dtype) for t in shard)
+            write_shard(out / name, shard, (piece for each in sources for piece in averager.average(*each)))
     if len(files) > 1:
         write_index(out, files)
     for file in copied_files(folders[0]):
         shutil.copyfile(file, out / file.name)
+    if dtype is not None:
+        name_dtype(out / "config.json", dtype)
+    read = {str(folder): types(tensors.values()) for folder, tensors in zip(folders, found, strict=True)}
+    return {"dtypes_read": read, "dtypes_written": types(t for shard in plan for t in shard), "left_out": left_out}
+
+
+def written(tensor: Tensor, dtype: str | None) -> Tensor:
+    """A tensor of the first ingredient as the soup's header names it."""
+    if dtype is None or tensor.dtype not in FLOATS:
+        return tensor
+    name = NAMES[dtype]
+    return replace(tensor, dtype=name, size=tensor.size // SIZES[tensor.dtype] * SIZES[name])
+
+
+def types(tensors: Iterable[Tensor]) -> list[str]:
+    return sorted({tensor.dtype for tensor in tensors})
+
+
+def name_dtype(config: Path, dtype: str) -> None:
+    """Says in a config.json which type the weights have: vLLM loads them by it."""
+    said = read_json(config)
+    said.pop("torch_dtype", None)
+    config.write_text(json.dumps({**said, "dtype": dtype}, indent=2) + "\n")
 
 
 def parse_ingredients(texts: list[str]) -> dict[Path, float]:
@@ -216,4 +232,4 @@ def run(arguments: argparse.Namespace) -> None:
     numbered = {f"ingredient_{number}": path for number, path in enumerate(ingredients, 1)}
     provenance = Run("soup", {**settings.model_dump(), "weights": list(weights.values())}, numbered, {})
     with output_folder(arguments.out, provenance) as folder:
-        soup(ingredients, folder, settings.shard_size, arguments.allow_any_sum)
+        provenance.extra = soup(ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype)

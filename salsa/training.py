@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
-from salsa.checkpoints import DTYPES
+from salsa.checkpoints import DTYPES, check_parameters
 from salsa.stage import log
 
 T = TypeVar("T")
@@ -58,6 +58,11 @@ def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]]
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
-    """An ordinary checkpoint: safetensors in `dtype`, config, tokenizer with its chat template."""
-    model.to(DTYPES[dtype]).save_pretrained(folder)
+    """An ordinary checkpoint: safetensors in `dtype`, config, tokenizer with its chat template.
+
+    A UserError where training has left no numbers; nothing is saved then.
+    """
+    model = model.to(DTYPES[dtype])
+    check_parameters(model, "training has diverged", "lower the learning rate, or take a wider dtype; nothing is saved")
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

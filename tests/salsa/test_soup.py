@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import salsa.soup
+from salsa import floats
 from salsa.errors import UserError
 from salsa.soup import parse_ingredients, parse_size, soup
 from salsa.stage import main
@@ -44,7 +44,7 @@ def make(out: Path, ingredients: dict[Path, float], **options) -> dict[str, torc
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_average_equals_torch(tmp_path, dtype, monkeypatch):
-    monkeypatch.setattr(salsa.soup, "PIECE", 64)  # several pieces a tensor, the last one of odd length
+    monkeypatch.setattr(floats, "PIECE", 64)  # several pieces a tensor, the last one of odd length
     weights = [0.5, 0.3, 0.2]
     folders = [checkpoint(tmp_path / str(seed), seed, dtype) for seed in range(3)]
     found = make(tmp_path / "soup", dict(zip(folders, weights, strict=True)))
@@ -54,23 +54,107 @@ def test_average_equals_torch(tmp_path, dtype, monkeypatch):
         assert same_bits(found[name], expected.to(dtype)), name
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_rounding_to_bfloat16_equals_torch_on_hard_values(tmp_path):
-    """Ties, subnormals, overflow to infinity, infinities, NaN: each averaged with a neighbour."""
+    """Ties, subnormals, the largest numbers: every finite one averaged with a neighbour."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
-    every, next_one = bits.view(torch.bfloat16), bits.roll(1).view(torch.bfloat16)
+    every = bits.view(torch.bfloat16)
+    every = every[every.isfinite()]
+    next_one = every.roll(1)
     one = checkpoint(tmp_path / "1", 1, torch.bfloat16, every=every)
     two = checkpoint(tmp_path / "2", 2, torch.bfloat16, every=next_one.contiguous())
     found = make(tmp_path / "soup", {one: 0.5, two: 0.5})["every"]
-    expected = (0.5 * every.float() + 0.5 * next_one.float()).bfloat16()
-    known = ~expected.isnan()
-    assert torch.equal(found.isnan(), expected.isnan())
-    assert same_bits(found[known], expected[known])
+    assert same_bits(found, (0.5 * every.float() + 0.5 * next_one.float()).bfloat16())
+
+
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (1.0,), (1.5, -0.5)])
+def test_nan_and_infinity_are_refused_with_tensor_and_checkpoint(tmp_path, value, name, weights):
+    values = torch.zeros(70_000, dtype=TYPES[name])  # more than one piece
+    one = checkpoint(tmp_path / "1", 1, TYPES[name], last=values)
+    two = checkpoint(tmp_path / "2", 2, TYPES[name], last=values.index_fill(0, torch.tensor([69_999]), value))
+    with pytest.raises(UserError, match=f"/2: tensor last holds {value} .element 69999, in model.safetensors.: the"):
+        make(tmp_path / "soup", dict(zip([two, one], weights, strict=False)))
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16", "F32"])
+def test_a_sum_that_its_type_cannot_hold_is_refused(tmp_path, name):
+    large = torch.full((3,), torch.finfo(TYPES[name]).max, dtype=TYPES[name])
+    folders = [checkpoint(tmp_path / str(n), n, TYPES[name], large=large) for n in (1, 2)]
+    assert same_bits(make(tmp_path / "soup", dict.fromkeys(folders, 0.5))["large"], large)
+    with pytest.raises(UserError, match=f"tensor large: its average is too large for {name}"):
+        make(tmp_path / "soup2", dict.fromkeys(folders, 0.75), allow_any_sum=True)
+
+
+@pytest.mark.parametrize("first", TYPES)
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
+def test_types_may_differ_and_the_sum_is_rounded_once(tmp_path, monkeypatch, first, dtype):
+    """By an independent sum in torch; the config of the soup and run.json's facts say what was read and written."""
+    monkeypatch.setattr(floats, "PIECE", 64)
+    order = [first, *(name for name in TYPES if name != first)]
+    folders = [checkpoint(tmp_path / name, number, TYPES[name]) for number, name in enumerate(order)]
+    weights = dict(zip(folders, (0.4, 0.3, 0.2, 0.1), strict=True))
+    (tmp_path / "soup").mkdir()
+    facts = soup(weights, tmp_path / "soup", dtype=dtype)
+    target = getattr(torch, dtype) if dtype else TYPES[first]
+    found = tensors_of(tmp_path / "soup")
+    for name in SHAPES:
+        total = sum(weight * tensors_of(folder)[name].double() for folder, weight in weights.items())
+        assert found[name].dtype == target
+        assert torch.allclose(found[name].double(), total, rtol=2 * torch.finfo(target).eps, atol=1e-6)
+    code = next(name for name, one in TYPES.items() if one == target)
+    assert facts["dtypes_read"] == {str(folder): [name] for folder, name in zip(folders, order, strict=True)}
+    assert facts["dtypes_written"] == [code] and facts["left_out"] == {}
+    assert json.loads((tmp_path / "soup/config.json").read_text()).get("dtype") == dtype
+
+
+def store_also(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    replace_tensors(folder, lambda there: there.update(tensors))
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_tied_head_that_is_stored_is_left_out(tmp_path, make_checkpoint, caplog, says):
+    """Gemma's class ties by default, whether its config says so or not."""
+    from transformers import AutoModelForCausalLM
+
+    folders = [make_checkpoint(tmp_path / str(seed), "gemma", seed=seed) for seed in (1, 2)]
+    for folder in folders:
+        edit(
+            folder / "config.json",
+            lambda d: d.update(tie_word_embeddings=True) if says else d.pop("tie_word_embeddings", 0),
+        )
+    plain = make(tmp_path / "plain", dict.fromkeys(folders, 0.5))
+    embedding = tensors_of(folders[1])["model.embed_tokens.weight"]
+    store_also(folders[1], {"lm_head.weight": embedding.clone()})
+    found = make(tmp_path / "soup", dict.fromkeys(folders, 0.5))
+    assert found.keys() == plain.keys() and all(same_bits(found[name], plain[name]) for name in plain)
+    assert f"{folders[1]}: left out of the soup, its model does not load them: lm_head.weight" in caplog.text
+    AutoModelForCausalLM.from_pretrained(tmp_path / "soup")
+    store_also(folders[1], {"lm_head.weight": embedding + 1})
+    with pytest.raises(UserError, match="2: config.json ties lm_head.weight to model.embed_tokens.weight, but"):
+        make(tmp_path / "other", dict.fromkeys(folders, 0.5))
+
+
+def test_old_rotary_buffers_are_left_out_and_every_other_difference_is_an_error(tmp_path, llamas):
+    folders = [shutil.copytree(llama, tmp_path / str(number)) for number, llama in enumerate(llamas)]
+    plain = make(tmp_path / "plain", dict.fromkeys(folders, 0.5))
+    store_also(folders[0], {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.full((4,), float("nan"))})
+    (tmp_path / "soup").mkdir()
+    facts = soup(dict.fromkeys(folders, 0.5), tmp_path / "soup")
+    assert facts["left_out"] == {str(folders[0]): ["model.layers.0.self_attn.rotary_emb.inv_freq"]}
+    found = tensors_of(tmp_path / "soup")
+    assert found.keys() == plain.keys() and all(same_bits(found[name], plain[name]) for name in plain)
+    store_also(folders[0], {"model.layers.0.self_attn.extra": torch.ones(4)})
+    with pytest.raises(UserError, match="1: no tensor model.layers.0.self_attn.extra"):
+        make(tmp_path / "other", dict.fromkeys(folders, 0.5))
 
 
 @pytest.mark.parametrize("rest", [{}, {"2": 0.0}])
 def test_all_weight_on_one_is_bit_identical(tmp_path, rest):
-    special = torch.tensor([float("nan"), -0.0, float("inf"), 1e-45, 3.0])
+    special = torch.tensor([-0.0, 1e-45, 3.0, torch.finfo(torch.float32).max])
     one = checkpoint(tmp_path / "1", 1, torch.float32, special=special)
     two = checkpoint(tmp_path / "2", 2, torch.float32, special=special)
     found = make(tmp_path / "soup", {one: 1.0, **({two: 0.0} if rest else {})})
@@ -139,8 +223,8 @@ MISTAKES = {
     r"tensor a.weight: shape \[33, 7\] in .*1, \[7, 33\]": lambda two: replace_tensors(
         two, lambda t: t.update({"a.weight": t["a.weight"].T.contiguous()})
     ),
-    "tensor b.weight: dtype F32 in .*1, F16 in": lambda two: replace_tensors(
-        two, lambda t: t.update({"b.weight": t["b.weight"].half()})
+    "tensor b.weight: dtype F32 in .*1, I32 in": lambda two: replace_tensors(
+        two, lambda t: t.update({"b.weight": t["b.weight"].int()})
     ),
     "config.json: hidden_size is 64 in .*1, 65 in .*2": lambda two: edit(
         two / "config.json", lambda d: d.update(hidden_size=65)
