@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.costs import Messages, Sizes, size
 from eval.pace import Pace
+from eval.proxies import is_loopback
 from eval.verdicts import is_cut
 from salsa.errors import UserError
 from salsa.judge_section import Judge
@@ -204,11 +206,19 @@ class Client(openai.DefaultAioHttpClient):
     """The openai client's way to the network, with the limits on it: a call holds its place while it is on the wire
     and not while it waits for another try."""
 
-    def __init__(self, settings: Judge, pace: Pace, stopped: asyncio.Event):
+    def __init__(self, settings: Judge, base_url: str, pace: Pace, stopped: asyncio.Event):
         connections = httpx2.Limits(
             max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency, keepalive_expiry=30
         )
-        super().__init__(timeout=None, limits=connections)
+        # A pattern with a host comes before the environment's, which name a scheme or all.
+        direct = {f"all://{urlsplit(base_url).netloc}": None} if is_loopback(base_url) else {}
+        try:
+            # No redirect is followed: the key is for the address that the config names.
+            super().__init__(timeout=None, limits=connections, mounts=direct, follow_redirects=False)
+        except ValueError as error:
+            raise UserError(
+                f"judge: the environment's proxy cannot be used ({error}): correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+            ) from None
         self.settings, self.pace, self.stopped = settings, pace, stopped
         self.slots = asyncio.Semaphore(settings.concurrency)
 
@@ -241,7 +251,7 @@ class Endpoint:
             api_key=self.key,
             base_url=base_url,
             max_retries=0,
-            http_client=Client(settings, pace, stopped),
+            http_client=Client(settings, base_url, pace, stopped),
             timeout=None,
         )
 
@@ -301,6 +311,11 @@ class Endpoint:
         """What an HTTP status that is no success means for a call, by what the endpoint says in `error`."""
         details = error if isinstance(error, dict) else {"message": error}
         said = self._line(status, details.get("message"))
+        if status in (301, 302, 303, 307, 308):
+            elsewhere = headers.get("location", "another address")
+            return Final(
+                f"HTTP {status}, a redirect to {elsewhere}", "name that address in judge.base_url if you trust it"
+            )
         if status in (401, 403):
             # What an endpoint says of a wrong key may hold parts of it.
             return Final(f"HTTP {status}", f"check the key in {self.settings.api_key_env}")

@@ -13,6 +13,7 @@ from eval.costs import Sizes, cost, cut_at, most_tokens, price
 from eval.endpoint import Endpoint, Final, Passing, Stopped
 from eval.ledger import Entry, Ledger, call_key
 from eval.pace import Pace
+from eval.proxies import proxy_of
 from eval.writer import Writer
 from salsa.errors import UserError
 from salsa.judge_section import Judge
@@ -159,8 +160,10 @@ class JudgeClient:
         }
 
     def _failure(self, what: str, fix: str) -> str:
+        proxy = proxy_of(self.base_url)
+        through = f" through the proxy {proxy}" if proxy else ""
         return (
-            f"judge {self.settings.model} at {self.base_url}: {what}: {fix}, then run again "
+            f"judge {self.settings.model} at {self.base_url}{through}: {what}: {fix}, then run again "
             f"({len(self.ledger.finished)} finished calls are kept in {self.ledger.path})"
         )
 

@@ -8,13 +8,16 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from salsa import processes
 from salsa.checkpoints import load_causal, load_tokenizer
 from salsa.data_sets import PREPARED, sft_sets
-from salsa.prepared import Prepared, prepare
+from salsa.prepared import IGNORED, Prepared, prepare
 from salsa.sections import Sft
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_folder
@@ -23,7 +26,30 @@ from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch,
 
 
 class PooledSFTTrainer(StageTrainer, SFTTrainer):
-    """TRL's SFTTrainer on batches of similar lengths."""
+    """TRL's SFTTrainer on batches of similar lengths, with a held-out loss that no batch size changes."""
+
+    def held_out_loss(self) -> float:
+        """Nats a token over the evaluation set: the sum over its tokens, divided by their number.
+
+        The Trainer's `eval_loss` is the mean of its batches' means, in which a token of a short answer weighs more.
+        """
+        self.nats, self.tokens = 0.0, 0
+        self.evaluate()
+        return self.nats / self.tokens
+
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """One batch; the sums are over the rows of all processes, each row once."""
+        inputs = self._prepare_inputs(inputs)
+        targets = inputs["labels"][:, 1:]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+        nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORED).sum(1)
+        nats, tokens = self.accelerator.gather_for_metrics((nats, (targets != IGNORED).sum(1)))
+        self.nats += nats.double().sum().item()
+        self.tokens += int(tokens.sum())
+        return nats.sum() / tokens.sum().clamp(min=1), None, None
 
 
 def share(count: int, fraction: float, seed: int) -> list[int]:
@@ -53,12 +79,11 @@ def train(
         callbacks=[Progress("sft")],
     )
     trainer.train()
-    loss = trainer.evaluate()["eval_loss"]
     return trainer, {
         "demonstrations": len(chosen),
         "data": {name: prepared.counts for name, prepared in found.items()},
         "steps": trainer.state.global_step,
-        "test_loss": round(loss, 5),
+        "test_loss": round(trainer.held_out_loss(), 5),
         "processes": processes.count(),
     }
 

@@ -279,6 +279,57 @@ def test_settings_that_cannot_be_meant(cell, questions, keys, wrong):
     assert status == 1 and wrong in told
 
 
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """environment(NAME=value, …) sets these variables about proxies, and no other."""
+
+    def set_variables(**values: str) -> None:
+        for name in PROXIES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_endpoint_on_this_machine_is_asked_past_the_proxy(flaky, tmp_path, environment, name, host):
+    proxy = flaky(lambda *_: Answer(500, error("the proxy knows no such host")))
+    environment(**{name: proxy.url.removesuffix("/v1")})
+    judge = flaky(lambda *_: Answer(200, said(0)))
+    [entry], _ = ask(tmp_path, judge.settings() | {"base_url": judge.url.replace("127.0.0.1", host)})
+    assert entry["outcome"] == "answered" and (judge.count, proxy.count) == (1, 0)
+
+
+def test_a_hosted_judge_is_asked_through_the_proxy_whose_failure_names_it(flaky, tmp_path, quick, environment):
+    proxy = flaky(lambda number, _: Answer(200, said(0)) if number == 1 else Answer(503, error("no way out")))
+    address = proxy.url.removesuffix("/v1")
+    environment(HTTP_PROXY=address.replace("//", "//user:secret@"))
+    hosted = proxy.settings(retries=0) | {"base_url": "http://judge.example/v1"}
+    [entry], _ = ask(tmp_path / "one", hosted)
+    assert entry["outcome"] == "answered" and b"judge.example/v1/chat/completions" in proxy.head
+    with pytest.raises(UserError, match=f"judge.example/v1 through the proxy {address}: HTTP 503") as raised:
+        ask(tmp_path / "two", hosted)
+    assert "secret" not in str(raised.value)
+    environment(HTTP_PROXY=address, NO_PROXY="example")
+    with pytest.raises(UserError, match="judge.example/v1: connection error"):
+        ask(tmp_path / "three", hosted)
+    assert proxy.count == 2
+
+
+def test_a_redirect_is_not_followed_and_its_target_gets_no_key(flaky, tmp_path):
+    other = flaky(lambda *_: Answer(200, said(0)))
+    for number, status in enumerate((301, 302, 307, 308)):
+        judge = flaky(lambda *_, status=status: Answer(status, b"", {"location": f"{other.url}/chat/completions"}))
+        with pytest.raises(UserError, match=f"HTTP {status}, a redirect to {other.url}/chat/completions: name that"):
+            ask(tmp_path / str(number), judge.settings())
+    assert other.count == 0
+
+
 def test_calls_on_the_wire_are_kept_when_another_ends_the_stage(flaky, tmp_path):
     """Of 8 in flight one fails for good: the others are paid for, and at most the one in its place is sent yet."""
 

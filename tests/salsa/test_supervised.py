@@ -208,6 +208,35 @@ def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
     assert padded < 1.15 * sum(map(len, seen))
 
 
+def test_the_held_out_loss_is_nats_a_token_for_every_micro_batch(base, world, prepared):
+    """By an independent sum over one demonstration at a time."""
+    from salsa.checkpoints import load_causal
+    from salsa.sections import DataSource, Sft
+    from salsa.sft import train
+
+    sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    found = {}
+    for micro in (16, 4, 1):
+        keys = {
+            **SUPERVISED,
+            **sources,
+            "learning_rate": 1e-12,
+            "seeds": [1],
+            "epochs": 0.01,
+            "micro_batch_size": micro,
+        }
+        trainer, said = train(base, Sft(**keys), 1, 1, str(base.parent / "work"), prepared)
+        found[micro] = said["test_loss"]
+    model, nats, tokens = load_causal(base), 0.0, 0
+    for row in trainer.eval_dataset:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        count = int((labels[:, 1:] != -100).sum())
+        with torch.no_grad():
+            nats += model(input_ids=ids, labels=labels).loss.item() * count
+        tokens += count
+    assert list(found.values()) == pytest.approx([nats / tokens] * 3, abs=2e-5)
+
+
 def test_a_batch_stays_what_it_is_where_a_process_sees_several_gpus(tmp_path):
     """A Trainer would take them all, and make the batch as many times as large."""
 
