@@ -56,3 +56,6 @@ rule prepare:
         expand(rules.data.output, model=GRID.models),
         rules.overlap.output,
         [path for benchmark in GRID.benchmarks.values() for path in of_benchmark(benchmark)],
+
+
+check_targets()

@@ -32,9 +32,17 @@ def judgments(results: Path, grid: Grid) -> pd.DataFrame:
         for model in grid.models
         for benchmark in grid.benchmarks
         for comparison in grid.comparisons
-        for row in read_jsonl(judgment_file(results, model, benchmark, comparison))
+        for row in some(judgment_file(results, model, benchmark, comparison), "judge")
     ]
     return pd.DataFrame(rows)
+
+
+def some(path: Path, stage: str) -> list[Row]:
+    """A stage's rows; a UserError where the file has none."""
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path}: it is empty: remove it, and make it again with python -m eval {stage}")
+    return rows
 
 
 def _by_policy(grid: Grid, benchmarks: list[str]) -> Iterator[Row]:
@@ -52,7 +60,7 @@ def scores(results: Path, grid: Grid) -> pd.DataFrame:
         [
             {**place, **row}
             for place in _by_policy(grid, grid.benchmarks)
-            for row in read_jsonl(score_file(results, *(place[key] for key in keys)))
+            for row in some(score_file(results, *(place[key] for key in keys)), "score")
         ]
     )
 
@@ -63,7 +71,7 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
     rows = [
         {**place, **row}
         for place in _by_policy(grid, grid.graded)
-        for row in read_jsonl(grade_file(results, *(place[key] for key in keys)))
+        for row in some(grade_file(results, *(place[key] for key in keys)), "grade")
     ]
     columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
     columns += ["outcome", "rating"]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 METHOD = "BCa"
 
@@ -46,7 +47,8 @@ def ratio_interval(
 def pooled_mean_interval(
     sums: Sequence[float], counts: Sequence[float], confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """sum(sums) / sum(counts) over questions, with BCa bootstrap limits; where all questions agree, that value.
+    """sum(sums) / sum(counts) over questions, with BCa bootstrap limits; where all questions agree, that value;
+    of one question none (NaN).
 
     The mean of all values, [n] sums and numbers of which are given by question: a question may have several.
     """
@@ -54,7 +56,9 @@ def pooled_mean_interval(
     if len(s) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     estimate = float(s.sum() / c.sum())
-    if len(s) == 1 or np.allclose(s, estimate * c):
+    if len(s) == 1:
+        return Interval(estimate, np.nan, np.nan, 1)
+    if np.allclose(s, estimate * c):
         return Interval(estimate, estimate, estimate, len(s))
     return Interval(estimate, *_bootstrap((s, c), _ratio, confidence, resamples, seed), len(s))
 
@@ -64,18 +68,26 @@ def _ratio(points: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarra
 
 
 def _unanimous(estimate: float, n: int, confidence: float) -> Interval:
-    method = "exact" if estimate in (0.0, 1.0) else "wilson"
-    found = stats.binomtest(round(estimate * n), n).proportion_ci(confidence, method=method)
-    return Interval(estimate, min(estimate, float(found.low)), max(estimate, float(found.high)), n)
+    if estimate in (0.0, 1.0):
+        low, high = stats.binomtest(int(estimate * n), n).proportion_ci(confidence, method="exact")
+    else:
+        # Half a win each: of an odd number of ties the count is no integer, which statsmodels takes and scipy does not.
+        low, high = proportion_confint(estimate * n, n, 1 - confidence, method="wilson")
+    return Interval(estimate, float(min(estimate, low)), float(max(estimate, high)), n)
 
 
 def mean_interval(values: Sequence[float], confidence: float, resamples: int, seed: int) -> Interval:
-    """The mean of one value a question, [n], with BCa bootstrap limits; of equal values, that value."""
+    """The mean of one value a question, [n], with BCa bootstrap limits; of equal values, that value.
+
+    One value alone has no limits (NaN): it does not say how far another question's would be from it.
+    """
     found = np.array(values, dtype=float)
     if len(found) == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     estimate = float(found.mean())
-    if len(found) == 1 or np.allclose(found, found[0]):
+    if len(found) == 1:
+        return Interval(estimate, np.nan, np.nan, 1)
+    if np.allclose(found, found[0]):
         return Interval(estimate, estimate, estimate, len(found))
 
     def mean(values: np.ndarray, axis: int = -1) -> np.ndarray:

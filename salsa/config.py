@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from salsa.errors import UserError
-from salsa.fields import Count, Name, Section
+from salsa.fields import Name, Section, Seeds
 from salsa.judge_section import Judge
 from salsa.naming import SFT_NAME, Checkpoint, checkpoint_name, ingredients
 from salsa.references import Fixed, Strategy, parse_reference
@@ -91,7 +91,7 @@ class Config(Section):
     reward: Reward
     ppo: Ppo
     dpo: Dpo | None = None
-    rl_seeds: list[Count]
+    rl_seeds: Seeds
     methods: dict[Name, Method]
     benchmarks: dict[Name, BenchmarkSettings]
     generate: GenerateSettings = GenerateSettings()

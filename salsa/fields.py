@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -10,6 +10,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="Never a branch or tag, which move")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+def distinct(seeds: list[int]) -> list[int]:
+    """A ValueError where a seed stands twice: the same model would count as two."""
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise ValueError(f"seed {twice[0]} stands there twice: name each once")
+    return seeds
+
+
+Seeds = Annotated[list[Count], Field(min_length=1), AfterValidator(distinct)]
 
 
 class Section(BaseModel):

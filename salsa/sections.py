@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from salsa.fields import Commit, Count, Fraction, Name, NonNegative, Positive, Section
+from salsa.fields import Commit, Count, Fraction, Name, NonNegative, Positive, Section, Seeds
 from salsa.judge_section import Judge
 from salsa.naming import Checkpoint
 
@@ -153,7 +153,7 @@ class Base(Section):
 
 
 class Sft(Optimisation):
-    seeds: list[Count]
+    seeds: Seeds
     train: DataSource
     test: DataSource
     sample: Fraction = Field(1.0, description="Each seed trains on its own random share of the demonstrations")

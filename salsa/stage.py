@@ -39,13 +39,14 @@ log = logging.getLogger("salsa")
 def describe(error: ValidationError, where: str) -> str:
     """A pydantic error as one line: where it is, the first thing that is wrong, and how many more there are."""
     first, *rest = error.errors()
-    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    key = ".".join(str(part) for part in first["loc"])
     fix = {
         "extra_forbidden": "unknown key: remove it or correct its spelling",
         "missing": "required key is missing: add it",
+        "value_error": str(first.get("ctx", {}).get("error")),  # without pydantic's "Value error, "
     }.get(first["type"], first["msg"])
     more = f" (and {len(rest)} more)" if rest else ""
-    return f"{where}: {key}: {fix}{more}"
+    return ": ".join(part for part in (where, key, fix) if part) + more
 
 
 def load_settings(text: str, schema: type[S]) -> S:

@@ -137,6 +137,17 @@ def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
     assert "tables.below_floor: mark" in said
 
 
+@pytest.mark.parametrize(
+    "name", ["judgments/two_mini/arena_hard/ppo_vs_sft", "scores/one-mini/sft/mt_bench", "grades/one-mini/sft/mt_bench"]
+)
+def test_an_empty_file_is_named(results, command, name):
+    path = results / f"{name}.jsonl"
+    assert path.exists()
+    path.write_text("")
+    status, said = make(command, results, "tables", results / "tables", "--seed", 1)
+    assert status == 1 and said.startswith(f"error: {path}: it is empty: remove it, and make it again with python -m")
+
+
 def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
     """The command as a process of its own: two games a judgment."""
     results = write_results(tmp_path / "results", questions=210)

@@ -134,6 +134,16 @@ def test_two_runs_of_a_grid_keep_out_of_each_others_way(tmp_path):
     assert status == 0, said
 
 
+def test_a_misspelt_cell_ends_with_the_nearest_names(tmp_path):
+    status, said = snakemake(tmp_path, CELL.replace("mt_bench", "mtbench"), "--dry-run")
+    assert status != 0 and "Traceback" not in said
+    [line] = [line for line in said.splitlines() if "error:" in line]
+    assert line.startswith(
+        f"error: {CELL.replace('mt_bench', 'mtbench')}: this grid (smoke) makes no such file: did you"
+    )
+    assert f"mean {CELL}" in line
+
+
 def test_two_complete_runs_give_the_same_tables_figures_and_report(smoke, tmp_path):
     folder, _ = smoke
     status, said = snakemake(tmp_path)
