@@ -20,6 +20,7 @@ include: "rules/generate.smk"
 include: "rules/judge.smk"
 include: "rules/tables.smk"
 include: "rules/report.smk"
+include: "rules/prepare.smk"
 
 
 onstart:
@@ -49,13 +50,4 @@ rule all:
         "python -m eval show --results {params.results:q} --below-floor {params.below_floor} | tee {log:q}"
 
 
-# All that needs a network and no GPU: a cluster's login node can do it beforehand.
-rule prepare:
-    input:
-        expand(rules.base.output, model=GRID.models),
-        expand(rules.data.output, model=GRID.models),
-        rules.overlap.output,
-        [path for benchmark in GRID.benchmarks.values() for path in of_benchmark(benchmark)],
-
-
-check_targets()
+include: "rules/targets.smk"

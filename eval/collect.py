@@ -32,12 +32,12 @@ def judgments(results: Path, grid: Grid) -> pd.DataFrame:
         for model in grid.models
         for benchmark in grid.benchmarks
         for comparison in grid.comparisons
-        for row in some(judgment_file(results, model, benchmark, comparison), "judge")
+        for row in nonempty_rows(judgment_file(results, model, benchmark, comparison), "judge")
     ]
     return pd.DataFrame(rows)
 
 
-def some(path: Path, stage: str) -> list[Row]:
+def nonempty_rows(path: Path, stage: str) -> list[Row]:
     """A stage's rows; a UserError where the file has none."""
     rows = read_jsonl(path)
     if not rows:
@@ -60,7 +60,7 @@ def scores(results: Path, grid: Grid) -> pd.DataFrame:
         [
             {**place, **row}
             for place in _by_policy(grid, grid.benchmarks)
-            for row in some(score_file(results, *(place[key] for key in keys)), "score")
+            for row in nonempty_rows(score_file(results, *(place[key] for key in keys)), "score")
         ]
     )
 
@@ -71,7 +71,7 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
     rows = [
         {**place, **row}
         for place in _by_policy(grid, grid.graded)
-        for row in some(grade_file(results, *(place[key] for key in keys)), "grade")
+        for row in nonempty_rows(grade_file(results, *(place[key] for key in keys)), "grade")
     ]
     columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
     columns += ["outcome", "rating"]

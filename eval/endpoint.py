@@ -53,7 +53,7 @@ class NoChoice(Passing):
 
 
 class NoText(Passing):
-    """A reply without a text, where reasoning took its place or nothing came; the next may have one."""
+    """A reply without a text: it holds reasoning alone, or nothing. Another try may bring one."""
 
 
 class Refused(Exception):
@@ -86,7 +86,7 @@ class Part(Lenient):
 
 
 class Message(Lenient):
-    """`content` is a text, or its parts, of which some endpoints make one reasoning."""
+    """`content` is a text or a list of parts; Mistral's endpoint puts the reasoning into a part of its own."""
 
     content: str | list[Part] | None = None
     refusal: str | None = None
@@ -128,14 +128,14 @@ class Reply:
     error: str | None = None
 
 
-def whole_characters(value: Any) -> Any:
-    """JSON with U+FFFD for each half of a character, which a text that was cut in an emoji may end with."""
+def without_lone_surrogates(value: Any) -> Any:
+    """JSON with U+FFFD in place of each lone surrogate: half an emoji, where a reply was cut inside one."""
     if isinstance(value, str):
         return LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
-        return [whole_characters(one) for one in value]
+        return [without_lone_surrogates(one) for one in value]
     if isinstance(value, dict):
-        return {whole_characters(key): whole_characters(one) for key, one in value.items()}
+        return {without_lone_surrogates(key): without_lone_surrogates(one) for key, one in value.items()}
     return value
 
 
@@ -143,10 +143,10 @@ def read_completion(body: bytes, key: str) -> Completion:
     """A body as a chat completion; Passing, in words about the endpoint, if it is none."""
     with contextlib.suppress(ValidationError):
         return Completion.model_validate_json(body)
-    # Halves of characters are not taken above; most bodies have none, and a second reading is slower.
-    shown = one_line(body.decode(errors="replace"), key)
+    # Pydantic's parser is the fast one, and refuses lone surrogates.
+    shown = beginning(body, key)
     try:
-        value = whole_characters(json.loads(body))
+        value = without_lone_surrogates(json.loads(body))
     except (ValueError, RecursionError):
         raise Passing(f"the endpoint's reply is no JSON: {shown}") from None
     if not isinstance(value, dict) or "choices" not in value:
@@ -163,12 +163,12 @@ def read_reply(body: bytes, key: str) -> Reply:
     completion = read_completion(body, key)
     usage = completion.usage.model_dump(exclude_none=True) if completion.usage else None
     if not completion.choices:
-        raise NoChoice(f"the endpoint's reply has no choices: {one_line(body.decode(errors='replace'), key)}")
+        raise NoChoice(f"the endpoint's reply has no choices: {beginning(body, key)}")
     choice = completion.choices[0]
     refused = choice.finish_reason == "content_filter" or bool(choice.message.refusal)
     text = choice.message.text()
     if choice.finish_reason == "error":
-        raise Passing(f"the endpoint's reply ended in an error: {one_line(body.decode(errors='replace'), key)}")
+        raise Passing(f"the endpoint's reply ended in an error: {beginning(body, key)}")
     if not text.strip() and not refused and not is_cut(choice.finish_reason):
         raise NoText("the endpoint's reply has no text (reasoning is not read as one)")
     why = (choice.message.refusal or "content_filter") if refused else None
@@ -180,6 +180,11 @@ def one_line(text: str, key: str) -> str:
     text = " ".join(text.split())
     # A placeholder such as "x", for an endpoint that needs none, is no secret.
     return (text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text)[:LONGEST_LINE]
+
+
+def beginning(body: bytes, key: str) -> str:
+    """The beginning of a reply's body, for a message."""
+    return one_line(body.decode(errors="replace"), key)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -210,7 +215,7 @@ class Client(openai.DefaultAioHttpClient):
         connections = httpx2.Limits(
             max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency, keepalive_expiry=30
         )
-        # A pattern with a host comes before the environment's, which name a scheme or all.
+        # httpx prefers a pattern with a host to the environment's, which name a scheme alone.
         direct = {f"all://{urlsplit(base_url).netloc}": None} if is_loopback(base_url) else {}
         try:
             # No redirect is followed: the key is for the address that the config names.
@@ -261,7 +266,7 @@ class Endpoint:
         expected = self.sizes.prompt(size(messages)) + self.sizes.answer(self.settings.max_tokens)
         EXPECTED.set(expected)
         retrying = tenacity.AsyncRetrying(
-            stop=self._enough,
+            stop=self._tried_enough,
             wait=wait_seconds,
             retry=tenacity.retry_if_exception_type(Passing),
             sleep=self._sleep,
@@ -277,7 +282,7 @@ class Endpoint:
             self.pace.settle(reply.usage["prompt_tokens"] + reply.usage["completion_tokens"] - expected)
         return reply
 
-    def _enough(self, state: tenacity.RetryCallState) -> bool:
+    def _tried_enough(self, state: tenacity.RetryCallState) -> bool:
         """Whether a call has been tried often enough."""
         without_text = state.outcome is not None and isinstance(state.outcome.exception(), NoText)
         most = self.settings.retries + 1

@@ -70,7 +70,7 @@ async def verdict_after_asking(
     missing."""
     entries = [await client.ask(messages)]
     found = benchmark.read(readable(entries[0]))
-    # Where the tokens went into reasoning that never ended, there is nothing to go on from.
+    # A reply that was cut inside its reasoning leaves nothing to continue.
     said = without_reasoning(entries[0]["text"] or "")
     goes_on = entries[0]["outcome"] == "answered" and bool(said or not is_cut(entries[0]["finish_reason"]))
     if found is None and benchmark.again is not None and goes_on:
@@ -109,11 +109,11 @@ def undecided(entry: Entry) -> str:
 
 
 def warn_of_cut(name: str, missing: Mapping[str, int], settings: Judge) -> None:
-    """Says what to do about texts that ended at the limit of their tokens."""
+    """Warns about replies that were cut at judge.max_tokens."""
     if missing.get("cut"):
         log.warning(
-            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it and run "
-            "again; other calls are not paid for twice",
+            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it (this asks "
+            "all calls again: max_tokens is part of a call's key)",
             *(name, missing["cut"], settings.max_tokens),
         )
 

@@ -26,11 +26,17 @@ def number(value: Any, digits: int = 3) -> str:
 def with_interval(
     frame: pd.DataFrame, estimate: str, low: str = "low", high: str = "high", digits: int = 3
 ) -> list[str]:
-    """`0.612 [0.550, 0.670]`, a text a row; a dash where nothing was measured."""
-    return [
-        f"{number(e, digits)} [{number(lo, digits)}, {number(hi, digits)}]" if not math.isnan(e) else number(e)
-        for e, lo, hi in zip(frame[estimate], frame[low], frame[high], strict=True)
-    ]
+    """`0.612 [0.550, 0.670]`, a text a row; a dash where nothing was measured, the reason where `n` is one question."""
+    counts = frame["n"] if "n" in frame else [None] * len(frame)
+
+    def text(e: float, lo: float, hi: float, n: int | None) -> str:
+        if math.isnan(e):
+            return number(e)
+        if math.isnan(lo) and n == 1:
+            return f"{number(e, digits)} (one question: no interval)"
+        return f"{number(e, digits)} [{number(lo, digits)}, {number(hi, digits)}]"
+
+    return [text(*row) for row in zip(frame[estimate], frame[low], frame[high], counts, strict=True)]
 
 
 def with_control(frame: pd.DataFrame) -> list[str]:

@@ -93,8 +93,8 @@ def without_note(raw: pd.DataFrame, what: str) -> list[str]:
     return [
         f"{what} without a verdict: {counted(sums)}. Unanswered: the question leaves the policy's context no room for "
         "an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would not; "
-        "failed: its endpoint gave no text, and is asked again; cut: its text ended at judge.max_tokens, a larger one "
-        "asks again; unparsed: its text names no verdict. No prompt is cut."
+        "failed: its endpoint gave no text, and is asked again; cut: its text ended at judge.max_tokens, raise it "
+        "to ask again; unparsed: its text names no verdict. No prompt is cut."
     ]
 
 

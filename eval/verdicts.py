@@ -3,7 +3,7 @@
 Judges quote the forms while they reason ("a [[A]] would need …"). Reasoning between a model's own marks is left out
 first (eval/reasoning.py). Of different verdicts in the rest, the one that the text marks as final counts ("Final
 verdict: [[B]]"); without such a mark, or with two that differ, the text is unparsed. A text that ended at the limit of
-its tokens is cut, whatever it holds: the verdict may have been yet to come.
+its tokens is cut, whatever it holds: its verdict may have been about to follow.
 """
 
 import re

@@ -1,11 +1,9 @@
 # The checked config, the folders of the grid, and the functions that rules take their inputs and params from.
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
-from snakemake.cli import get_argument_parser
 from snakemake.settings.types import DeploymentMethod
 
 from eval.assumptions import settings_of
@@ -20,7 +18,6 @@ from salsa.errors import UserError
 from salsa.grid_lock import hold
 from salsa.naming import parse_soup_name
 from salsa.references import strategy_json
-from salsa.targets import nearest, outputs
 
 # The rules' `python` is the one that Snakemake runs in, whether or not its environment is activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -80,31 +77,6 @@ def lock_grid():
         hold(Path(f".snakemake/{GRID.grid}.lock"), f"{GRID.paths.results}/{GRID.grid}")
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def check_targets():
-    """Ends this run where a target is no output of this grid, with those that are most like it."""
-    names = [rule.name for rule in workflow.rules]
-    seeds = sorted({*GRID.sft.seeds, *GRID.rl_seeds})
-    values = {
-        "model": list(GRID.models),
-        "method": TRAINED,
-        "policy": POLICIES,
-        "benchmark": list(GRID.benchmarks),
-        "comparison": list(GRID.comparisons),
-        "seed": [str(seed) for seed in seeds],
-    }
-    # Snakemake knows its targets only after it has read the rules.
-    asked, _ = get_argument_parser().parse_known_args(sys.argv[1:])
-    for target in asked.targets:
-        known = target in names or any(rule.is_producer(target) for rule in workflow.rules) or Path(target).exists()
-        if not known:
-            patterns = [
-                re.sub(r"\{(\w+),[^}]*\}", r"{\1}", str(path)) for rule in workflow.rules for path in rule.output
-            ]
-            found = nearest(target, [*names, *outputs(patterns, values)])
-            hint = f"did you mean {' or '.join(found)}?" if found else "snakemake --list names the rules"
-            sys.exit(f"error: {target}: this grid ({GRID.grid}) makes no such file: {hint}")
 
 
 def settings(section, exclude=(), **changes):

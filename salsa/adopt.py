@@ -12,9 +12,9 @@ from transformers import AutoConfig, PretrainedConfig
 
 from salsa.checkpoints import open_tokenizer
 from salsa.errors import UserError
-from salsa.floats import check_finite
+from salsa.floats import check_checkpoint
 from salsa.sections import HubModel, LocalModel
-from salsa.shards import read_json, read_tensors
+from salsa.shards import read_json
 from salsa.stage import Run, log, output_folder
 
 WEIGHTS = "*.safetensors"
@@ -123,8 +123,7 @@ def _fill(
     keep_token_ids(folder / "generation_config.json", name)
     for path in weights:
         take(path, folder / path.name)
-    for tensor in read_tensors(folder).values():
-        check_finite(tensor, Path(name))
+    check_checkpoint(folder, name)
 
 
 def keep_token_ids(file: Path, name: str) -> None:

@@ -96,7 +96,7 @@ def _load(auto: Any, path: Path, dtype: str, place: torch.device | None, **optio
         raise UserError(f"{path}: its weights cannot be read ({error}): copy or make the checkpoint again") from None
     model = model.to(place or device()).eval()
     check_parameters(model, str(path), "the checkpoint is broken: make or copy it again")
-    forget_sampling(model)
+    keep_token_ids(model)
     return model
 
 
@@ -107,9 +107,12 @@ def check_parameters(model: PreTrainedModel, where: str, fix: str) -> None:
             raise UserError(f"{where}: parameter {name} holds NaN or infinity: {fix}")
 
 
-def forget_sampling(model: PreTrainedModel) -> None:
-    """Keeps the token ids of a generation config. Nothing here samples by the rest, and transformers refuses to save
-    what contradicts itself, as the first configs of Llama-2 and Vicuna did, after hours of training."""
+def keep_token_ids(model: PreTrainedModel) -> None:
+    """Reduces a model's generation config to its token ids: sampling follows our config.
+
+    transformers refuses to save a generation config that contradicts itself, as Llama-2's and Vicuna's first ones did,
+    and it would refuse after hours of training.
+    """
     if getattr(model, "generation_config", None) is not None:
         said = model.generation_config.to_dict()
         model.generation_config = GenerationConfig(**{key: said[key] for key in said if key.endswith("_token_id")})

@@ -13,9 +13,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 def distinct(seeds: list[int]) -> list[int]:
-    """A ValueError where a seed stands twice: the same model would count as two."""
+    """A ValueError where a seed is listed twice: one model would count as two."""
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise ValueError(f"seed {twice[0]} stands there twice: name each once")
+        raise ValueError(f"seed {twice[0]} is listed twice: list each seed once")
     return seeds
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from salsa.errors import UserError
-from salsa.shards import SIZES, Tensor, read_exactly
+from salsa.shards import SIZES, Tensor, read_exactly, read_tensors
 
 PIECE = 1 << 16  # elements: the float32 buffers of a piece stay in the processor's cache
 UPPER = np.uint32(0xFFFF0000)
@@ -81,6 +81,12 @@ def pieces(tensor: Tensor) -> Iterator[np.ndarray]:
             values = wide[: size // width]
             widen(raw[:size].view(FLOATS[tensor.dtype]), tensor.dtype, values)
             yield values
+
+
+def check_checkpoint(folder: Path, name: str | None = None) -> None:
+    """Reads a checkpoint's weights once; a UserError names the first NaN or infinity, and the checkpoint as `name`."""
+    for tensor in read_tensors(folder).values():
+        check_finite(tensor, Path(name or folder))
 
 
 def check_finite(tensor: Tensor, folder: Path) -> None:

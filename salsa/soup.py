@@ -90,7 +90,7 @@ class Averager:
                 raise UserError(f"tensor {first.name}: its average is too large for {dtype}: set soup.dtype: float32")
             yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
 
-    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` looks for what comes of it
+    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` finds the infinities that come of it
     def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
         double = any(tensor.dtype == "F64" for tensor, _ in sources)
         even = count + count % 2  # the element more is 0 and is cut off again
@@ -160,7 +160,7 @@ def soup(
     used = [
         (tensors, ingredients[folder]) for folder, tensors in zip(folders, found, strict=True) if ingredients[folder]
     ]
-    plan = plan_shards((written(tensor, dtype) for tensor in found[0].values()), limit)
+    plan = plan_shards((as_written(tensor, dtype) for tensor in found[0].values()), limit)
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     with contextlib.ExitStack() as stack:
         averager = Averager(stack)
@@ -172,25 +172,26 @@ def soup(
     for file in copied_files(folders[0]):
         shutil.copyfile(file, out / file.name)
     if dtype is not None:
-        name_dtype(out / "config.json", dtype)
-    read = {str(folder): types(tensors.values()) for folder, tensors in zip(folders, found, strict=True)}
-    return {"dtypes_read": read, "dtypes_written": types(t for shard in plan for t in shard), "left_out": left_out}
+        set_dtype(out / "config.json", dtype)
+    read = {str(folder): dtypes_of(tensors.values()) for folder, tensors in zip(folders, found, strict=True)}
+    return {"dtypes_read": read, "dtypes_written": dtypes_of(t for shard in plan for t in shard), "left_out": left_out}
 
 
-def written(tensor: Tensor, dtype: str | None) -> Tensor:
-    """A tensor of the first ingredient as the soup's header names it."""
+def as_written(tensor: Tensor, dtype: str | None) -> Tensor:
+    """The soup's tensor in place of the first ingredient's: its type and size in bytes."""
     if dtype is None or tensor.dtype not in FLOATS:
         return tensor
     name = NAMES[dtype]
     return replace(tensor, dtype=name, size=tensor.size // SIZES[tensor.dtype] * SIZES[name])
 
 
-def types(tensors: Iterable[Tensor]) -> list[str]:
+def dtypes_of(tensors: Iterable[Tensor]) -> list[str]:
+    """The element types that occur, sorted."""
     return sorted({tensor.dtype for tensor in tensors})
 
 
-def name_dtype(config: Path, dtype: str) -> None:
-    """Says in a config.json which type the weights have: vLLM loads them by it."""
+def set_dtype(config: Path, dtype: str) -> None:
+    """Writes the weights' type into a config.json; vLLM loads them as that type."""
     said = read_json(config)
     said.pop("torch_dtype", None)
     config.write_text(json.dumps({**said, "dtype": dtype}, indent=2) + "\n")

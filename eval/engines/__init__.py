@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from eval.kept import Kept
 from salsa.errors import UserError
+from salsa.floats import check_checkpoint
 from salsa.sampling import Answer
 from salsa.sections import GenerateSettings
 from salsa.shards import read_json
@@ -63,6 +64,7 @@ def generate_all(
 def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> Engine:
     """The engine that the settings name, with the checkpoint loaded. Each is imported only when it is asked for."""
     if settings.engine == "vllm":
+        check_checkpoint(path)  # vLLM loads whatever is there
         from salsa.vllm_engine import VllmEngine
 
         return VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)

@@ -75,7 +75,7 @@ def test_a_storm_at_64_in_flight_leaves_one_line_a_call(flaky, tmp_path, quick):
         n = number(request)
         tries[n] += 1
         wrong = MISBEHAVIOURS[n % len(MISBEHAVIOURS)](n) if tries[n] <= 1 + n % 2 else None
-        return wrong or Answer(200, said(n), delay=0.02)
+        return wrong or Answer(200, said(n), delay=0.06)
 
     judge = flaky(spoil)
     count = 40 * len(MISBEHAVIOURS)
@@ -83,7 +83,7 @@ def test_a_storm_at_64_in_flight_leaves_one_line_a_call(flaky, tmp_path, quick):
     assert [entry["text"] for entry in entries] == [f"about {n}: [[A]]" for n in range(count)]
     lines = read_jsonl(tmp_path / "calls.jsonl")
     assert len(lines) == len({line["key"] for line in lines}) == count == client.asked
-    assert 48 <= judge.most_in_flight <= 64
+    assert judge.most_in_flight == 64
     assert not (tmp_path / "failures.jsonl").exists()
 
 

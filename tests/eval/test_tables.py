@@ -15,7 +15,7 @@ import pytest
 
 from eval.figures import colours_of
 from eval.headline import sentence
-from eval.rendering import latex, markdown, number
+from eval.rendering import latex, markdown, number, with_interval
 from eval.report import markdown_table, spread
 from eval.tables import judge_note
 from salsa.stage import read_jsonl, write_jsonl
@@ -135,6 +135,15 @@ def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
         f"error: 3 cells with too few verdicts: {cells}: {folder / 'win_rates.md'} has"
     )
     assert "tables.below_floor: mark" in said
+
+
+def test_a_figure_of_one_question_says_why_it_has_no_interval():
+    nan = float("nan")
+    columns = {"x": [2.0, 2.0, nan], "low": [nan, 1.5, nan], "high": [nan, 2.5, nan], "n": [1, 2, 0]}
+    expected = ["2.000 (one question: no interval)", "2.000 [1.500, 2.500]", "–"]
+    assert with_interval(pd.DataFrame(columns), "x") == expected
+    without_n = pd.DataFrame(columns).drop(columns="n")
+    assert with_interval(without_n, "x")[0] == "2.000 [–, –]"
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ MISTAKES = {
     "headline": (("tables", "headline"), "x", r"tables\.headline: no comparison x: name one of"),
     "two sources": (("sft", "train", "hub"), "a/b", r"sft\.train: .*give either path .* or hub"),
     "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is no multiple of train_batch_size 7"),
-    "seed twice": (("sft", "seeds"), [1, 1], r"yaml: sft\.seeds: seed 1 stands there twice: name each once$"),
-    "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 stands there twice"),
+    "seed twice": (("sft", "seeds"), [1, 1], r"yaml: sft\.seeds: seed 1 is listed twice: list each seed once$"),
+    "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice"),
     "whole config": (("tables", "headline"), "x_vs_y", r"mine\.yaml: tables\.headline: no comparison x_vs_y: name one"),
     "negative": (("judge", "noise"), -1, r"judge\.noise: Input should be greater than or equal to 0"),
 }

@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from eval.engines import load_engine
 from salsa import floats
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
+from salsa.sections import GenerateSettings
 from salsa.shards import read_tensors
 from salsa.training import save
 
@@ -54,6 +56,14 @@ def test_an_sft_that_diverges_leaves_no_checkpoint(command, tmp_path, llamas):
     status, said = command("salsa", "sft", *options, "--out", tmp_path / "out")
     assert status == 1 and "training has diverged: parameter" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_vllm_is_not_given_a_broken_checkpoint(tmp_path, llamas):
+    broken = shutil.copytree(llamas[0], tmp_path / "broken")
+    spoil(broken)
+    settings = GenerateSettings(engine="vllm")
+    with pytest.raises(UserError, match=f"broken: tensor {NAME} holds nan"):
+        load_engine(broken, load_tokenizer(broken), settings)
 
 
 def test_the_perturbed_soup_of_a_broken_checkpoint_is_refused(command, tmp_path, llamas):
