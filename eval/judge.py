@@ -112,8 +112,8 @@ def warn_of_cut(name: str, missing: Mapping[str, int], settings: Judge) -> None:
     """Warns about replies that were cut at judge.max_tokens."""
     if missing.get("cut"):
         log.warning(
-            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it (which asks"
-            " all calls again: max_tokens is part of a call's key)",
+            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it, "
+            "which asks all calls again (max_tokens is part of a call's key)",
             *(name, missing["cut"], settings.max_tokens),
         )
 
