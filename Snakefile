@@ -27,6 +27,10 @@ onstart:
     lock_grid()
 
 
+onerror:
+    say_if_interrupted(log)
+
+
 localrules:
     all,
     prepare,

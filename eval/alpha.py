@@ -24,7 +24,7 @@ from salsa.data_sets import PREPARED, alpha_sets
 from salsa.errors import UserError
 from salsa.prepared import IGNORED, prepare
 from salsa.scoring import normalisation, rewards
-from salsa.sections import Alpha, DataSource
+from salsa.sections import Alpha, TrainingData
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file, write_jsonl
 from salsa.world.gold import gold_reward
@@ -38,7 +38,9 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 class Line:
     """What every point of the line is measured on: prompts, demonstrations, SFT 1 and the reward model."""
 
-    def __init__(self, sft: Path, reward: Path, settings: Alpha, test: DataSource, gold: bool, seed: int, cache: Path):
+    def __init__(
+        self, sft: Path, reward: Path, settings: Alpha, test: TrainingData, gold: bool, seed: int, cache: Path
+    ):
         self.settings, self.gold, self.sft_path, self.seed = settings, gold, sft.resolve(), seed
         self.tokenizer = load_tokenizer(sft)
         context = context_length(sft)
@@ -109,9 +111,9 @@ def parse_checkpoints(texts: list[str]) -> dict[float, Path]:
     return dict(sorted(found.items()))
 
 
-def parse_source(text: str) -> DataSource:
-    """A JSONL file's path, or a data source as JSON."""
-    return load_settings(text, DataSource) if text.lstrip().startswith("{") else DataSource(path=text)
+def parse_source(text: str) -> TrainingData:
+    """A local file's path, or a data source as JSON."""
+    return load_settings(text, TrainingData) if text.lstrip().startswith("{") else TrainingData(path=text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

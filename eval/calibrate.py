@@ -35,6 +35,7 @@ from salsa.errors import UserError
 from salsa.judge_section import Judge
 from salsa.seeds import derive_seed
 from salsa.stage import Run, load_settings, log, output_file
+from salsa.texts import visible
 
 Cell = tuple[str, str, str]  # benchmark, protocol, archive's judge
 
@@ -82,6 +83,11 @@ def matches(archive: Path, templates: Templates) -> tuple[dict[Cell, list[list[A
         for cell, every in found.items()
     }
     return whole, sum(len(every) - len(whole[cell]) for cell, every in found.items())
+
+
+def name_of(again: Again) -> str:
+    """What a message calls it."""
+    return f"question {again.item.question_id}, turn {again.item.turn}, {' before '.join(again.item.models)}"
 
 
 def chosen(cells: dict[Cell, list[list[Again]]], most: int | None, seed: int) -> list[Again]:
@@ -191,12 +197,12 @@ def run(arguments: argparse.Namespace) -> None:
     about |= {"confidence": draw.confidence, "resamples": draw.resamples}
     inputs = {name: arguments.archive / name for name in (CALLS, ITEMS)}
     record = Run("calibrate", about, inputs, {"seed": arguments.seed})
-    answers, calls = ask_all(settings, arguments.ledger, asked, work)
+    answers, calls = ask_all(settings, arguments.ledger, asked, work, name_of)
     card = {"archive": str(arguments.archive), "left_out": left_out, **calls, "confidence": draw.confidence}
     card["dated"] = settings.kind == "endpoint"
     card["cells"] = cells_of_card(asked, answers, draw)
     record.extra = calls
     with output_file(arguments.out, record) as path:
         path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    print(text(card), end="")
+    print(visible(text(card)), end="")
     log.info("%d items asked again, %d left out: without text, verdict or other game", len(asked), left_out)

@@ -74,7 +74,7 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
         for row in nonempty_rows(grade_file(results, *(place[key] for key in keys)), "grade")
     ]
     columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
-    columns += ["outcome", "rating"]
+    columns += ["imitating", "outcome", "rating"]
     return pd.DataFrame(rows, columns=columns)
 
 

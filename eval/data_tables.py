@@ -10,12 +10,13 @@ from eval import collect
 from eval.grid import Grid
 from eval.overlap import RUN_OF_WORDS, SHARE_ALIKE
 from eval.rendering import number, write_table
+from salsa.data import CHOICES, FAULTS
 
 
 def write_data(folder: Path, results: Path, grid: Grid) -> None:
     sets = collect.data_sets(results, grid)
     shown = sets[["model", "set", "source", "rows", "used"]].copy()
-    for reason in ("empty", "equal", "tied", "too_long", "cut"):
+    for reason in (*CHOICES, *FAULTS, "cut"):
         shown[reason.replace("_", " ")] = sets[reason]
     shown["limit"] = sets["limit"]
     shown["tokens a row"] = [
@@ -23,8 +24,10 @@ def write_data(folder: Path, results: Path, grid: Grid) -> None:
     ]
     notes = [
         "Left out: empty, a turn says nothing; equal, both answers are the same; tied, both scores are the same; too "
-        "long, more tokens than the limit (of a demonstration: no word of the assistant is within it). Cut: used up to "
-        "the limit. Tokens a row: of what is used; a pair's are those of both dialogues.",
+        "long, more tokens than the limit (of a demonstration: no word of the assistant is within it); malformed, a "
+        "turn has no role or no text; roles, an unknown role, no turn of the user, or no answer at the end; "
+        "mismatched, chosen and rejected do not answer the same dialogue; refused, the chat template does not write "
+        "it. Cut: used up to the limit. Tokens a row: of what is used; a pair's are those of both dialogues.",
     ]
     write_table(folder, "data", sets, shown, notes)
     found = collect.overlap(results)

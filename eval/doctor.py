@@ -18,6 +18,7 @@ from eval.plan import Plan, aligned
 from eval.planning.assumed import assumed
 from salsa.config import Config, load_config
 from salsa.errors import UserError
+from salsa.texts import visible
 
 SECONDS = 40.0  # for checks, so that with the plan it is less than a minute
 OK, FAILED, NOT_CHECKED = "ok", "FAILED", "-"
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(*arguments.config)
     checks = every(config, arguments.device, arguments.count, arguments.profile)
     found = list(zip(checks, outcomes(checks, SECONDS), strict=True))
-    print("\n".join(lines(found, min(LONGEST_LINE, shutil.get_terminal_size().columns))))
+    print(visible("\n".join(lines(found, min(LONGEST_LINE, shutil.get_terminal_size().columns)))))
     failed = sum(state == FAILED for _, (state, _) in found)
     if failed:
         raise UserError(f"{failed} of {len(found)} checks failed: do what they say, then run this again")

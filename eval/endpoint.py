@@ -25,6 +25,7 @@ from eval.proxies import is_loopback
 from eval.verdicts import is_cut
 from salsa.errors import UserError
 from salsa.judge_section import Judge
+from salsa.texts import without_lone_surrogates
 
 SHORTEST_KEY = 8
 LONGEST_LINE = 300  # characters of what an endpoint says
@@ -34,7 +35,6 @@ SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call may take", default=0.0)
 TEXT_PARTS = ("text", "output_text")
 TRIES_WITHOUT_TEXT = 2  # each is paid for, and at temperature 0 the next is often the same
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|too many tokens", re.IGNORECASE)
 
 
@@ -126,17 +126,6 @@ class Reply:
     model: str | None = None
     usage: dict[str, Any] | None = None
     error: str | None = None
-
-
-def without_lone_surrogates(value: Any) -> Any:
-    """JSON with U+FFFD in place of each lone surrogate: half an emoji, where a reply was cut inside one."""
-    if isinstance(value, str):
-        return LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, list):
-        return [without_lone_surrogates(one) for one in value]
-    if isinstance(value, dict):
-        return {without_lone_surrogates(key): without_lone_surrogates(one) for key, one in value.items()}
-    return value
 
 
 def read_completion(body: bytes, key: str) -> Completion:

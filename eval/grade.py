@@ -14,6 +14,7 @@ from eval.benchmarks import Question, find, load_questions, parse_benchmarks
 from eval.benchmarks.asking import single_messages
 from eval.benchmarks.base import counted
 from eval.estimate import estimate_all
+from eval.imitation import imitates
 from eval.items import SINGLE, Item, add_items
 from eval.judge import call_of, readable, undecided, warn_of_cut
 from eval.judge_client import Asks, judge_id
@@ -61,12 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
     async def work(client: Asks, asked: tuple[Question, int]) -> Row:
         question, turn = asked
         given = answers[question.question_id]
+        template = benchmark.single_template(question, turn)
         row = {
             "question_id": question.question_id,
             "category": question.category,
             "turn": turn,
             "policy": arguments.policy,
-            "template": templates.named_in_full(benchmark.single_template(question, turn)),
+            "template": templates.named_in_full(template),
+            "imitating": imitates(given[:turn], "mt_bench_single", templates.named.get(template)),
         }
         if len(given) < turn:
             return {**row, "outcome": "unanswered", "rating": None, "flags": list(question.flags)}
@@ -79,7 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.estimate:
         print(estimate_all(settings, arguments.ledger, turns, work))
         return
-    rows, calls = ask_all(settings, arguments.ledger, turns, work)
+    rows, calls = ask_all(
+        settings, arguments.ledger, turns, work, lambda asked: f"question {asked[0].question_id}, turn {asked[1]}"
+    )
     who = {"benchmark": name, "judge": judge_id(settings)}
     model = f"{arguments.generations.resolve().name}/{arguments.policy}"
     add_items(arguments.ledger, (item(model, row, who) for row in rows))

@@ -20,6 +20,7 @@ from eval.ledger import Entry, Ledger, call_key
 from eval.verdicts import READERS, read
 from salsa.errors import UserError
 from salsa.stage import read_jsonl
+from salsa.texts import visible
 
 EXAMPLES = 3  # lines named with each reason
 NO_TEXT = "no text"
@@ -196,4 +197,4 @@ def run(arguments: argparse.Namespace) -> None:
     verdicts = without_doubles(found, summary)
     with Ledger(arguments.ledger) as ledger:
         store(ledger, form, verdicts, summary)
-    print(summary.text(arguments.file, form))
+    print(visible(summary.text(arguments.file, form)))

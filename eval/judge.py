@@ -1,8 +1,9 @@
 """Stage `judge`: two methods' answers to a benchmark, pair by pair of policies, each judged in both orders.
 
-A line a question, turn and pair: {question_id, category, turn, a, b, template, lengths, games, points, weight,
-consistent, flags}. The outcomes of `games` are in terms of a and b, `call` is the ledger's key, and `lengths` are the
-answers' characters. Adjusted win rate of a = sum of points / sum of weights.
+A line a question, turn and pair: {question_id, category, turn, a, b, template, lengths, imitating, games, points,
+weight, consistent, flags}. The outcomes of `games` are in terms of a and b, `call` is the ledger's key, `lengths` are
+the answers' characters, and `imitating` names the sides whose answers eval/imitation.py speaks of.
+Adjusted win rate of a = sum of points / sum of weights.
 
 The benchmark says what is asked, how its verdicts are read and what two games earn. Answers that are equal to the
 letter are a tie without asking: in two orders, whatever a judge says of them cancels out.
@@ -20,6 +21,7 @@ from eval.benchmarks import Benchmark, Question, find, load_questions, parse_ben
 from eval.benchmarks.asking import pair_messages
 from eval.benchmarks.base import POINTS, counted, without_verdict
 from eval.estimate import estimate_all
+from eval.imitation import imitates
 from eval.items import Item, add_items
 from eval.judge_client import Asks, Messages, judge_id
 from eval.judging import ask_all
@@ -80,6 +82,12 @@ async def verdict_after_asking(
     return entries, found
 
 
+def game_name(match: Match, order: str) -> str:
+    """What a message calls a game."""
+    first, second = (match.names["ab".index(side)] for side in order)
+    return f"question {match.question.question_id}, turn {match.turn}, {first} before {second}"
+
+
 async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
     """One game."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
@@ -135,6 +143,12 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
     points, weight = points_and_weight(benchmark, games)
     flags = list(match.question.flags)
     flags += ["unanswered"] if match.unanswered() else ["identical"] if match.identical() else []
+    template = benchmark.pair_template(match.question, match.turn)
+    imitating = [
+        side
+        for side, answers in zip("ab", match.answers, strict=True)
+        if imitates(answers[: match.turn], benchmark.grammar, templates.named.get(template))
+    ]
     compared = all(game["outcome"] in POINTS for game in games) and weight > 0 and "identical" not in flags
     return {
         "question_id": match.question.question_id,
@@ -142,8 +156,9 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
         "turn": match.turn,
         "a": match.names[0],
         "b": match.names[1],
-        "template": templates.named_in_full(benchmark.pair_template(match.question, match.turn)),
+        "template": templates.named_in_full(template),
         "lengths": None if match.unanswered() else list(match.lengths()),
+        "imitating": imitating,
         "games": games,
         "points": points,
         "weight": weight,
@@ -230,7 +245,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.estimate:
         print(estimate_all(settings, arguments.ledger, games, work))
         return
-    played, calls = ask_all(settings, arguments.ledger, games, work)
+    played, calls = ask_all(settings, arguments.ledger, games, work, lambda item: game_name(*item))
     found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}
     tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
     rows = [

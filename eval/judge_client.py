@@ -25,6 +25,10 @@ GRACE_SECONDS = 30.0  # for calls on the wire when a stage ends early: they are 
 GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")
 
 
+class SetAside(UserError):
+    """A call that has failed for now, and with it the work that needs it; another may succeed."""
+
+
 class Asks(Protocol):
     """Whoever can be asked what a judge says of a conversation."""
 
@@ -67,6 +71,7 @@ class JudgeClient:
         self.calls: dict[str, asyncio.Task[Entry]] = {}
         self.stopped = asyncio.Event()
         self.asked, self.spent = 0, 0.0
+        self.last_round = False
 
     @functools.cached_property
     def sizes(self) -> Sizes:
@@ -89,11 +94,18 @@ class JudgeClient:
         return None if self.settings.budget is None else Budget(self.ledger, self.judge, self.settings.budget)
 
     async def ask(self, messages: Messages, sample: int = 0) -> Entry:
-        """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had."""
+        """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had.
+
+        SetAside where the endpoint fails at this call; on the `last_round`, a line with the outcome `failed`.
+        """
         key = call_key(self.judge, self.parameters, messages, sample)
         if key not in self.calls:
             self.calls[key] = asyncio.create_task(self._entry(key, messages, sample))
-        return await self.calls[key]
+        try:
+            return await self.calls[key]
+        except SetAside:
+            self.calls.pop(key, None)
+            raise
 
     async def _entry(self, key: str, messages: Messages, sample: int) -> Entry:
         if key in self.ledger.finished:
@@ -128,8 +140,13 @@ class JudgeClient:
         try:
             reply = await self.endpoint.call(key, messages, self.parameters)
         except (Passing, Final) as error:
-            await self.writer.add({**entry, "outcome": "failed", "error": str(error)})
-            raise UserError(self._failure(str(error), error.fix)) from None
+            line = await self.writer.add({**entry, "outcome": "failed", "error": str(error)})
+            failure = self._failure(str(error), error.fix)
+            if isinstance(error, Final):
+                raise UserError(failure) from None
+            if not self.last_round:
+                raise SetAside(failure) from None
+            return line
         seconds = round(time.monotonic() - begin, 3)
         entry |= {**vars(reply), "cost": cost(self.settings, reply.usage), "seconds": seconds}
         line = await self.writer.add(entry)

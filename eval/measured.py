@@ -18,7 +18,7 @@ from salsa.seeds import derive_seed
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
-GRADE_COLUMNS += WITHOUT
+GRADE_COLUMNS += ["imitating", *WITHOUT]
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
@@ -120,10 +120,17 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "first_position": _first_position(covered),
                         "coverage": coverage,
                         "enough_coverage": coverage >= grid.tables.coverage_floor,
+                        **{f"imitating_{side}": _imitating(frame, side) for side in "ab"},
                         **_without(frame),
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _imitating(frame: pd.DataFrame, side: str) -> float:
+    """The share of a side's answers that eval/imitation.py speaks of; no number where it was not looked for."""
+    looked_for = [] if "imitating" not in frame else [sides for sides in frame["imitating"] if isinstance(sides, list)]
+    return sum(side in sides for sides in looked_for) / len(looked_for) if looked_for else float("nan")
 
 
 def _without(frame: pd.DataFrame) -> dict[str, int]:
@@ -241,6 +248,7 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "n": found.n,
                     "coverage": len(rated) / len(part),
                     "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
+                    "imitating": part["imitating"].astype(float).mean(),
                     **{why: int((part["outcome"] == why).sum()) for why in WITHOUT},
                 }
             )

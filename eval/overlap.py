@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Question, load_questions, parse_benchmarks
-from salsa.data import conversation, load_rows, source_name, user_turns
+from salsa.data import Unusable, conversation, each, load_rows, user_turns
 from salsa.data_sets import parse_sets
 from salsa.stage import Run, output_file
 
@@ -73,11 +73,13 @@ class Questions:
         }
 
 
-def overlap(rows: Iterable[dict[str, Any]], where: str, benchmarks: dict[str, list[Question]]) -> dict[str, Any]:
+def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]]) -> dict[str, Any]:
     """By benchmark: the number of questions, and the ids of those equal to or like a prompt of the rows."""
     indices = {name: Questions(questions) for name, questions in benchmarks.items()}
-    for number, row in enumerate(rows, 1):
-        turns = [words(turn) for turn in user_turns(conversation(row, f"{where}: row {number}"))]
+    for talk in each(conversation, rows):
+        if isinstance(talk, Unusable):
+            continue  # nor is it trained on
+        turns = [words(turn) for turn in user_turns(talk)]
         for index in indices.values():
             index.look_up(turns)
     return {name: index.found() for name, index in indices.items()}
@@ -98,9 +100,6 @@ def run(arguments: argparse.Namespace) -> None:
     settings["benchmarks"] = {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()}
     record = Run("overlap", settings, inputs, {"seed": arguments.seed})
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
-    found = {
-        name: overlap(load_rows(wanted.source, wanted.seed), source_name(wanted.source), questions)
-        for name, wanted in sets.items()
-    }
+    found = {name: overlap(load_rows(wanted.source, wanted.seed), questions) for name, wanted in sets.items()}
     with output_file(arguments.out, record) as path:
         path.write_text(json.dumps(found, indent=2) + "\n")

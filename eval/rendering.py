@@ -1,12 +1,16 @@
 """Data frames as CSV for programs, Markdown and LaTeX for readers. Numbers are rounded before they are written."""
 
+import html
 import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from salsa.texts import visible
+
 CSV_DIGITS = 6
+FORMULA = ("=", "+", "-", "@", "\t")
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
 
@@ -45,21 +49,39 @@ def with_control(frame: pd.DataFrame) -> list[str]:
     return [text + (" (far off)" if far else "") for text, far in zip(texts, frame["lc_far"], strict=True)]
 
 
+def one_line(text: Any) -> str:
+    """The text in a line of its own, without characters that command a terminal or turn text round."""
+    return visible(str(text)).replace("\n", " ")
+
+
 def latex_text(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in one_line(text))
+
+
+def markdown_text(text: Any) -> str:
+    """For a cell or a paragraph: no text of it is taken for HTML, or for the end of a cell."""
+    return html.escape(one_line(text), quote=False).replace("|", r"\|")
+
+
+def csv_text(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula: a quotation mark stands before what would begin one."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def markdown(frame: pd.DataFrame, notes: list[str]) -> str:
     """A Markdown table with the notes under it."""
-    cells = [[str(value).replace("|", r"\|") for value in row] for row in frame.itertuples(index=False)]
-    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
+    cells = [[markdown_text(value) for value in row] for row in frame.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(markdown_text, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
     lines += ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return "\n".join([*lines, "", *map(markdown_text, notes)]) + "\n"
 
 
 def latex(frame: pd.DataFrame, notes: list[str]) -> str:
     """A booktabs tabular with the notes as a comment over it."""
-    lines = [f"% {note}" for note in notes]
+    lines = [f"% {one_line(note)}" for note in notes]
     lines += [rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}", r"\toprule"]
     lines += [" & ".join(latex_text(str(name)) for name in frame.columns) + r" \\", r"\midrule"]
     lines += [" & ".join(latex_text(str(value)) for value in row) + r" \\" for row in frame.itertuples(index=False)]
@@ -68,6 +90,6 @@ def latex(frame: pd.DataFrame, notes: list[str]) -> str:
 
 def write_table(folder: Path, name: str, raw: pd.DataFrame, shown: pd.DataFrame, notes: list[str]) -> None:
     """NAME.csv holds `raw`, NAME.md and NAME.tex what is `shown`."""
-    raw.round(CSV_DIGITS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    raw.round(CSV_DIGITS).map(csv_text).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     (folder / f"{name}.md").write_text(markdown(shown, notes), encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(shown, notes), encoding="utf-8")

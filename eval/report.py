@@ -1,6 +1,7 @@
 """Stage `report`: one HTML page, complete in itself, with tables, figures and sample answers side by side."""
 
 import argparse
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pandas as pd
 from eval.assumptions import compared, load_assumptions
 from eval.calibration import card_rows
 from eval.grid import Grid, generation_file, judgment_file
-from eval.headline import read_headline, sentence
+from eval.headline import read_headline, read_table, sentence
+from eval.made_with import warning
 from eval.rendering import number, with_interval
 from salsa.errors import UserError
 from salsa.stage import Run, load_settings, output_file, read_jsonl
+from salsa.texts import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 TABLES = {
@@ -27,6 +30,7 @@ TABLES = {
     "training": "Training runs",
     "data": "Data sets",
     "overlap": "Benchmark questions among training prompts",
+    "runs": "What the runs were made with",
 }
 FIGURES = {
     "win_rates": "Adjusted win rates with their intervals; the dashed line is no difference.",
@@ -50,8 +54,13 @@ def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
     """Titles, rows and notes of a table that the stage `tables` wrote."""
     lines = text.splitlines()
     end = lines.index("")
-    cells = [[cell.replace(r"\|", "|") for cell in line[2:-2].split(" | ")] for line in lines[:end]]
-    return cells[0], cells[2:], [line for line in lines[end:] if line]
+    cells = [[_unescaped(cell) for cell in line[2:-2].split(" | ")] for line in lines[:end]]
+    return cells[0], cells[2:], [_unescaped(line) for line in lines[end:] if line]
+
+
+def _unescaped(text: str) -> str:
+    """The text that rendering.markdown_text was given."""
+    return html.unescape(text.replace(r"\|", "|"))
 
 
 def spread(rows: list[Row], count: int) -> list[Row]:
@@ -118,6 +127,11 @@ def read_svg(path: Path) -> str:
     return text[text.index("<svg") :]
 
 
+def shown(value: Any) -> Any:
+    """What the page prints of a value: texts of models, judges and files command nothing."""
+    return visible(value) if type(value) is str else value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument("--settings", required=True, help="JSON: what eval/grid.py calls a Grid")
@@ -144,11 +158,13 @@ def run(arguments: argparse.Namespace) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=shown,
     )
     page = environment.get_template("report.html.j2").render(
         grid=grid,
         headline=headline,
         answer=sentence(headline),
+        made_alike=warning(read_table(arguments.results, "runs")),
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
         tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
         figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],

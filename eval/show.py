@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from eval.headline import Row, read_headline, sentence, too_little
+from eval.headline import Row, read_headline, read_table, sentence, too_little
+from eval.made_with import warning
 from salsa.errors import UserError
+from salsa.texts import visible
 
 SHOWN = 4
 COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
@@ -51,9 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
     rows = read_headline(arguments.results)
     first = rows[0]
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
-    print("\n".join(headline(rows)))
+    print(visible("\n".join(headline(rows))))
     print(f"\n{sentence(rows)}")
-    print("n counts questions; win_rates.md has each pair of training runs.\n")
+    print("n counts questions; win_rates.md has each pair of training runs.")
+    if unlike := warning(read_table(arguments.results, "runs")):
+        print(f"{unlike} {arguments.results / 'tables/runs.md'} says which.")
+    print()
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")
     cells = too_little(arguments.results)

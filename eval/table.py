@@ -19,6 +19,7 @@ from eval.ledger_tables import ALL, Judged, arena_table, judged, match_frame, pa
 from eval.measured import Resampling
 from eval.rendering import markdown, number, with_control, with_interval
 from salsa.sections import Tables
+from salsa.texts import visible
 
 FLOOR = Tables.model_fields["coverage_floor"].default
 NOTES = {
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
     length_control.warn(tables["arena"], ("benchmark", "model", "baseline"))
     if arguments.format == "json":
         rows = [row for table in tables.values() for row in records(table)]
-        print("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]")
+        print(visible("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"))
         return
     interval = f"Brackets: {arguments.confidence:.0%} intervals over questions."
-    print("\n".join(text(tables, found, calls, interval)), end="")
+    print(visible("\n".join(text(tables, found, calls, interval))), end="")

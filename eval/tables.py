@@ -14,11 +14,12 @@ overlap        benchmark questions among the training prompts
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 
-from eval import collect, length_control, measured
+from eval import collect, length_control, made_with, measured
 from eval.benchmarks.base import WITHOUT, counted
 from eval.data_tables import write_data
 from eval.grid import ALL_MODELS, Grid, measured_files
@@ -85,6 +86,17 @@ def coverage(raw: pd.DataFrame) -> list[str]:
     ]
 
 
+def imitation_note(raw: pd.DataFrame, columns: list[str], table: str) -> list[str]:
+    """The largest share of a cell's answers that imitate the judge's verdict or prompt."""
+    shares = raw[columns].max(axis=None)
+    if math.isnan(shares):
+        return []
+    return [
+        "Answers that hold a verdict in the judge's form or a mark of its prompt (imitating): "
+        + (f"up to {shares:.1%} of a cell's; {table}.csv has them by cell." if shares else "none.")
+    ]
+
+
 def without_note(raw: pd.DataFrame, what: str) -> list[str]:
     """How many games or answers have no verdict, and what the words for it mean; nothing where each has one."""
     sums = raw[list(WITHOUT)].sum()
@@ -93,8 +105,8 @@ def without_note(raw: pd.DataFrame, what: str) -> list[str]:
     return [
         f"{what} without a verdict: {counted(sums)}. Unanswered: the question leaves the policy's context no room for "
         "an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would not; "
-        "failed: its endpoint gave no text, and is asked again; cut: its text ended at judge.max_tokens, raise it "
-        "to ask again; unparsed: its text names no verdict. No prompt is cut."
+        "failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its text "
+        "ended at judge.max_tokens, raise it to ask again; unparsed: its text names no verdict. No prompt is cut."
     ]
 
 
@@ -115,6 +127,7 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     ]
     shown = shown_win_rates(raw, grid)
     cells = raw[raw["model"] != ALL_MODELS]
+    notes += imitation_note(cells, ["imitating_a", "imitating_b"], "win_rates")
     write_table(folder, "win_rates", raw, shown, [*notes, *without_note(cells, "Games")])
     head = raw["comparison"] == grid.tables.headline
     columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
@@ -129,6 +142,7 @@ def write_judged(folder: Path, results: Path, grid: Grid, draw: measured.Resampl
     shown["coverage"] = coverage(grades)
     notes = [judge_note(results, grid, "grades"), template_note(stored, grid.graded), interval_note(grid)]
     notes.append("Ratings are from 1 to 10.")
+    notes += imitation_note(grades, ["imitating"], "grades")
     notes += without_note(grades[grades["turn"] == "all"], "Answers")
     write_table(folder, "grades", grades, shown, notes)
 
@@ -208,6 +222,19 @@ def write_trained(folder: Path, results: Path, grid: Grid) -> None:
     )
 
 
+def write_runs(folder: Path, found: made_with.Found) -> None:
+    """What the runs were made with: `runs`."""
+    raw = made_with.table(found)
+    kinds = len(found.get("processor", {}))
+    notes = [
+        f"The runs behind the tables, on {kinds} kind{'s' * (kinds != 1)} of processor. Beside the machines, only what "
+        "differs between runs is shown. Another processor, other vector instructions or threads round sums otherwise, "
+        "and training makes other models of that: every figure moves, as with another seed. docs/howto-resume.md says "
+        "how to make runs alike."
+    ]
+    write_table(folder, "runs", raw, made_with.shown(raw), notes)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument("--settings", required=True, help="JSON: what eval/grid.py calls a Grid")
@@ -225,3 +252,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_scored(folder, arguments.results, grid, draw)
         write_trained(folder, arguments.results, grid)
         write_data(folder, arguments.results, grid)
+        found = made_with.made_with(inputs.values())
+        counts = {name: {value: len(runs) for value, runs in values.items()} for name, values in found.items()}
+        record.extra = {"made_with": counts}
+        write_runs(folder, found)

@@ -100,6 +100,7 @@ def label(grammar: str, winner: str, order: str, strong: bool) -> str:
     return side + (">>" if strong else ">") + other if five else side
 
 
+FORMS = {"mt_bench_single": RATING, "mt_bench_pair": PAIR, "arena_hard": FIVE}
 READERS: dict[str, Callable[[str], Value]] = {
     "mt_bench_single": rating,
     "mt_bench_pair": pair_label,

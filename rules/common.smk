@@ -79,6 +79,12 @@ def lock_grid():
         sys.exit(f"error: {error}")
 
 
+def say_if_interrupted(logs):
+    """The last word after Ctrl-C, which Snakemake itself calls an error."""
+    if any("Terminating processes on user request" in Path(log).read_text() for log in logs):
+        print("Interrupted: the same command goes on from here.", file=sys.stderr)
+
+
 def settings(section, exclude=(), **changes):
     """A section of the config as the JSON that a stage takes, less what does not concern it."""
     values = section.model_dump(mode="json", exclude_none=True, exclude=set(exclude))

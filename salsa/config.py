@@ -203,7 +203,7 @@ def with_local_copies(config: Config) -> tuple[Config, dict[str, DataSource]]:
         hub = {key: value[key] for key in ("hub", "revision", "split")}
         path = f"{config.paths.data}/hub/{hub['hub'].replace('/', '--')}/{hub['revision']}/{hub['split']}.jsonl"
         found[path] = DataSource(**hub)
-        return {"path": path, "limit": value.get("limit")}
+        return {"path": path, **{key: value[key] for key in value if key not in hub}}
 
     return Config.model_validate(localised(config.model_dump(exclude_unset=True))), found
 

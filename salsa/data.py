@@ -1,10 +1,9 @@
-"""Rows of a data set, from a local JSONL file or from the hub at a pinned revision, and what can be used of them."""
+"""Rows of a data set, from local files or from the hub at a pinned revision, and what can be used of them."""
 
 import random
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from salsa.errors import UserError
 from salsa.sections import DataSource
@@ -12,15 +11,60 @@ from salsa.stage import read_jsonl
 
 Row = dict[str, Any]
 Messages = list[dict[str, str]]
+T = TypeVar("T")
+
+ROLES = ("system", "user", "assistant")
+# Why a row is left out. The first say that the row carries nothing to learn from; the others, that it is at fault.
+CHOICES = ("empty", "equal", "tied", "too_long")
+FAULTS = ("malformed", "roles", "mismatched", "refused")
+
+
+class Unusable(Exception):
+    """A row that is left out: the reason that it is counted under, and what is wrong with it."""
+
+    def __init__(self, reason: str, text: str):
+        super().__init__(text)
+        self.reason = reason
 
 
 def load_rows(source: DataSource, seed: int) -> list[Row]:
     """All rows of the source, or `limit` of them drawn with `seed`, in the source's order."""
-    rows = read_jsonl(Path(source.path)) if source.path is not None else list(hub_rows(source))
+    return [row for _, row in numbered_rows(source, seed)]
+
+
+def numbered_rows(source: DataSource, seed: int) -> list[tuple[int, Row]]:
+    """What `load_rows` gives, each with its number in the source, from 1 on."""
+    rows = list(enumerate(_local_rows(Path(source.path)) if source.path is not None else hub_rows(source), 1))
     if source.limit is None or source.limit >= len(rows):
         return rows
     chosen = sorted(random.Random(seed).sample(range(len(rows)), source.limit))
     return [rows[index] for index in chosen]
+
+
+def local_files(path: Path) -> list[Path]:
+    """The file itself, or a folder's Parquet files in the order of their names."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: a folder without .parquet files: name a JSONL file, or a folder that has them")
+    return files
+
+
+def _local_rows(path: Path) -> list[Row]:
+    """The rows of a JSONL file, a Parquet file, or a folder of Parquet files."""
+    files = local_files(path)
+    if files[0].suffix != ".parquet":
+        return read_jsonl(path)
+    # pyarrow takes half a second to import, and most data are JSONL.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[Row] = []
+    for file in files:
+        try:
+            rows += pq.ParquetFile(file).read().to_pylist()
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot read it as Parquet ({str(error).splitlines()[0]}): mend it") from None
+    return rows
 
 
 def hub_rows(source: DataSource) -> Iterable[Row]:
@@ -45,34 +89,43 @@ def source_name(source: DataSource) -> str:
     return source.path or f"{source.hub} {source.split}"
 
 
-def _messages(row: Row, key: str, where: str) -> Messages:
+def _messages(row: Row, key: str) -> Messages:
     """The turns under a row's key."""
     try:
-        return [{"role": message["role"], "content": message["content"]} for message in row[key]]
+        messages = [{"role": message["role"], "content": message["content"]} for message in row[key]]
     except (KeyError, TypeError):
-        raise UserError(f"{where}: no `{key}` with a role and a content in each turn: mend the data set") from None
+        messages = []
+    if not messages or not all(isinstance(value, str) for message in messages for value in message.values()):
+        raise Unusable("malformed", f"no `{key}` with a role and a text in each turn")
+    unknown = [message["role"] for message in messages if message["role"] not in ROLES]
+    if unknown:
+        raise Unusable("roles", f"`{key}` has a turn of {unknown[0]!r}, not of {', '.join(ROLES)}")
+    return messages
 
 
-def blank(messages: Messages) -> bool:
-    """Whether a turn says nothing."""
-    return any(not message["content"].strip() for message in messages)
+def _spoken(messages: Messages) -> Messages:
+    """The messages, where each turn says something."""
+    if any(not message["content"].strip() for message in messages):
+        raise Unusable("empty", "a turn says nothing")
+    return messages
 
 
-def conversation(row: Row, where: str = "row") -> Messages:
+def conversation(row: Row) -> Messages:
     """The dialogue of a row up to and with the last user's turn: `messages` cut there, else `prompt` alone.
 
     UltraFeedback's and UltraChat's _sft and _prefs splits hold the whole dialogue, their _gen splits end with the user.
+    Raises Unusable.
     """
     if row.get("messages"):
-        messages = _messages(row, "messages", where)
+        messages = _messages(row, "messages")
     elif isinstance(row.get("prompt"), str):
         messages = [{"role": "user", "content": row["prompt"]}]
     else:
-        raise UserError(f"{where}: neither `messages` nor `prompt`: mend the data set")
+        raise Unusable("malformed", "neither `messages` nor a text as `prompt`")
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
     if last < 0:
-        raise UserError(f"{where}: messages hold no user turn: mend the data set")
-    return messages[: last + 1]
+        raise Unusable("roles", "`messages` has no turn of the user")
+    return _spoken(messages[: last + 1])
 
 
 def user_turns(messages: Messages) -> list[str]:
@@ -80,43 +133,38 @@ def user_turns(messages: Messages) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def demonstration(row: Row, where: str) -> Messages:
-    """A whole dialogue that ends with the assistant; UltraChat's schema."""
-    messages = _messages(row, "messages", where)
-    if not messages or messages[-1]["role"] != "assistant":
-        raise UserError(
-            f"{where}: a demonstration needs `messages` that end with the assistant's turn: use a _sft split"
-        )
-    return messages
+def demonstration(row: Row) -> Messages:
+    """A whole dialogue that ends with the assistant; UltraChat's schema. Raises Unusable."""
+    messages = _messages(row, "messages")
+    if messages[-1]["role"] != "assistant":
+        raise Unusable("roles", "`messages` does not end with a turn of the assistant, as in a _sft split")
+    return _spoken(messages)
 
 
-def preference(row: Row, where: str) -> tuple[Messages, Messages] | str:
-    """The chosen and the rejected dialogue; UltraFeedback's schema. Else why the row carries no preference:
-    `empty` or `equal` answers, or `tied` scores."""
-    chosen, rejected = _messages(row, "chosen", where), _messages(row, "rejected", where)
-    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
-        raise UserError(f"{where}: chosen and rejected do not answer the same dialogue: mend the data set")
-    if blank(chosen) or blank(rejected):
-        return "empty"
+def preference(row: Row) -> tuple[Messages, Messages]:
+    """The chosen and the rejected dialogue; UltraFeedback's schema.
+
+    Raises Unusable, where answers are empty or equal or their scores tied too: such a row carries no preference.
+    """
+    chosen, rejected = _messages(row, "chosen"), _messages(row, "rejected")
+    if chosen[:-1] != rejected[:-1]:
+        raise Unusable("mismatched", "chosen and rejected do not answer the same dialogue")
+    if any(side[-1]["role"] != "assistant" for side in (chosen, rejected)):
+        raise Unusable("roles", "chosen and rejected do not end with a turn of the assistant")
+    _spoken(chosen + rejected)
     if chosen == rejected:
-        return "equal"
+        raise Unusable("equal", "chosen and rejected are the same")
     if row.get("score_chosen") is not None and row["score_chosen"] == row.get("score_rejected"):
-        return "tied"
+        raise Unusable("tied", "both scores are the same")
     return chosen, rejected
 
 
-def preference_pairs(
-    rows: list[Row], where: str = "row", first: int = 1
-) -> tuple[list[tuple[int, Messages, Messages]], Counter[str]]:
-    """The rows that carry a preference, as (index, chosen, rejected), and how many do not, by reason.
-
-    A message calls them `where` and their number, from `first` on.
-    """
-    pairs, left_out = [], Counter[str]()
-    for index, row in enumerate(rows):
-        match preference(row, f"{where} {first + index}"):
-            case str() as reason:
-                left_out[reason] += 1
-            case chosen, rejected:
-                pairs.append((index, chosen, rejected))
-    return pairs, left_out
+def each(take: Callable[[Row], T], rows: Iterable[Row]) -> list[T | Unusable]:
+    """What `take` makes of each row, or the Unusable that it raises."""
+    found: list[T | Unusable] = []
+    for row in rows:
+        try:
+            found.append(take(row))
+        except Unusable as unusable:
+            found.append(unusable)
+    return found

@@ -9,7 +9,7 @@ from typing import Literal
 from salsa.config import Config, algorithm_settings, for_model
 from salsa.errors import UserError
 from salsa.fields import Count, Section
-from salsa.sections import Alpha, DataSource, Dpo, Ppo, Reward, Sft
+from salsa.sections import Alpha, Dpo, Ppo, Reward, Sft, TrainingData
 from salsa.seeds import derive_seed
 from salsa.stage import load_settings
 
@@ -21,13 +21,13 @@ class DataSet(Section):
     """What salsa/prepared.py makes token ids of. Demonstrations are cut at `max_length`, all else is left out."""
 
     kind: Literal["demonstrations", "preferences", "prompts"]
-    source: DataSource
+    source: TrainingData
     max_length: Count
     seed: int
 
 
 def _sets(
-    stage: str, kind: Literal["demonstrations", "preferences"], max_length: int, seed: int, **sources: DataSource
+    stage: str, kind: Literal["demonstrations", "preferences"], max_length: int, seed: int, **sources: TrainingData
 ) -> dict[str, DataSet]:
     """A stage's sets by `stage.name`, each with a seed of its own."""
     return {
@@ -62,7 +62,7 @@ def dpo_sets(settings: Dpo, seed: int) -> dict[str, DataSet]:
     return _sets("dpo", "preferences", settings.max_length, seed, train=settings.train)
 
 
-def alpha_sets(settings: Alpha, test: DataSource, room: int, context: int, seed: int) -> dict[str, DataSet]:
+def alpha_sets(settings: Alpha, test: TrainingData, room: int, context: int, seed: int) -> dict[str, DataSet]:
     """The prompts that leave room for an answer, and SFT's own test rows, as long as the context."""
     asked = settings.prompts.model_copy(update={"limit": settings.samples})
     prompts = DataSet(kind="prompts", source=asked, max_length=room, seed=derive_seed(seed, "alpha", "prompts"))

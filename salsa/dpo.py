@@ -26,9 +26,9 @@ from salsa.prepared import prepare
 from salsa.references import Strategy, strategy_data
 from salsa.sections import Dpo
 from salsa.seeds import derive_seed
-from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
-from salsa.training import save
-from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
+from salsa.stage import Run, load_settings, log, output_file, output_folder, scratch, write_jsonl
+from salsa.training import check_saving, save
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
 
 # TRL's names for what docs/metrics.md explains.
 METRICS = {
@@ -100,7 +100,7 @@ def train(
     settings: Dpo,
     seed: int,
     rl_seed: int,
-    work: str,
+    work: Path,
     cache: Path,
 ) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
     """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
@@ -124,6 +124,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[history, Progress("dpo")],
     )
+    check_saving(trainer.model, tokenizer, work, settings.dtype)
     trainer.train()
     return trainer, history.rows, found.counts
 

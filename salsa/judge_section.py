@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from salsa.fields import Count, NonNegative, Positive, Section
+from salsa.fields import Count, Fraction, NonNegative, Positive, Section
 
 # How calls are made. What they say does not depend on it.
 HOW = {
@@ -16,6 +16,7 @@ HOW = {
     "timeout_seconds",
     "retries",
     "patience_seconds",
+    "failed_share",
     "batch",
     "poll_seconds",
     "budget",
@@ -52,6 +53,11 @@ class Judge(Section):
     retries: int = Field(6, ge=0, description="After the first try, where another may help")
     patience_seconds: Positive = Field(
         300, description="The longest wait between two tries; an endpoint that asks for more ends the stage"
+    )
+    failed_share: Fraction = Field(
+        0.01,
+        description="Largest share of a stage's calls that may stay without a reply or a text, one call at least: they "
+        "are no verdicts, and tables count them. 0: none may",
     )
     batch: bool = Field(
         False,

@@ -8,26 +8,45 @@ rows        of the source           used      of them
 empty       a turn says nothing     equal     both answers are the same
 tied        both scores are the same
 too_long    more tokens than the limit (of a demonstration: no word of the assistant is within it)
+malformed   not the schema: a turn has no role, or no text
+roles       a turn of an unknown role; no turn of the user, or not the assistant's where it has to end with one
+mismatched  chosen and rejected do not answer the same dialogue
+refused     the chat template does not write it
 cut         used demonstrations that go on beyond the limit
 tokens      of what is used (a pair's: of both dialogues)
+
+The last four reasons to leave a row out are faults of the data: a set with a larger share of them than its source's
+`unusable` ends the run.
 """
 
 import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from datasets import Dataset
+from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 import salsa.data
 from salsa.checkpoints import render_all
-from salsa.data import Row, blank, conversation, demonstration, load_rows, preference_pairs, source_name
+from salsa.data import (
+    CHOICES,
+    FAULTS,
+    Row,
+    Unusable,
+    conversation,
+    demonstration,
+    each,
+    numbered_rows,
+    preference,
+    source_name,
+)
 from salsa.data_sets import DataSet
 from salsa.errors import UserError
 from salsa.stage import Run, log, output_folder
@@ -51,8 +70,9 @@ COLUMNS = {
     "prompts": pa.schema([("messages", pa.string()), ("ids", IDS), ("length", pa.int32())]),
 }
 TOKENS = ("input_ids", "chosen_ids", "rejected_ids", "ids")
-REASONS = ("empty", "equal", "tied", "too_long")
+EXAMPLES = 3  # of rows at fault, in a message
 Counts = Counter[str]
+Made = Iterator[Row | Unusable]  # one of each row, in the rows' order
 
 
 class Prepared(NamedTuple):
@@ -62,39 +82,43 @@ class Prepared(NamedTuple):
     counts: dict[str, int]
 
 
-def demonstrations(
-    rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int, where: str, first: int, counts: Counts
-) -> Iterator[Row]:
+def demonstrations(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
     """Whole dialogues with labels at the assistant's tokens alone, cut at the limit."""
     if "{% generation" not in str(tokenizer.chat_template).replace("{%-", "{%"):
         raise UserError(
             f"{tokenizer.name_or_path}: its chat template marks no assistant tokens: "
             "put {% generation %} … {% endgeneration %} round them"
         )
-    talks = [demonstration(row, f"{where} {number}") for number, row in enumerate(rows, first)]
-    kept = [messages for messages in talks if not blank(messages)]
-    counts["empty"] += len(talks) - len(kept)
-    if not kept:
-        return
-    found: Any = tokenizer.apply_chat_template(kept, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    for ids, mask in zip(found["input_ids"], found["assistant_masks"], strict=True):
+    talks = each(demonstration, rows)
+    kept = [talk for talk in talks if not isinstance(talk, Unusable)]
+    found: Any = {"input_ids": (), "assistant_masks": ()}
+    if kept:
+        found = tokenizer.apply_chat_template(kept, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    tokens = zip(found["input_ids"], found["assistant_masks"], strict=True)
+    for talk in talks:
+        if isinstance(talk, Unusable):
+            yield talk
+            continue
+        ids, mask = next(tokens)
         labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)][:limit]
         if all(label == IGNORED for label in labels):
-            counts["too_long"] += 1
+            yield Unusable("too_long", f"no word of the assistant within {limit} tokens")
             continue
-        counts["cut"] += len(ids) > limit
-        yield {"input_ids": ids[:limit], "labels": labels, "length": len(labels)}
+        yield {"input_ids": ids[:limit], "labels": labels, "length": len(labels), "cut": len(ids) > limit}
 
 
-def preferences(
-    rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int, where: str, first: int, counts: Counts
-) -> Iterator[Row]:
+def preferences(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
     """Pairs of whole dialogues; `prompt_length` tokens are common to both and written before the answer."""
-    pairs, left_out = preference_pairs(rows, where, first)
-    counts.update(left_out)
-    prompts = render_all(tokenizer, [chosen[:-1] for _, chosen, _ in pairs], add_generation_prompt=True)
-    sides = [render_all(tokenizer, side) for side in ([pair[1] for pair in pairs], [pair[2] for pair in pairs])]
-    for (index, *_), prompt, chosen, rejected in zip(pairs, prompts, *sides, strict=True):
+    pairs = each(preference, rows)
+    kept = [pair for pair in pairs if not isinstance(pair, Unusable)]
+    prompts = render_all(tokenizer, [chosen[:-1] for chosen, _ in kept], add_generation_prompt=True)
+    sides = (render_all(tokenizer, side) for side in ([pair[0] for pair in kept], [pair[1] for pair in kept]))
+    tokens = zip(prompts, *sides, strict=True)
+    for row, pair in zip(rows, pairs, strict=True):
+        if isinstance(pair, Unusable):
+            yield pair
+            continue
+        prompt, chosen, rejected = next(tokens)
         if chosen[: len(prompt)] != prompt or rejected[: len(prompt)] != prompt:
             raise UserError(
                 f"{tokenizer.name_or_path}: its chat template writes a prompt otherwise where an answer follows: "
@@ -102,31 +126,45 @@ def preferences(
             )
         longest = max(len(chosen), len(rejected))
         if longest > limit:
-            counts["too_long"] += 1
+            yield Unusable("too_long", f"{longest} tokens, more than {limit}")
             continue
-        gold = {key: rows[index].get(key) for key in ("gold_chosen", "gold_rejected")}
+        gold = {key: row.get(key) for key in ("gold_chosen", "gold_rejected")}
         yield {"chosen_ids": chosen, "rejected_ids": rejected, "prompt_length": len(prompt), "length": longest, **gold}
 
 
-def prompts(
-    rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int, where: str, first: int, counts: Counts
-) -> Iterator[Row]:
+def prompts(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
     """Dialogues up to the user's last turn, with what the template writes before an answer."""
-    talks = [conversation(row, f"{where} {number}") for number, row in enumerate(rows, first)]
-    kept = [messages for messages in talks if not blank(messages)]
-    counts["empty"] += len(talks) - len(kept)
-    for messages, ids in zip(kept, render_all(tokenizer, kept, add_generation_prompt=True), strict=True):
-        if len(ids) > limit:
-            counts["too_long"] += 1
+    talks = each(conversation, rows)
+    kept = [talk for talk in talks if not isinstance(talk, Unusable)]
+    tokens = iter(render_all(tokenizer, kept, add_generation_prompt=True))
+    for talk in talks:
+        if isinstance(talk, Unusable):
+            yield talk
             continue
-        yield {"messages": json.dumps(messages, ensure_ascii=False), "ids": ids, "length": len(ids)}
+        ids = next(tokens)
+        if len(ids) > limit:
+            yield Unusable("too_long", f"{len(ids)} tokens, more than {limit}")
+            continue
+        yield {"messages": json.dumps(talk, ensure_ascii=False), "ids": ids, "length": len(ids)}
 
 
-KINDS: dict[str, Callable[..., Iterator[Row]]] = {
+KINDS: dict[str, Callable[[list[Row], PreTrainedTokenizerBase, int], Made]] = {
     "demonstrations": demonstrations,
     "preferences": preferences,
     "prompts": prompts,
 }
+
+
+def written(kind: str, rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Row | Unusable]:
+    """The rows as token ids. A row that the chat template raises an error for is refused, and no other with it."""
+    try:
+        return list(KINDS[kind](rows, tokenizer, limit))
+    except (SecurityError, TemplateSyntaxError) as error:
+        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: mend it") from None
+    except TemplateError as error:
+        if len(rows) == 1:
+            return [Unusable("refused", f"the chat template refuses it: {error}")]
+        return [found for row in rows for found in written(kind, [row], tokenizer, limit)]
 
 
 def tokenizer_id(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -146,7 +184,7 @@ def provenance(wanted: DataSet, tokenizer: PreTrainedTokenizerBase) -> Run:
     """The record of a prepared set; its id is the set's name. Where a file lies is not part of it, what is in it is."""
     settings = {
         **wanted.model_dump(exclude={"source", "seed"}),
-        "source": wanted.source.model_dump(exclude={"path"}, exclude_none=True),
+        "source": wanted.source.model_dump(exclude={"path", "unusable"}, exclude_none=True),
         "tokenizer": tokenizer_id(tokenizer),
         "code": _code_id(),
     }
@@ -164,34 +202,63 @@ def prepare(name: str, wanted: DataSet, tokenizer: PreTrainedTokenizerBase, cach
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             _make(name, wanted, tokenizer, folder, record)
-    counts: dict[str, int] = json.loads((folder / "counts.json").read_text())
-    if not counts["used"]:
-        why = ", ".join(f"{reason} {counts[reason]}" for reason in REASONS)
-        raise UserError(
-            f"{name}: of {counts['rows']} rows in {source_name(wanted.source)} none can be used ({why}; limit "
-            f"{wanted.max_length} tokens): take other data or raise the limit"
-        )
+    counts, examples = json.loads((folder / "counts.json").read_text()).values()
+    _check(name, wanted, counts, examples)
     # Without the file's name: what the trainers compute of a set would be kept beside it otherwise, under a name that
     # does not say all it depends on.
     return Prepared(Dataset(pa.ipc.open_stream(pa.memory_map(str(folder / "data.arrow"))).read_all()), counts)
 
 
+def _check(name: str, wanted: DataSet, counts: dict[str, int], examples: list[str]) -> None:
+    """A UserError where too many rows are at fault, or none is left."""
+    where, faults = source_name(wanted.source), sum(counts[reason] for reason in FAULTS)
+    rows, first = counts["rows"], "; ".join(examples)
+    if faults > wanted.source.unusable * rows:
+        raise UserError(
+            f"{name}: {where}: {faults} of {rows} rows cannot be used, more than {wanted.source.unusable:.2%} "
+            f"({first}): mend them, or raise the source's unusable"
+        )
+    if not counts["used"]:
+        why = ", ".join(f"{reason} {counts[reason]}" for reason in (*CHOICES, *FAULTS) if counts[reason])
+        raise UserError(
+            f"{name}: of {rows} rows in {where} none can be used ({why}; limit {wanted.max_length} tokens): take other "
+            "data or raise the limit"
+        )
+
+
 def _make(name: str, wanted: DataSet, tokenizer: PreTrainedTokenizerBase, folder: Path, record: Run) -> None:
-    rows = load_rows(wanted.source, wanted.seed)
-    counts: Counts = Counter(dict.fromkeys(("rows", "used", *REASONS, "cut", "tokens"), 0))
+    rows = numbered_rows(wanted.source, wanted.seed)
+    counts: Counts = Counter(dict.fromkeys(("rows", "used", *CHOICES, *FAULTS, "cut", "tokens"), 0))
+    examples: list[str] = []
     schema = COLUMNS[wanted.kind]
-    where = f"{name}: {source_name(wanted.source)}: row"
     columns = [column for column in TOKENS if column in schema.names]
     with output_folder(folder, record) as made:
         with pa.OSFile(str(made / "data.arrow"), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
             begins = range(0, len(rows), CHUNK)
             for begin in steps(begins, f"prepare {name}", lambda: {"used": counts["used"]}):
-                part = rows[begin : begin + CHUNK]
-                found = list(KINDS[wanted.kind](part, tokenizer, wanted.max_length, where, begin + 1, counts))
-                counts["rows"] += len(part)
-                counts["used"] += len(found)
-                counts["tokens"] += sum(len(row[column]) for row in found for column in columns)
-                stream.write_table(pa.Table.from_pylist(found, schema=schema))
-        record.extra = {"counts": dict(counts)}
-        (made / "counts.json").write_text(json.dumps(counts, indent=2) + "\n")
+                numbers, part = zip(*rows[begin : begin + CHUNK], strict=True)
+                found = written(wanted.kind, list(part), tokenizer, wanted.max_length)
+                used = [row for row in found if not isinstance(row, Unusable)]
+                left_out = [(n, row) for n, row in zip(numbers, found, strict=True) if isinstance(row, Unusable)]
+                counts.update(_counted(used, columns), rows=len(part))
+                counts.update(unusable.reason for _, unusable in left_out)
+                examples += [f"row {n}: {unusable}" for n, unusable in left_out if unusable.reason in FAULTS]
+                stream.write_table(pa.Table.from_pylist(used, schema=schema))
+        examples = examples[:EXAMPLES]
+        record.extra = {"counts": dict(counts), "examples": examples}
+        (made / "counts.json").write_text(json.dumps(record.extra, indent=2, ensure_ascii=False) + "\n")
     log.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in counts.items() if value))
+    if examples:
+        faults = sum(counts[reason] for reason in FAULTS)
+        log.warning(
+            "%s: %d of %d rows cannot be used and are left out (%s)", name, faults, len(rows), "; ".join(examples)
+        )
+
+
+def _counted(used: list[Row], columns: Iterable[str]) -> dict[str, int]:
+    """Rows, rows that were cut, and tokens."""
+    return {
+        "used": len(used),
+        "cut": sum(row.get("cut", False) for row in used),
+        "tokens": sum(len(row[column]) for row in used for column in columns),
+    }

@@ -26,9 +26,9 @@ from salsa.sampling import sample
 from salsa.scoring import rewards
 from salsa.sections import Reward
 from salsa.seeds import derive_seed
-from salsa.stage import Run, load_settings, log, output_file, output_folder
-from salsa.training import save
-from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
+from salsa.stage import Run, load_settings, log, output_file, output_folder, scratch
+from salsa.training import check_saving, save
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
 
 CONFIDENCE = 0.95
 
@@ -44,7 +44,7 @@ def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
         weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
-def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model that is trained on the preference pairs, and what it was trained on.
 
     In float32, also where it was in shards: the scores that fix its scale do not depend on the number of processes.
@@ -61,6 +61,7 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: str) -> 
         processing_class=load_tokenizer(sft),
         callbacks=[Progress("reward")],
     )
+    check_saving(trainer.model, trainer.processing_class, work, settings.dtype)
     result = trainer.train()
     left_out = data.counts["rows"] - data.counts["used"]
     card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}

@@ -25,9 +25,9 @@ class Paths(Section):
 
 
 class DataSource(Section):
-    """Rows of a data set: a local JSONL file, or a hub data set's split at a pinned revision."""
+    """Rows of a data set: local files, or a hub data set's split at a pinned revision."""
 
-    path: str | None = None
+    path: str | None = Field(None, description="A JSONL file, a Parquet file, or a folder of Parquet files")
     hub: str | None = None
     revision: Commit | None = None
     split: str | None = None
@@ -36,10 +36,18 @@ class DataSource(Section):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSource":
         if (self.path is None) == (self.hub is None):
-            raise ValueError("give either path (a JSONL file) or hub (a data set's id)")
+            raise ValueError("give either path (a local file) or hub (a data set's id)")
         if self.hub is not None and (self.revision is None or self.split is None):
             raise ValueError("a hub data set needs revision (a commit) and split")
         return self
+
+
+class TrainingData(DataSource):
+    """What a model learns from, or is measured on while it does."""
+
+    unusable: Fraction = Field(
+        0.01, description="Largest share of rows that may be left out because they are at fault (docs/data.md)"
+    )
 
 
 class World(Section):
@@ -154,8 +162,8 @@ class Base(Section):
 
 class Sft(Optimisation):
     seeds: Seeds
-    train: DataSource
-    test: DataSource
+    train: TrainingData
+    test: TrainingData
     sample: Fraction = Field(1.0, description="Each seed trains on its own random share of the demonstrations")
 
 
@@ -167,10 +175,10 @@ class Soup(Section):
 
 
 class Reward(Optimisation):
-    train: DataSource
-    test: DataSource
+    train: TrainingData
+    test: TrainingData
     normalisation_samples: Count = Field(256, description="SFT 1's answers that fix mean 0 and standard deviation 1")
-    normalisation_prompts: DataSource
+    normalisation_prompts: TrainingData
     max_new_tokens: Count
 
 
@@ -181,7 +189,7 @@ ROLLOUT_VLLM = {"gpu_memory_utilization": 0.3}
 class Ppo(Section):
     """PPO with a value model and a KL penalty to a frozen reference; docs/protocol.md says why each is as it is."""
 
-    prompts: DataSource = Field(description="What the policy answers: rows with `prompt` or `messages`")
+    prompts: TrainingData = Field(description="What the policy answers: rows with `prompt` or `messages`")
     steps: Count = Field(description="Rollouts; each is followed by `epochs` passes over it")
     rollout_batch_size: Count = Field(description="Responses per rollout; advantages are whitened over all of them")
     train_batch_size: Count = Field(description="Responses per optimiser step; divides rollout_batch_size")
@@ -251,7 +259,7 @@ class Ppo(Section):
 class Dpo(Optimisation):
     """TRL's DPOTrainer. Its loss is -log sigmoid(beta ((log pi - log ref)(chosen) - (log pi - log ref)(rejected)))."""
 
-    train: DataSource
+    train: TrainingData
     beta: Positive = Field(description="Strength of the pull to the reference")
 
 
@@ -298,7 +306,7 @@ class Alpha(Section):
     also: list[Checkpoint] = Field(
         default_factory=list, description="Measured beside the line: other SFT models, soups"
     )
-    prompts: DataSource
+    prompts: TrainingData
     samples: Count
     max_new_tokens: Count
     batch_size: Count = 64

@@ -20,9 +20,9 @@ from salsa.data_sets import PREPARED, sft_sets
 from salsa.prepared import IGNORED, Prepared, prepare
 from salsa.sections import Sft
 from salsa.seeds import derive_seed
-from salsa.stage import Run, load_settings, log, output_folder
-from salsa.training import save
-from salsa.trl_trainers import Progress, StageTrainer, among_processes, scratch, trainer_arguments
+from salsa.stage import Run, load_settings, log, output_folder, scratch
+from salsa.training import check_saving, save
+from salsa.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
 
 
 class PooledSFTTrainer(StageTrainer, SFTTrainer):
@@ -58,7 +58,7 @@ def share(count: int, fraction: float, seed: int) -> list[int]:
 
 
 def train(
-    base: Path, settings: Sft, seed: int, sft_seed: int, work: str, cache: Path
+    base: Path, settings: Sft, seed: int, sft_seed: int, work: Path, cache: Path
 ) -> tuple[PooledSFTTrainer, dict[str, Any]]:
     """A trainer whose model is trained, and its loss on held-out demonstrations, nats a token of the assistant."""
     tokenizer = load_tokenizer(base)
@@ -78,6 +78,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[Progress("sft")],
     )
+    check_saving(trainer.model, tokenizer, work, settings.dtype)
     trainer.train()
     return trainer, {
         "demonstrations": len(chosen),

@@ -13,10 +13,13 @@ import json
 import logging
 import os
 import platform
+import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import uuid
@@ -29,9 +32,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from salsa.errors import RESUBMIT, Interrupted, UserError
+from salsa.texts import VisibleFormatter, visible, without_lone_surrogates
 
+CODE = Path(__file__).parents[1]
 RUN_FILE = "run.json"
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "openai", "vllm", "numpy")
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 S = TypeVar("S", bound=BaseModel)
 log = logging.getLogger("salsa")
 
@@ -112,9 +118,10 @@ def _git_commit() -> str | None:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
+        # What a run itself writes, tables that are kept in git for one, is no change of the code.
+        code = [str(CODE / name) for name in ("salsa", "eval", "rules", "Snakefile")]
+        changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", *code]
+        dirty = subprocess.run(changed, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+changes" if dirty.strip() else "")
@@ -128,13 +135,29 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _processor() -> str:
+    """The processor's name, as Linux or else Python has it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _device() -> dict[str, Any]:
-    """What the stage computed on, and the most that this process held of a GPU's memory."""
+    """What the stage computed on, and the most that this process held of a GPU's memory.
+
+    Sums depend in their last digits on the processor's vector instructions and on the number of threads.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return {"device": f"cpu ({platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads)"}
-    peak = torch.cuda.max_memory_reserved() / 2**20
-    return {"device": torch.cuda.get_device_name(), "peak_device_memory_mb": round(peak, 1)}
+    found: dict[str, Any] = {"device": f"cpu ({platform.machine()})", "processor": _processor()}
+    if torch is None:
+        return found
+    found |= {"vector_instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_reserved() / 2**20
+        found |= {"device": torch.cuda.get_device_name(), "peak_device_memory_mb": round(peak, 1)}
+    return found
 
 
 class Run:
@@ -207,6 +230,14 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for what is of no use once the stage is done; it is gone then."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent) as folder:
+        yield Path(folder)
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"] = "w") -> None:
     """One JSON object a line, UTF-8, keys in the order given; mode "a" adds them to the file."""
     with path.open(mode, encoding="utf-8") as handle:
@@ -215,10 +246,13 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: Literal["w"
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; a broken line is the user's error and is named."""
+    """The objects of a JSONL file; a broken line is the user's error and is named.
+
+    UTF-8, with or without a byte order mark; a lone surrogate becomes U+FFFD.
+    """
     rows = []
     try:
-        handle = path.open(encoding="utf-8")
+        handle = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path or make the file") from None
     with handle:
@@ -226,18 +260,21 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                row = json.loads(text)
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}:{number}: not UTF-8 ({error}): convert the file, or remove the line") from None
             except ValueError as error:
                 raise UserError(f"{path}:{number}: not JSON ({error}): mend or remove the line") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: a JSON object is expected, not {type(row).__name__}: mend the line")
-            rows.append(row)
+            rows.append(without_lone_surrogates(row) if ESCAPED_SURROGATE.search(text) else row)
     return rows
 
 
 def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     """Runs the stage named on the command line; a UserError becomes one line and exit status 1, an Interrupted
-    one line and RESUBMIT.
+    one line and RESUBMIT, Ctrl-C one line and 130 as in shells.
 
     `commands` maps a name to its module and help line. Only the module of the command asked for is imported
     (its `add_arguments(parser)` and `run(arguments)`), so that tables never wait for torch.
@@ -249,7 +286,9 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     parser.add_argument("command", choices=commands, metavar="COMMAND")
     name = parser.parse_args(sys.argv[1:2]).command
     module_name, text = commands[name]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(logging.INFO)
     try:
         # A sixth of the start-up of torch and transformers is the collector's search through what they define.
@@ -261,9 +300,12 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
         module.add_arguments(parser)
         module.run(parser.parse_args(sys.argv[2:]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1
     except Interrupted as interruption:
         print(interruption, file=sys.stderr)
         return RESUBMIT
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0

@@ -1,7 +1,9 @@
 """What the training stages share: learning-rate schedules, progress, saving."""
 
 import logging
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from salsa.checkpoints import DTYPES, check_parameters
+from salsa.errors import UserError
 from salsa.stage import log
 
 T = TypeVar("T")
@@ -55,6 +58,26 @@ def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]]
         if number % every == 0 or number == len(items):
             text = " ".join(f"{name} {value:.4g}" for name, value in figures().items())
             log.info("%s %d/%d %s", what, number, len(items), text)
+
+
+def check_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
+    """A UserError where `save` would fail in this folder once the model is trained: all but the weights is tried."""
+    needed = sum(parameter.numel() for parameter in model.parameters()) * DTYPES[dtype].itemsize
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise UserError(
+            f"{folder.parent}: the trained model takes {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free"
+        )
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as tried:
+            model.config.save_pretrained(tried)
+            if model.can_generate() and model.generation_config is not None:
+                model.generation_config.save_pretrained(tried)
+            tokenizer.save_pretrained(tried)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{model.name_or_path}: what is trained from it could not be saved ({str(error).splitlines()[0]}): "
+            "mend the checkpoint's files before it is trained"
+        ) from None
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:

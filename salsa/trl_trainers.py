@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def passes_of(settings: Optimisation, count: int) -> tuple[int, int]:
     return micro, own // micro
 
 
-def trainer_arguments(settings: Optimisation, seed: int, work: str) -> dict[str, Any]:
+def trainer_arguments(settings: Optimisation, seed: int, work: Path) -> dict[str, Any]:
     """What TRL's SFT and reward trainers are told alike. Weights stay float32; passes compute in `dtype`."""
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -131,11 +130,3 @@ def among_processes(stage: str) -> Iterator[None]:
                 f"{stage}: of all stages DeepSpeed is for align alone: launch it with profiles/accelerate/fsdp2.yaml"
             )
         yield
-
-
-@contextlib.contextmanager
-def scratch(out: Path) -> Iterator[str]:
-    """A folder beside `out` for what a Trainer leaves behind; it is gone afterwards."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent) as folder:
-        yield folder

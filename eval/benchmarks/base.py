@@ -12,7 +12,7 @@ Row = dict[str, Any]
 Texts = tuple[str, ...]
 POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
 # Why a game has no verdict: a policy's context has no room for the question, or the judge's for the prompt; the judge
-# would not; its endpoint gave no text; the text was cut at judge.max_tokens, or says none.
+# would not; its endpoint gave no reply or no text; the text was cut at judge.max_tokens, or says none.
 WITHOUT = ("unanswered", "too_long", "refused", "failed", "cut", "unparsed")
 
 

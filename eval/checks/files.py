@@ -11,6 +11,7 @@ from eval.checks import PREPARE, TRY_SECONDS, Check
 from salsa import layout
 from salsa.adopt import check_folder, read_template
 from salsa.config import Config, for_model
+from salsa.data import local_files
 from salsa.data_sets import all_sets
 from salsa.errors import UserError
 from salsa.sections import BenchmarkSettings, DataSource, Download
@@ -99,8 +100,9 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
 
 def _is_file(where: str, path: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            file.read(1)
+        for each in local_files(Path(path)):
+            with each.open("rb") as file:
+                file.read(1)
     except OSError as error:
         raise UserError(
             f"{where}: cannot read it ({error.strerror}): put the file there, or correct the path"

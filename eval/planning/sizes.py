@@ -10,11 +10,11 @@ from eval.grid import data_file
 from eval.planning.assumed import Kind, Shape, assumed
 from salsa import layout
 from salsa.config import Config, with_local_copies
-from salsa.data import Row, conversation, demonstration, preference
+from salsa.data import Row, Unusable, conversation, demonstration, load_rows, preference
 from salsa.data_sets import DataSet, all_sets, training_sets
 from salsa.errors import UserError
 from salsa.sections import BenchmarkSettings, DataSource, LayerSizes
-from salsa.stage import read_jsonl, run_file
+from salsa.stage import run_file
 
 WORLD_ROWS = {
     "sft_train": "sft_train",
@@ -122,9 +122,9 @@ class Sizes:
         raise UserError(f"{source.path}: how many rows it has is not known while it is not there: {PREPARE}")
 
     def _in_file(self, path: str, kind: Kind) -> Rows:
-        """All rows of a JSONL file."""
-        lines = read_jsonl(Path(path))
-        size = sum(text_bytes(row, kind, f"{path} {number}") for number, row in enumerate(lines, 1))
+        """All rows of local files."""
+        lines = load_rows(DataSource(path=path), 0)
+        size = sum(text_bytes(row, kind) for row in lines)
         tokens = size / assumed().bytes_per_token / max(1, len(lines))
         self.note(f"{path}: {tokens:.0f} tokens a row of {kind}, by its bytes")
         return Rows(len(lines), tokens)
@@ -174,16 +174,18 @@ class Sizes:
         )
 
 
-def text_bytes(row: Row, kind: Kind, where: str) -> int:
-    """Of what a stage reads of a row."""
-    match kind:
-        case "demonstrations":
-            messages = demonstration(row, where)
-        case "preferences":
-            pair = preference(row, where)
-            messages = [] if isinstance(pair, str) else [*pair[0], *pair[1]]
-        case _:
-            messages = conversation(row, where)
+def text_bytes(row: Row, kind: Kind) -> int:
+    """Of what a stage reads of a row; 0 of one that it leaves out."""
+    try:
+        match kind:
+            case "demonstrations":
+                messages = demonstration(row)
+            case "preferences":
+                messages = [message for side in preference(row) for message in side]
+            case _:
+                messages = conversation(row)
+    except Unusable:
+        return 0
     return sum(len(message["content"].encode()) for message in messages)
 
 

@@ -19,9 +19,9 @@ from salsa.ppo.trainer import Training, train
 from salsa.prepared import prepare
 from salsa.references import strategy_data
 from salsa.sections import Ppo
-from salsa.stage import Run, load_settings, log, output_file, output_folder, write_jsonl
+from salsa.stage import Run, load_settings, log, output_file, output_folder, scratch, write_jsonl
 from salsa.trackers import TRACKERS, tracker_names, trackers
-from salsa.training import save
+from salsa.training import check_saving, save
 
 
 def load_prompts(settings: Ppo, init: Path, seed: int, cache: Path) -> tuple[list[Prompt], dict[str, int]]:
@@ -80,6 +80,8 @@ def _run(arguments: argparse.Namespace, before_leaving: contextlib.ExitStack) ->
     record = Run("align", given, inputs, seeds)
     prompts, counts = load_prompts(settings, arguments.init, arguments.seed, arguments.prepared)
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
+    with scratch(arguments.out) as folder:
+        check_saving(models.policy.model, models.tokenizer, folder, settings.dtype)
     sampler = load_sampler(arguments.init, models.tokenizer, settings)
     before_leaving.callback(sampler.close)
     training = Training(models, sampler, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)

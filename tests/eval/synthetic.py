@@ -54,6 +54,7 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
         **{"question_id": str(question), "category": "x", "turn": 1, "a": pair[0], "b": pair[1], "games": games},
         **{"template": "ours:pair-v2", "points": points, "weight": 1, "consistent": found[0] == found[1], "flags": []},
         "lengths": [rng.randint(20, 90), rng.randint(20, 90)],
+        "imitating": ["a"] if question == 3 else [],
     }
 
 
@@ -80,7 +81,8 @@ def write_results(results: Path, questions: int = QUESTIONS) -> Path:
                     put(generation_file(results, model, policy, benchmark), answers)
                 grades = [
                     {**{"question_id": str(q), "category": "x", "turn": t, "policy": policy, "outcome": "rated"},
-                     **{"rating": rng.uniform(3, 9), "flags": [], "template": "prompts.jsonl:single-v1"}}
+                     **{"rating": rng.uniform(3, 9), "flags": [], "template": "prompts.jsonl:single-v1"},
+                     "imitating": False}
                     for q in range(8)
                     for t in (1, 2)
                 ]  # fmt: skip
@@ -100,6 +102,7 @@ def write_results(results: Path, questions: int = QUESTIONS) -> Path:
         path = data_file(results, model)
         path.parent.mkdir(parents=True, exist_ok=True)
         counts = {"rows": 100, "used": 90, "empty": 1, "equal": 2, "tied": 3, "too_long": 4, "cut": 5, "tokens": 1800}
+        counts |= {"malformed": 1, "roles": 0, "mismatched": 0, "refused": 0}
         path.write_text(json.dumps({"sft.train": {"kind": "x", "source": "sft.jsonl", "limit": 64, **counts}}))
     found = {name: {"questions": 40, "equal": ["3"], "alike": ["5", "6"]} for name in GRID.benchmarks}
     overlap_file(results).write_text(json.dumps({"ppo.prompts": found}))

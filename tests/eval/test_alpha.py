@@ -9,7 +9,7 @@ from eval.alpha import Line, mean_and_error, parse_checkpoints, parse_source
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.scoring import rewards
-from salsa.sections import Alpha, DataSource
+from salsa.sections import Alpha, TrainingData
 from salsa.soup import soup
 from salsa.stage import main, read_jsonl, write_jsonl
 
@@ -49,8 +49,8 @@ def test_sft_loss_is_of_the_assistants_tokens_and_their_end(tmp_path, llamas, re
     talk = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "hello"}] * 2
     write_jsonl(tmp_path / "test.jsonl", [{"messages": talk}])
     write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "hi"}, {"prompt": "word " * 300}])
-    settings = Alpha(prompts=DataSource(path=str(tmp_path / "prompts.jsonl")), samples=2, max_new_tokens=8)
-    test = DataSource(path=str(tmp_path / "test.jsonl"))
+    settings = Alpha(prompts=TrainingData(path=str(tmp_path / "prompts.jsonl")), samples=2, max_new_tokens=8)
+    test = TrainingData(path=str(tmp_path / "test.jsonl"))
     line = Line(llamas[0], reward_model, settings, test, False, 1, prepared)
     assert (line.counts["alpha.prompts"]["used"], line.counts["alpha.prompts"]["too_long"]) == (1, 1)
     tokenizer, [ids], [mask] = load_tokenizer(llamas[0]), line.demonstrations, line.masks

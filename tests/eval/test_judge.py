@@ -104,7 +104,7 @@ def test_what_the_replies_of_judges_that_reason_say(
 ):
     """The judgments, and the same read from the ledger alone."""
     judge = flaky(replies(content, reason))
-    status, _, rows = cell("mt_bench", questions, judge=judge.settings())
+    status, _, rows = cell("mt_bench", questions, judge=judge.settings(failed_share=1))
     assert status == 0
     assert {tuple(game["outcome"] for game in row["games"]) for row in rows} == {tuple(outcomes)}
     missing = json.loads((tmp_path / "out.run.json").read_text())["games_without"]
@@ -187,6 +187,55 @@ def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, que
     assert rows == expected
     assert "sk-very-secret" in judge.head.decode()
     assert not any("sk-very-secret" in path.read_text() for path in tmp_path.rglob("*.json*"))
+
+
+def crash(*words: str):
+    """An endpoint that crashes on prompts with one of the words, however often they come."""
+
+    def spoil(_, request):
+        if any(word in request["messages"][-1]["content"] for word in words):
+            return 500, {"error": {"message": "CUDA error"}}
+
+    return spoil
+
+
+def test_a_prompt_that_the_endpoint_always_fails_at_is_counted_and_ends_nothing(
+    cell, questions, flaky, tmp_path, caplog
+):
+    _, _, expected = cell("mt_bench", questions, out="calm")
+    odd = questions[0]
+    first = f"{odd['turns'][0]}\n\n[The Start of Assistant A's Answer]\n{right(odd['turns'][:1])}"
+    judge = flaky(crash(first))
+    settings = judge.settings(retries=1, concurrency=2, failed_share=0.05)
+    status, said, rows = cell("mt_bench", questions, judge=settings)
+    assert status == 0, said
+    outcomes = [game["outcome"] for row in rows for game in row["games"]]
+    assert outcomes.count("failed") == 1 and len(outcomes) == 32
+    [row] = [row for row in rows if row["weight"] == 0]
+    assert (row["question_id"], row["turn"]) == (str(odd["question_id"]), 1) and "call" not in row["games"][0]
+    where = f"question {odd['question_id']}, turn 1, good before bad"
+    assert f"judge m: HTTP 500 (CUDA error). 1 of 32 calls fail: {where}; they count as failed" in caplog.text
+    record = json.loads((tmp_path / "out.run.json").read_text())
+    assert record["failed"] == [{"of": where, "why": "HTTP 500 (CUDA error)"}]
+    assert judge.count == 31 + 4, "two tries at first, and two when all else was done"
+    judge.spoil = lambda *_: None
+    status, _, again = cell("mt_bench", questions, judge=settings, out="again")
+    assert status == 0 and judge.count == 31 + 4 + 1, "a later run asks again for this one alone"
+    assert [row["points"] for row in again] == [row["points"] for row in expected]
+
+
+def test_an_endpoint_that_fails_at_more_prompts_than_allowed_ends_the_run_and_names_them(cell, questions, flaky):
+    judge = flaky(crash(questions[3]["turns"][0]))
+    status, said, rows = cell("mt_bench", questions, judge=judge.settings(retries=0, concurrency=1))
+    assert status == 1 and rows is None
+    [line] = [line for line in said.splitlines() if line.startswith("error:")]
+    assert "HTTP 500 (CUDA error): wait, or lower judge.concurrency" in line
+    where = f"question {questions[3]['question_id']}, turn 1, "
+    assert line.endswith(f". 2 of 32 calls fail: {where}good before bad; {where}bad before good")
+    status, said, _ = cell("mt_bench", questions, judge=judge.settings(retries=0, concurrency=1, failed_share=0))
+    assert status == 1 and ". 1 of 32 calls fail: " in said
+    status, _, rows = cell("mt_bench", questions, judge=judge.settings(retries=0, failed_share=0.13))
+    assert status == 0 and sum(row["weight"] == 0 for row in rows) == 2, "both turns show the first question"
 
 
 def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell, questions, flaky, tmp_path):

@@ -5,9 +5,11 @@ UltraChat's and UltraFeedback's schemas, the questions from FastChat: `make test
 ../shared/data. What the judge says means nothing: it takes the longer answer, so that tables have something to show.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,13 +83,18 @@ def grid(tmp_path_factory) -> Path:
         options = f"--cores 2 --snakefile {ROOT}/Snakefile --workflow-profile {ROOT}/profiles/default"
         # Nothing else can run beside the reward model.
         command = f"{options} --set-threads reward=2 --configfile {folder}/config.yaml"
-        subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", *command.split()],
             cwd=folder,
             env={**os.environ, "REAL_TEST_KEY": "none"},
-            check=True,
-            timeout=60 * MINUTES,
+            start_new_session=True,
         )
+        try:
+            assert process.wait(timeout=60 * MINUTES) == 0
+        finally:
+            # Also the jobs that it has started, where it is over its time or the test is interrupted.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     print("\n" + table(stages(folder)))
     return folder
 

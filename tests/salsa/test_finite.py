@@ -1,12 +1,14 @@
 """No stage reads or saves a checkpoint with a NaN or an infinity in it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Trainer
 
 from eval.engines import load_engine
 from salsa import floats
@@ -14,7 +16,7 @@ from salsa.checkpoints import load_causal, load_reward, load_tokenizer
 from salsa.errors import UserError
 from salsa.sections import GenerateSettings
 from salsa.shards import read_tensors
-from salsa.training import save
+from salsa.training import check_saving, save
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 
@@ -102,3 +104,37 @@ def test_the_first_broken_number_is_named(tmp_path):
     floats.check_finite(found["ids"], tmp_path)
     with pytest.raises(UserError, match="tensor a holds inf .element 70001, in model.safetensors"):
         floats.check_finite(found["a"], tmp_path)
+
+
+def test_what_would_fail_when_it_is_saved_is_tried_before(tmp_path, llamas):
+    """A generation_config.json like Llama-2's first: sampling is off, and has a temperature."""
+    model, tokenizer = load_causal(llamas[0]), load_tokenizer(llamas[0])
+    check_saving(model, tokenizer, tmp_path, "float32")
+    assert list(tmp_path.iterdir()) == []
+    model.generation_config.temperature = 0.9
+    with pytest.raises(UserError, match="what is trained from it could not be saved .GenerationConfig is invalid"):
+        check_saving(model, tokenizer, tmp_path, "float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward"])
+def test_nothing_is_trained_that_the_disk_has_no_room_for(stage, command, tmp_path, llamas, monkeypatch):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]
+    row = {"messages": turns, "chosen": turns, "rejected": [turns[0], {"role": "assistant", "content": "e"}]}
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    settings = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 2, "max_length": 64}
+    settings |= {name: {"path": str(tmp_path / "rows.jsonl")} for name in ("train", "test")}
+    more = {
+        "sft": ({"seeds": [1]}, ("--base", llamas[0], "--sft-seed", 1)),
+        "reward": (
+            {"normalisation_prompts": settings["train"], "normalisation_samples": 4, "max_new_tokens": 4},
+            ("--sft", llamas[0], "--card", tmp_path / "card.json"),
+        ),
+    }[stage]
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("salsa.training.shutil.disk_usage", lambda folder: full)
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it is trained"))
+    options = ("--settings", json.dumps(settings | more[0]), "--seed", 1, *more[1], "--out", tmp_path / "out")
+    status, said = command("salsa", stage, *options)
+    assert status == 1 and re.search(r"the trained model takes \S+ GB, and 1e-06 GB are free\n", said), said
+    assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from salsa.checkpoints import load_causal, load_tokenizer, render
 from salsa.config import parse_config
-from salsa.data import conversation, demonstration, load_rows, preference_pairs
+from salsa.data import conversation, demonstration, each, load_rows, preference
 from salsa.errors import UserError
 from salsa.sections import DataSource
 
@@ -236,8 +236,9 @@ def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
     source = DataSource(hub=str(data_set), revision=REVISION, split="train_prefs")
     rows = load_rows(source, 1)
     assert [row["prompt_id"] for row in rows] == ["1", "2"]
-    assert preference_pairs(rows) == ([(0, talk("a", "x"), talk("a", "z"))], {"empty": 1})
-    assert demonstration(rows[0], "row 1") == talk("a", "x")
+    pair, blank = each(preference, rows)
+    assert pair == (talk("a", "x"), talk("a", "z")) and blank.reason == "empty"
+    assert demonstration(rows[0]) == talk("a", "x")
     generation = load_rows(source.model_copy(update={"split": "train_gen"}), 1)
     assert [conversation(row) for row in generation] == [talk("a"), talk("b")]
 

@@ -12,8 +12,9 @@ import salsa.prepared
 from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
 from salsa.config import load_config, with_local_copies
 from salsa.data_sets import DataSet, all_sets, training_sets
+from salsa.errors import UserError
 from salsa.prepared import prepare
-from salsa.sections import DataSource
+from salsa.sections import TrainingData
 from salsa.stage import write_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def talk(*texts: str) -> list[dict[str, str]]:
 
 
 def wanted(kind: str, path: Path, limit: int, **keys) -> DataSet:
-    return DataSet(kind=kind, source=DataSource(path=str(path), **keys), max_length=limit, seed=1)
+    return DataSet(kind=kind, source=TrainingData(path=str(path), **keys), max_length=limit, seed=1)
 
 
 @pytest.fixture
@@ -101,12 +102,66 @@ def test_rows_keep_their_order_and_numbers_over_chunks(dialogues, llamas, tmp_pa
     monkeypatch.setattr(salsa.prepared, "CHUNK", 5)
     parts = prepare("x", wanted("demonstrations", dialogues, 48), tokenizer, tmp_path / "two")
     assert list(whole.data) == list(parts.data) and whole.counts == parts.counts
-    lines = dialogues.read_text().splitlines()
-    lines[7] = json.dumps({"messages": talk("only a question")})
-    dialogues.write_text("\n".join(lines))
-    with pytest.raises(salsa.prepared.UserError, match=r"^x: \S+/sft.jsonl: row 8: a demonstration needs"):
-        prepare("x", wanted("demonstrations", dialogues, 48), tokenizer, tmp_path / "two")
-    assert len([path for path in (tmp_path / "two").iterdir() if path.is_dir()]) == 1, "nothing of what failed"
+
+
+def test_rows_at_fault_are_left_out_and_counted_up_to_a_share(llamas, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(salsa.prepared, "CHUNK", 16)
+    tokenizer, path = load_tokenizer(llamas[0]), tmp_path / "sft.jsonl"
+    rows = [{"messages": talk(f"Say {n}.", f"{n}")} for n in range(200)]
+    rows[20] = {"messages": talk("only a question")}
+    rows[40] = {"messages": talk("hi", " ")}
+    rows[150] = {"text": "of another schema"}
+    write_jsonl(path, rows)
+    data, counts = prepare("sft.train", wanted("demonstrations", path, 48), tokenizer, tmp_path / "cache")
+    assert (counts["rows"], counts["used"], len(data)) == (200, 197, 197)
+    assert (counts["roles"], counts["malformed"], counts["empty"]) == (1, 1, 1)
+    assert "sft.train: 2 of 200 rows cannot be used and are left out (row 21: `messages` does not end" in caplog.text
+    for n in (60, 61):
+        rows[n] = {"messages": [*talk("hi", "ho"), {"role": "tool", "content": "5"}]}
+    write_jsonl(path, rows)
+    expected = (
+        r"^sft\.train: \S+/sft\.jsonl: 4 of 200 rows cannot be used, more than 1\.00% \(row 21: `messages` does not "
+        r"end with a turn of the assistant, as in a _sft split; row 61: .* 'tool', .*; row 62: [^;]*\): mend them, or"
+    )
+    for _ in range(2):  # made, and found in the cache
+        with pytest.raises(UserError, match=expected):
+            prepare("sft.train", wanted("demonstrations", path, 48), tokenizer, tmp_path / "cache")
+    more = wanted("demonstrations", path, 48, unusable=0.02)
+    assert prepare("sft.train", more, tokenizer, tmp_path / "cache").counts["used"] == 195
+
+
+def test_a_dialogue_that_the_template_refuses_is_left_out_alone(llamas, tmp_path):
+    tokenizer, path = load_tokenizer(llamas[0]), tmp_path / "rows.jsonl"
+    tokenizer.chat_template = (
+        "{%- if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif -%}"
+        + tokenizer.chat_template
+    )
+    system = {"role": "system", "content": "Be kind."}
+    rows = [{"messages": talk("a", "b")}, {"messages": [system, *talk("a", "b")]}, {"messages": talk("c", "d")}]
+    rows = [{**row, "chosen": row["messages"], "rejected": [*row["messages"][:-1], talk("", "e")[1]]} for row in rows]
+    write_jsonl(path, rows)
+    for kind in ("demonstrations", "preferences", "prompts"):
+        found = prepare("x", wanted(kind, path, 48, unusable=0.5), tokenizer, tmp_path / "cache")
+        assert (found.counts["used"], found.counts["refused"]) == (2, 1), kind
+    with pytest.raises(UserError, match=r"row 2: the chat template refuses it: System role not supported\)"):
+        prepare("x", wanted("prompts", path, 48), tokenizer, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% for x in messages %}{% endfor %}{{ x",
+        "{% include '/etc/hosts' %}",
+    ],
+)
+def test_a_template_that_leaves_its_sandbox_or_is_broken_ends_the_run(llamas, tmp_path, attack):
+    tokenizer = load_tokenizer(llamas[0])
+    tokenizer.chat_template = attack + "{# {% generation %} #}"
+    write_jsonl(tmp_path / "rows.jsonl", [{"messages": talk("a", "b")}])
+    for kind in ("demonstrations", "prompts"):
+        with pytest.raises(UserError, match="chat template"):
+            prepare("x", wanted(kind, tmp_path / "rows.jsonl", 48), tokenizer, tmp_path / "cache")
 
 
 def test_a_set_is_made_again_where_something_in_it_is_another(dialogues, llamas, tmp_path):
@@ -128,7 +183,7 @@ def test_a_set_is_made_again_where_something_in_it_is_another(dialogues, llamas,
     tokenizer.chat_template += "{# another #}"
     assert sets() == 5
     drawn = wanted("demonstrations", dialogues, 48).model_copy(
-        update={"source": DataSource(path=str(dialogues), limit=4)}
+        update={"source": TrainingData(path=str(dialogues), limit=4)}
     )
     for seed in (1, 2):
         prepare("x", drawn.model_copy(update={"seed": seed}), tokenizer, cache)

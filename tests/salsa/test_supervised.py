@@ -57,10 +57,10 @@ def sft(command, world, base, out, seed=1, **keys):
 
 def test_the_loss_is_on_the_assistants_tokens_alone(world, base, prepared):
     """TRL's labels against our own reading of the template: everything else is left out of the loss."""
-    from salsa.sections import DataSource, Sft
+    from salsa.sections import Sft, TrainingData
     from salsa.sft import train
 
-    sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
     settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01})
     trainer, said = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
     assert said["demonstrations"] == 120
@@ -193,10 +193,10 @@ def test_pooled_batches_hold_every_index_once_with_little_padding_and_end_with_t
 
 def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
     """What reaches the model, through accelerate's loader: each row of a batch pads little, each demonstration once."""
-    from salsa.sections import DataSource, Sft
+    from salsa.sections import Sft, TrainingData
     from salsa.sft import train
 
-    sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
     settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01, "batch_size": 4})
     trainer, _ = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
     batches = list(trainer.get_train_dataloader())
@@ -211,10 +211,10 @@ def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
 def test_the_held_out_loss_is_nats_a_token_for_every_micro_batch(base, world, prepared):
     """By an independent sum over one demonstration at a time."""
     from salsa.checkpoints import load_causal
-    from salsa.sections import DataSource, Sft
+    from salsa.sections import Sft, TrainingData
     from salsa.sft import train
 
-    sources = {key: DataSource(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
     found = {}
     for micro in (16, 4, 1):
         keys = {

@@ -314,7 +314,7 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
         load_models(llamas[0], [other], Fixed(), llamas[0], reward_model, config)
     with pytest.raises(AssertionError):
         align("short", llamas[0], max_prompt_length=1)
-    assert "too_long 24; limit 1 tokens): take other data or raise the limit" in capsys.readouterr().err
+    assert "(too_long 24; limit 1 tokens): take other data or raise the limit" in capsys.readouterr().err
     with pytest.raises(AssertionError):
         align("odd", llamas[0], train_batch_size=3)
     assert "rollout_batch_size 8 is no multiple of train_batch_size 3" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,6 +251,61 @@ def test_tensorboard_shows_what_the_metrics_file_holds(align, llamas, tmp_path, 
         assert [event.value for event in events.Scalars(name)] == pytest.approx([row[name] for row in rows])
     align("unseen", llamas[0])
     assert not (tmp_path / "unseen.board").exists()
+
+
+class UsageError(Exception):
+    pass
+
+
+class CommError(Exception):
+    pass
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """wandb as far as a run meets it: wandb(when, error) lets its tracker fail at the start, on the way, at the end."""
+    plan = {}
+
+    class Tracker:
+        def __init__(self, **keys):
+            self.trackers = [self]
+
+        def at(self, when):
+            if when in plan:
+                raise plan[when]
+
+        def init_trackers(self, *_, **keys):
+            self.at("start")
+
+        def log(self, figures, step):
+            if step == 1:
+                self.at("way")
+
+        def finish(self):
+            self.at("end")
+
+    errors = types.SimpleNamespace(UsageError=UsageError, Error=CommError)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(errors=errors))
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr(trackers, "Accelerator", Tracker)
+    return plan.__setitem__
+
+
+@pytest.mark.parametrize("when", ["start", "way", "end"])
+def test_a_tracker_that_cannot_be_reached_is_a_warning(align, llamas, wandb, when, caplog):
+    wandb(when, CommError("timed out\nand more"))
+    rows = align("x", llamas[0], steps=2, options=("--report-to", "wandb"))
+    assert [row["step"] for row in rows] == [0, 1]
+    assert caplog.text.count("--report-to wandb: it fails (timed out): training goes on without it") == 1
+
+
+def test_a_tracker_without_its_key_is_one_line(align, llamas, wandb, capsys):
+    wandb("start", UsageError("No API key configured. Use `wandb login` to log in."))
+    align("x", llamas[0], options=("--report-to", "wandb"), status=1)
+    assert (
+        "error: --report-to wandb: No API key configured. Use `wandb login` to log in. Or set WANDB_MODE=offline."
+        in (capsys.readouterr().err)
+    )
 
 
 def test_trackers_are_named_well(align, llamas, monkeypatch, capsys):
