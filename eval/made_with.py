@@ -85,10 +85,11 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """For a reader: the first paths of each value but the most common one."""
     frame = frame.copy()
     common = ~frame.duplicated("property")
+    alone = ~frame.duplicated("property", keep=False)
     texts = []
-    for first, paths in zip(common, frame["paths"].str.split(";"), strict=True):
+    for first, only, paths in zip(common, alone, frame["paths"].str.split(";"), strict=True):
         more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        texts.append("all others" if first else ", ".join(paths[:SHOWN]) + more)
+        texts.append("all" if only else "all others" if first else ", ".join(paths[:SHOWN]) + more)
     frame["which"] = texts
     frame["runs"] = [f"{runs} of {of}" for runs, of in zip(frame["runs"], frame["of"], strict=True)]
     return frame[["property", "value", "runs", "which"]]

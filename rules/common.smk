@@ -13,6 +13,7 @@ from eval.items import ITEMS
 from eval.ledger import CALLS
 from salsa import layout
 from salsa.config import algorithm_settings, for_model, parse_config, with_local_copies
+from salsa.copied import restore_times
 from salsa.data_sets import all_sets, training_sets
 from salsa.errors import UserError
 from salsa.grid_lock import hold
@@ -52,6 +53,9 @@ MEASURED = [str(path) for path in measured_files(Path(RESULTS), grid_of(GRID)).v
 # What every rule needs. It names files beside it, which Snakemake's own copy of it would not find.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 DOWNLOADS = {path: source for benchmark in GRID.benchmarks.values() for path, source in benchmark.download.items()}
+
+if workflow.is_main_process:
+    restore_times([Path(CHECKPOINTS), Path(RESULTS)])
 
 
 envvars:

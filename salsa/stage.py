@@ -31,7 +31,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from salsa.errors import RESUBMIT, Interrupted, UserError
+from salsa.errors import RESUBMIT, Interrupted, UserError, disk_fault
 from salsa.texts import VisibleFormatter, visible, without_lone_surrogates
 
 CODE = Path(__file__).parents[1]
@@ -274,7 +274,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     """Runs the stage named on the command line; a UserError becomes one line and exit status 1, an Interrupted
-    one line and RESUBMIT, Ctrl-C one line and 130 as in shells.
+    one line and RESUBMIT, Ctrl-C one line and 130 as in shells, a full or closed disk one line and 1.
 
     `commands` maps a name to its module and help line. Only the module of the command asked for is imported
     (its `add_arguments(parser)` and `run(arguments)`), so that tables never wait for torch.
@@ -308,4 +308,9 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 128 + signal.SIGINT
+    except Exception as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        print(f"error: {visible(line)}", file=sys.stderr)
+        return 1
     return 0

@@ -11,7 +11,7 @@ import tenacity
 
 from eval import endpoint
 from eval.endpoint import Passing, retry_after, wait_seconds
-from eval.judge_client import JudgeClient
+from eval.judge_client import JudgeClient, SetAside
 from eval.ledger import Ledger
 from salsa.errors import UserError
 from salsa.judge_section import Judge
@@ -224,11 +224,11 @@ def test_a_reply_without_a_text_is_a_failure_and_its_reasoning_is_not_read(flaky
     message = {"content": content, "reasoning": "[[A]]", "reasoning_content": "[[A]]"}
     empty = Answer(200, chat("", choices=[{"finish_reason": "stop", "message": message}]))
     judge = flaky(lambda number, _: empty if number <= 2 else Answer(200, said(0)))
-    outcomes = []
-    for _ in range(2):
-        [entry], _ = ask(tmp_path, judge.settings())
-        outcomes.append(entry["outcome"])
-    assert outcomes == ["failed", "answered"] and judge.count == 3
+    with pytest.raises(SetAside, match="the endpoint's reply has no text .reasoning is not read as one.: look at what"):
+        ask(tmp_path, judge.settings())
+    assert judge.count == 2 and read_jsonl(tmp_path / "failures.jsonl")[0]["outcome"] == "failed"
+    [entry], _ = ask(tmp_path, judge.settings())
+    assert entry["outcome"] == "answered" and judge.count == 3
     assert [line["outcome"] for line in read_jsonl(tmp_path / "calls.jsonl")] == ["answered"]
 
 

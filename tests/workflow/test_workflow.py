@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -300,6 +301,18 @@ def test_snakemakes_own_report_holds_tables_figures_and_page(smoke, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for shown in ("headline.csv", "win_rates.svg", "soup.svg", "training.svg", "reward_kl.svg", "report.html"):
         assert shown in page
+
+
+def test_a_copy_that_lost_its_times_has_nothing_to_make_but_what_is_asked_for(smoke, tmp_path):
+    """`cp -r` gives files the times of the copy, in any order; reward models and soups were made anew for it."""
+    copy = shutil.copytree(smoke[0], tmp_path / "copy", symlinks=True)
+    files = sorted(path for path in copy.rglob("*") if not path.is_symlink())
+    random.Random(3).shuffle(files)
+    for second, path in enumerate(files):
+        os.utime(path, (time.time() + second,) * 2)
+    status, said = snakemake(copy, "--dry-run", "--quiet", "rules")
+    assert status == 0, said
+    assert {line.split()[0] for line in said.splitlines() if re.search(r" \d+$", line)} == {"all", "total"}, said
 
 
 def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
