@@ -22,6 +22,7 @@ The last four reasons to leave a row out are faults of the data: a set with a la
 import fcntl
 import hashlib
 import json
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
@@ -160,6 +161,11 @@ def written(kind: str, rows: list[Row], tokenizer: PreTrainedTokenizerBase, limi
     try:
         return list(KINDS[kind](rows, tokenizer, limit))
     except (SecurityError, TemplateSyntaxError) as error:
+        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: mend it") from None
+    except TypeError as error:
+        # Jinja lets Python's errors in a template through, and has no loader where one includes a file.
+        if traceback.extract_tb(error.__traceback__)[-1].filename != "<template>":
+            raise
         raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: mend it") from None
     except TemplateError as error:
         if len(rows) == 1:
