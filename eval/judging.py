@@ -1,8 +1,6 @@
 """What judge and grade share: many calls at once, in any order, with results in the order asked."""
 
 import asyncio
-import contextlib
-import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -12,7 +10,7 @@ from typing import Any, TypeVar, cast
 from tqdm import tqdm
 
 from eval.judge_client import Asks, JudgeClient, Messages, SetAside, judge_url
-from eval.ledger import Entry, Ledger
+from eval.ledger import Entry, Ledger, seldom_collected
 from salsa.errors import Interrupted, UserError
 from salsa.judge_section import Judge
 from salsa.stage import log
@@ -21,21 +19,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 LINES_IN_A_LOG = 5
 LISTED = 10  # of the calls that fail, in a message
-COLLECT_AFTER = 20_000  # new objects
-
-
-@contextlib.contextmanager
-def seldom_collected() -> Iterator[None]:
-    """What there is stays, the ledger above all: else the garbage collector's searches take a tenth of the
-    throughput."""
-    usual = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
-        gc.unfreeze()
 
 
 class Failures:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from eval import length_control
 from eval.items import read_items
-from eval.ledger import Entry, read_calls
+from eval.ledger import Entry, read_calls, seldom_collected
 from eval.ledger_tables import ALL, Judged, arena_table, judged, match_frame, pair_table, single_frame, single_table
 from eval.measured import Resampling
 from eval.rendering import markdown, number, with_control, with_interval
@@ -111,8 +111,14 @@ def text(tables: dict[str, pd.DataFrame], found: list[Judged], calls: dict[str, 
 
 
 def run(arguments: argparse.Namespace) -> None:
+    with seldom_collected():
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     draw = Resampling.of(arguments)
-    items, calls = read_items(arguments.ledger), read_calls(arguments.ledger)
+    items = read_items(arguments.ledger)
+    calls = read_calls(arguments.ledger, without=("messages", "parameters", "usage"))
     found = judged(items, calls, str(arguments.ledger))
     matches = match_frame(found)
     tables = {

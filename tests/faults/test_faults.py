@@ -5,11 +5,11 @@ else. The judge is an endpoint of the test's own, so that its calls are counted 
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_loses_nothing(undisturbed, endpoint, small_disk):
         if process.returncode == 0:
             break
         failures += 1
-        assert "No space left" in said, said
+        assert "No space left" in said or "are free" in said, said
         lines += re.findall(r"^error: .*", said, re.MULTILINE)
         assert failures < 40
         size += 0.4
@@ -188,7 +188,7 @@ def test_a_judge_that_fails_at_one_call_in_three_costs_time_alone(undisturbed, t
             shutil.rmtree(grid.folder / "results/smoke" / part)
         grid.run()
         wrong = sum(server.amiss.values())
-        assert len(server.amiss) > 10 and wrong > server.count / 4
+        assert len(server.amiss) > 10 and wrong > server.count / 6
         print(f"{server.count} requests, {wrong} answered amiss: {dict(server.amiss)}")
     found, expected = grid.results(), undisturbed.results()
     # The judge's address is part of the settings that the report's run follows from.
@@ -198,25 +198,28 @@ def test_a_judge_that_fails_at_one_call_in_three_costs_time_alone(undisturbed, t
     assert not any(KEY in path.read_text(errors="replace") for path in grid.folder.rglob("*") if path.is_file())
 
 
-def test_a_ledger_of_200_000_calls_is_tables_in_half_a_minute_and_a_gigabyte(command, tmp_path):
-    models = [f"model-{n}" for n in range(CALLS // (80 * 2))]
-    rows = (
-        rated(question, 1 + (7 * question + turn + len(model)) % 10, model=model, turn=turn)
-        for model in models
-        for question in range(81, 161)
-        for turn in (1, 2)
-    )
+def test_a_ledger_of_200_000_calls_is_tables_in_half_a_minute_and_a_gigabyte(tmp_path):
+    """100 models' answers to 1,000 questions of two turns, prompts of 2 KB."""
+    words = "word " * 150
+    rows = []
+    for model, question, turn in itertools.product((f"model-{n}" for n in range(100)), range(1000), (1, 2)):
+        row = rated(question, 1 + (7 * question + turn + len(model)) % 10, model=model, turn=turn)
+        shown = f"[The Start of Assistant's Answer]\n{model} {question} {turn} {words}"
+        rows.append(row | {"user_prompt": f"[Question]\n{words}\n\n{shown}"})
     write_jsonl(tmp_path / "archive.jsonl", rows)
     ledger = tmp_path / "ledger"
-    asked = ("--format", "fastchat_single", tmp_path / "archive.jsonl", "--ledger", ledger)
-    assert command("eval", "import", *asked)[0] == 0
-    assert sum(1 for _ in (ledger / "calls.jsonl").open()) == CALLS
+    imported = ["import", "--format", "fastchat_single", str(tmp_path / "archive.jsonl"), "--ledger", str(ledger)]
+    subprocess.run([sys.executable, "-m", "eval", *imported], cwd=ROOT, check=True)
+    assert (ledger / "calls.jsonl").read_bytes().count(b"\n") == CALLS
     begin = time.perf_counter()
     arguments = [sys.executable, "-m", "eval", "table", "--ledger", str(ledger), "--format", "json"]
-    done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    took = time.perf_counter() - begin
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{took:.1f} s, {memory:.2f} GB at most of this and all before")
-    rows = json.loads(done.stdout)
+    with (tmp_path / "tables.json").open("wb") as file:
+        process = subprocess.Popen(arguments, cwd=ROOT, stdout=file)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    took, memory = time.perf_counter() - begin, usage.ru_maxrss / 2**20
+    print(f"{took:.1f} s, {memory:.2f} GB")
+    assert process.returncode == 0
+    rows = json.loads((tmp_path / "tables.json").read_text())
     assert sum(row["n"] for row in rows if row.get("turn") == row.get("category") == "all") == CALLS
-    assert took < 30
+    assert took < 30 and memory < 1
