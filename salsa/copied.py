@@ -41,6 +41,23 @@ def _record(file: Path) -> Record | None:
         return None
 
 
+def _whole(path: Path) -> Path:
+    """What Snakemake knows of a run's input: itself, or the folder that a stage made and the run took a file of."""
+    return path if run_file(path).exists() else path.parent
+
+
+def _made(path: Path, known: dict[Path, float | None]) -> float | None:
+    """When an output was whole, and not before what it was made from: records have whole seconds and many clocks."""
+    if path not in known:
+        record = _record(run_file(path))
+        known[path] = None if record is None else ended(record)
+        if record is not None:
+            before = [_made(_whole(Path(entry["path"])), known) for entry in record["inputs"].values()]
+            limit = began(record) + SLACK_SECONDS
+            known[path] = max([ended(record), *(each for each in before if each is not None and each <= limit)])
+    return known[path]
+
+
 def _clock(path: Path) -> Path:
     """The file whose time Snakemake takes for that of `path`."""
     return path / TIMESTAMP if (path / TIMESTAMP).exists() else path
@@ -49,6 +66,7 @@ def _clock(path: Path) -> Path:
 def restore_times(folders: Iterable[Path]) -> list[Path]:
     """The inputs whose times were set back, of all runs whose records lie below the folders."""
     restored: list[Path] = []
+    known: dict[Path, float | None] = {}
     seen: set[tuple[str, str]] = set()
     for file in sorted(file for folder in folders for file in folder.rglob(f"*{RUN_FILE}")):
         record = _record(file)
@@ -56,17 +74,16 @@ def restore_times(folders: Iterable[Path]) -> list[Path]:
             continue
         for entry in record["inputs"].values():
             taken = Path(entry["path"])
-            # Snakemake knows the folder that a stage made; a run may take a file of it.
-            whole = taken if run_file(taken).exists() else taken.parent
-            made = _record(run_file(whole))
+            whole = _whole(taken)
+            made = _made(whole, known)
             if made is None or (str(taken), entry["id"]) in seen or not taken.exists():
                 continue
             clock = _clock(whole)
-            late = clock.stat().st_mtime > ended(made) + SLACK_SECONDS
-            if late and ended(made) <= began(record) + SLACK_SECONDS and input_id(taken) == entry["id"]:
+            late = clock.stat().st_mtime > made + SLACK_SECONDS
+            if late and made <= began(record) + SLACK_SECONDS and input_id(taken) == entry["id"]:
                 # Where it may not be set, Snakemake goes by the times that there are.
                 with contextlib.suppress(OSError):
-                    os.utime(clock, (ended(made), ended(made)))
+                    os.utime(clock, (made, made))
                     restored.append(whole)
             seen.add((str(taken), entry["id"]))
     return restored

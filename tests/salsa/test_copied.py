@@ -65,6 +65,17 @@ def test_a_copys_inputs_get_their_times_back(chain):
     assert restore_times(FOLDERS) == []
 
 
+def test_runs_of_one_second_keep_their_order(chain):
+    """Records have whole seconds: one that began a moment later may seem to have ended a moment before."""
+    for name, seconds in (("data/world", 0.9), ("checkpoints/base", 0.1)):
+        file = Path(name) / "run.json"
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "started": "2026-01-01T00:00:00Z", "wall_seconds": seconds}))
+    copied_in_the_wrong_order()
+    restore_times(FOLDERS)
+    assert clocks()[0] == clocks()[1] == 1767225600.9 and clocks() == sorted(clocks())
+
+
 def test_times_that_are_right_are_left_alone(chain):
     before = clocks()
     assert restore_times(FOLDERS) == [] and clocks() == before
