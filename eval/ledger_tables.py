@@ -153,12 +153,14 @@ def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
     """Mean ratings of each model by turn and category, and over all of either."""
     rows = []
     if len(frame):
-        for (judge, benchmark, model), part in frame.groupby(["judge", "benchmark", "model"]):
+        # Each of thousands of cells is a copy: of the columns that it needs.
+        needed = frame[["judge", "benchmark", "model", "turn", "category", "question_id", "rating"]]
+        for (judge, benchmark, model), part in needed.groupby(["judge", "benchmark", "model"]):
             for turn in (ALL, *sorted(part["turn"].unique())):
                 of_turn = part if turn == ALL else part[part["turn"] == turn]
                 for category in (ALL, *of_turn["category"].dropna().unique()):
                     cell = of_turn if category == ALL else of_turn[of_turn["category"] == category]
-                    rated = cell.dropna(subset="rating")
+                    rated = cell[cell["rating"].notna()]
                     names = ("ledger", judge, benchmark, model, str(turn), category)
                     mean = draw.pooled_mean(rated["rating"], rated["question_id"], *names)
                     figures = (len(rated), mean.estimate, mean.low, mean.high, len(rated) / len(cell))

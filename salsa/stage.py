@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 import uuid
@@ -36,6 +35,7 @@ from salsa.texts import VisibleFormatter, visible, without_lone_surrogates
 
 CODE = Path(__file__).parents[1]
 RUN_FILE = "run.json"
+DAY = 86_400  # seconds
 PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "openai", "vllm", "numpy")
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 S = TypeVar("S", bound=BaseModel)
@@ -191,10 +191,51 @@ class Run:
         }
 
 
-def _beside(path: Path) -> Path:
-    """A name of its own next to `path`, on the same file system, so that two jobs never write the same bytes."""
+def _beside(path: Path, kind: str = "tmp") -> Path:
+    """A name of its own next to `path`, on the same file system, so that two jobs never write the same bytes.
+
+    It names this process and host, by which the next writer of `path` knows what a killed one left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    _remove_leftovers(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}@{platform.node()}.{kind}")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files and folders of writers of `path` that were killed.
+
+    A writer on this host is dead when its process is gone. One on another host, or whose process number was given
+    out again, is taken for dead when it wrote nothing for a day.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-[0-9a-f]{{8}}@(.*)\.(?:tmp|work)")
+    for leftover in path.parent.iterdir():
+        if (match := pattern.fullmatch(leftover.name)) is None:
+            continue
+        process, host = int(match[1]), match[2]
+        if (host == platform.node() and not _is_alive(process)) or time.time() - _last_written(leftover) > DAY:
+            log.info("%s: removed, its writer was killed", leftover)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
+def _last_written(path: Path) -> float:
+    """When the file, or the folder or anything in it, was last written; now where it vanishes meanwhile."""
+    try:
+        return max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 @contextlib.contextmanager
@@ -233,9 +274,12 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
 @contextlib.contextmanager
 def scratch(out: Path) -> Iterator[Path]:
     """A folder beside `out` for what is of no use once the stage is done; it is gone then."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".work", dir=out.parent) as folder:
-        yield Path(folder)
+    folder = _beside(out, "work")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"] = "w") -> None:

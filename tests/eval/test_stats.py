@@ -34,6 +34,28 @@ def test_a_large_sample_agrees_with_the_normal_approximation():
     assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
 
 
+@pytest.mark.parametrize("n", [2, 3, 17, 200])
+def test_limits_are_those_of_scipy(n):
+    """The same samples, the same formula; skewed sums and unequal weights."""
+    rng = np.random.default_rng(n)
+    weights = rng.integers(1, 5, size=n).astype(float)
+    points = rng.gamma(0.5, size=n) * weights
+
+    def ratio(points, weights, axis=-1):
+        return points.sum(axis=axis) / weights.sum(axis=axis)
+
+    by_scipy = stats.bootstrap(
+        (points, weights), ratio, paired=True, confidence_level=0.9, n_resamples=500, rng=np.random.default_rng(3)
+    ).confidence_interval
+    found = pooled_mean_interval(points, weights, 0.9, 500, seed=3)
+    assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high), rel=1e-12)
+
+
+def test_one_resample_has_no_limits():
+    found = mean_interval([1.0, 2.0, 4.0], 0.95, 1, seed=1)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_weights_count():
     found = ratio_interval([6, 0, 1], [6, 2, 2], 0.95, 200, seed=1)
     assert found.estimate == pytest.approx(0.7)

@@ -1,4 +1,4 @@
-"""The smoke grid under fire, and a ledger under load: `make test-faults`, 20 minutes on two cores, as root.
+"""The smoke grid under fire, and a ledger under load: `make test-faults`, 10 minutes on two cores, as root.
 
 Each run ends with the tables, figures and report of an undisturbed one, byte for byte, by the same command and nothing
 else. The judge is an endpoint of the test's own, so that its calls are counted where they arrive.
@@ -118,8 +118,12 @@ def undisturbed(tmp_path_factory, endpoint) -> Grid:
 
 
 def left_over(folder: Path) -> list[Path]:
-    """Files that stages write beside their outputs, and should have renamed or removed."""
-    return [path for path in folder.rglob(".*.tmp") if not path.is_relative_to(folder / ".snakemake")]
+    """What stages write beside their outputs, and should have renamed or removed."""
+    return [
+        path
+        for path in folder.rglob(".*@*")
+        if path.suffix in (".tmp", ".work") and not path.is_relative_to(folder / ".snakemake")
+    ]
 
 
 def test_thirty_kills_change_nothing(undisturbed, endpoint, tmp_path, record_property):
@@ -139,6 +143,7 @@ def test_thirty_kills_change_nothing(undisturbed, endpoint, tmp_path, record_pro
             process.communicate()
             kills += 1
         assert grid.results() == undisturbed.results()
+        assert left_over(grid.folder) == []
         paid = {body: count - before[body] for body, count in endpoint.asked.items()}
         assert set(paid.values()) >= {1} and min(paid.values()) == 1
         twice = sum(count - 1 for count in paid.values())
