@@ -36,8 +36,8 @@ def checkpoint(shape: dict, folder: Path, seed: int) -> Path:
     """Random weights and the mini world's tokenizer."""
     import torch
 
-    from salsa.base import build
-    from salsa.sections import WorldModel
+    from salsa.config.sections import WorldModel
+    from salsa.supervised.base import build
     from salsa.world.samples import mt_bench_questions
     from salsa.world.tokenizer import train_tokenizer
 
@@ -60,9 +60,9 @@ def seconds(action: Callable[[], object], times: int = 3) -> float:
 
 def measure(engine_name: str, first: Path, second: Path) -> dict[str, float]:
     begin = time.perf_counter()
-    from eval.engines import eos_ids, generate_all, load_engine
-    from salsa.checkpoints import load_causal, load_tokenizer
-    from salsa.sections import GenerateSettings
+    from eval.generation.engines import eos_ids, generate_all, load_engine
+    from salsa.checkpoints.loading import load_causal, load_tokenizer
+    from salsa.config.sections import GenerateSettings
 
     tokenizer = load_tokenizer(first)
     engine = load_engine(first, tokenizer, GenerateSettings(engine=engine_name))

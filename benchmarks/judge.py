@@ -24,10 +24,10 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from eval.judge_client import JudgeClient
-from eval.judging import ask_all
-from eval.ledger import Ledger
-from salsa.judge_section import Judge
+from eval.judging.client import JudgeClient
+from eval.judging.rounds import ask_all
+from eval.ledger.calls import Ledger
+from salsa.config.judge import Judge
 from tests.eval.judge_server import Answer, JudgeServer, chat
 
 KEY = "JUDGE_BENCHMARK_KEY"

@@ -24,10 +24,10 @@ from random_model import CONFIGS, config_of
 from random_shards import make_checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from salsa.checkpoints import load_reward, load_tokenizer
-from salsa.reward import new_head
-from salsa.shards import Tensor, read_tensors
-from salsa.training import save
+from salsa.checkpoints.loading import load_reward, load_tokenizer
+from salsa.checkpoints.saving import save
+from salsa.checkpoints.shards import Tensor, read_tensors
+from salsa.supervised.reward import new_head
 
 ROOT = Path(__file__).parents[1]
 SHAPES = [name for name in CONFIGS if "SmolLM2" not in name]

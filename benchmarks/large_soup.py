@@ -23,7 +23,7 @@ from random_model import CONFIGS, config_of
 from random_shards import make_checkpoint
 from transformers import AutoModelForCausalLM
 
-from salsa.shards import Tensor, read_tensors
+from salsa.checkpoints.shards import Tensor, read_tensors
 
 TARGET_RATIO, TARGET_GB = 3.0, 1.5
 

@@ -13,9 +13,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from eval.plan import Plan
 from eval.planning.assumed import assumed
-from salsa.config import load_config
+from eval.planning.plan import Plan
+from salsa.config.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stages import peak_megabytes, stages

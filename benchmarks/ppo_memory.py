@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ppo_shapes import Shape, work
 
 from eval.planning.memory import layer_numbers
-from salsa.sections import LayerSizes
+from salsa.config.sections import LayerSizes
 
 FLOAT32 = 4
 ADAM = 3 * FLOAT32  # a weight and its two moments

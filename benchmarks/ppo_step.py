@@ -51,13 +51,13 @@ class Ending:
 
 
 def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[str, Any]:
-    from salsa.checkpoints import load_causal, load_reward
+    from salsa.checkpoints.loading import load_causal, load_reward
+    from salsa.config.sections import Ppo
     from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
     from salsa.ppo.models import Frozen, Models, Trained
     from salsa.ppo.rollout import Prompt, collect
     from salsa.ppo.trainer import update
-    from salsa.sections import Ppo
 
     torch.set_num_threads(threads)
     before = resident_bytes()

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 
 from eval.planning.assumed import assumed
-from salsa.checkpoints import device
-from salsa.stage import write_jsonl
+from salsa.checkpoints.loading import device
+from salsa.runtime.jsonl import write_jsonl
 from salsa.world.tokenizer import train_tokenizer
 
 CONFIGS = {

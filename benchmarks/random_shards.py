@@ -9,7 +9,7 @@ import torch
 from random_model import tokenizer_of_words, with_tokens
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from salsa.shards import Tensor, plan_shards, shard_names, write_index, write_shard
+from salsa.checkpoints.shards import Tensor, plan_shards, shard_names, write_index, write_shard
 
 SHARD = 5 * 10**9
 BLOCK = 1 << 24  # numbers; tensors repeat them, each from a place of its own

@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from salsa.checkpoints import load_causal, load_tokenizer, render
-from salsa.data import conversation
-from salsa.sampling import sample
-from salsa.stage import read_jsonl
+from salsa.checkpoints.loading import load_causal, load_tokenizer, render
+from salsa.data.rows import conversation
+from salsa.models.sampling import sample
+from salsa.runtime.jsonl import read_jsonl
 
 COUNT, NEW_TOKENS = 512, 48
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
-from eval.assumptions import settings_of
+from eval.report.assumptions import settings_of
 from eval.benchmarks import find, pinned_files
-from eval.grid import alpha_line, calibration_file, grid_of, measured_files, pairs, policies
-from eval.items import ITEMS
-from eval.ledger import CALLS
-from salsa import layout
-from salsa.config import algorithm_settings, for_model, parse_config, with_local_copies
-from salsa.copied import restore_times
-from salsa.data_sets import all_sets, training_sets
-from salsa.errors import UserError
-from salsa.grid_lock import hold
-from salsa.naming import parse_soup_name
-from salsa.references import strategy_json
+from eval.tables.grid import alpha_line, calibration_file, grid_of, measured_files, pairs, policies
+from eval.ledger.index import ITEMS
+from eval.ledger.calls import CALLS
+from salsa.config import layout
+from salsa.config.config import algorithm_settings, for_model, parse_config, with_local_copies
+from salsa.workflow.file_times import restore_times
+from salsa.data.training_sets import all_sets, training_sets
+from salsa.runtime.errors import UserError
+from salsa.workflow.grid_lock import hold
+from salsa.config.naming import parse_soup_name
+from salsa.config.references import strategy_json
 
 # The rules' `python` is the one that Snakemake runs in, whether or not its environment is activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))

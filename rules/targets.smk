@@ -3,7 +3,7 @@ import re
 
 from snakemake.cli import get_argument_parser
 
-from salsa.targets import nearest, outputs
+from salsa.workflow.targets import nearest, outputs
 
 
 def check_targets():

@@ -1,1 +1,4 @@
-"""Training: the mini world, SFT, soups, the reward model and alignment with any KL reference."""
+"""Training: everything up to a trained policy, and what all stages share. `eval` measures what is trained here.
+
+Each room is a package with a docstring of its own. docs/architecture.md has the map.
+"""

@@ -19,11 +19,12 @@ SENTENCES = [
 @pytest.fixture(scope="session", autouse=True)
 def prepared(tmp_path_factory) -> Iterator[Path]:
     """The tests' own cache of token ids."""
-    from salsa import data_sets
+
+    from salsa.data import training_sets
 
     folder = tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_sets, "PREPARED", folder)
+        patch.setattr(training_sets, "PREPARED", folder)
         yield folder
 
 
@@ -41,8 +42,8 @@ def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
     import torch
     from transformers import LlamaForSequenceClassification
 
-    from salsa.base import build
-    from salsa.sections import WorldModel
+    from salsa.config.sections import WorldModel
+    from salsa.supervised.base import build
 
     def make(folder: Path, architecture: str = "llama", seed: int = 0, reward: bool = False, scale: float = 1, **keys):
         sizes = {
@@ -88,7 +89,7 @@ def reward_model(make_checkpoint, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def prompts_file(tmp_path_factory) -> Path:
     """24 prompts of RL."""
-    from salsa.stage import write_jsonl
+    from salsa.runtime.jsonl import write_jsonl
 
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     texts = ["hi", "Name the colour of grass.", "What is three plus four?", "List the days of the week, please."]
@@ -110,7 +111,7 @@ def command(monkeypatch, capsys):
     import importlib
     import sys
 
-    from salsa.stage import main
+    from salsa.runtime.command import main
 
     def run(program: str, *arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])

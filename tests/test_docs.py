@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from salsa.stage import write_jsonl
+from salsa.runtime.jsonl import write_jsonl
 from tests.documented import NEEDS, PAGES, ROOT, Block, blocks, checkout, in_the_text, run
 from tests.eval.archive_case import rated
 

@@ -1,12 +1,16 @@
-"""Benchmarks: what is asked, how warm it is answered, what a judge is shown, and what its verdicts earn.
+"""Benchmarks: questions, how they are answered, what a judge is shown, and what its verdicts earn.
 
-`kind: mt_bench` in the config is the BENCHMARK of eval/benchmarks/mt_bench.py, `kind: my/own.py` that of a file of
-one's own (docs/howto-benchmark.md).
+In: the config's `benchmarks` section, and files of questions.
+Out: `Question`s, and a `Benchmark` object that knows its protocol.
+Open first: base.py (what a benchmark defines), then mt_bench.py (one of them).
+
+`kind: mt_bench` in the config names the BENCHMARK of mt_bench.py here, `kind: my/own.py` that of your own file
+(docs/howto-benchmark.md).
 """
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
 from eval.benchmarks.loading import find, load_questions, of_protocol, parse_benchmarks, pinned_files, temperature
-from eval.prompts import Template
+from eval.protocols.templates import Template
 
 __all__ = [
     "Benchmark",

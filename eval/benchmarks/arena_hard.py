@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from eval.benchmarks.base import POINTS, Benchmark, Question, Row, Texts
-from eval.benchmarks.reading import text
+from eval.benchmarks.question_files import text
 
 STRONG_WEIGHT = 3
 BASELINE = "gpt-4-0314"  # v0.1's

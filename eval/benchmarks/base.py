@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from eval.prompts import Template
-from eval.verdicts import READERS, Verdict, verdict
+from eval.protocols.templates import Template
+from eval.protocols.verdicts import READERS, Verdict, verdict
 
 Row = dict[str, Any]
 Texts = tuple[str, ...]
@@ -41,11 +41,11 @@ class Question:
 class Benchmark(ABC):
     """Two games a turn, the answers in either order: [[A]], [[B]] or [[C]]; games that agree are a win or a loss."""
 
-    grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.verdicts.READERS
+    grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.protocols.verdicts.READERS
     by_game: ClassVar[bool] = False  # whether a game counts where the other has no verdict
     again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
     unnamed_template: ClassVar[str | None] = None  # whose prompts archives keep that name none
-    templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/templates/judge_prompts.yaml
+    templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/protocols/judge_prompts.yaml
 
     @abstractmethod
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import eval.benchmarks
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
-from eval.verdicts import READERS
-from salsa.data import load_rows
-from salsa.errors import UserError
-from salsa.sections import BenchmarkSettings
-from salsa.seeds import derive_seed
-from salsa.stage import load_settings, log, read_jsonl, sha256
+from eval.protocols.verdicts import READERS
+from salsa.config.sections import BenchmarkSettings
+from salsa.data.rows import load_rows
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+from salsa.runtime.log import log
+from salsa.runtime.provenance import sha256
+from salsa.runtime.seeds import derive_seed
+from salsa.runtime.settings import load_settings
 
 OF_PROTOCOL = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
-HELPERS = {"asking", "base", "loading", "reading"}
+HELPERS = {"base", "download", "loading", "overlap", "question_files"}
 
 
 def kinds() -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
-from eval.benchmarks.reading import text, texts
+from eval.benchmarks.question_files import text, texts
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # the others take 0
 # Of the published questions, 81 to 160: ten of each, in this order.

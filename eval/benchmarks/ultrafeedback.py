@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
-from eval.benchmarks.reading import text
+from eval.benchmarks.question_files import text
 
 
 class UltraFeedback(Benchmark):

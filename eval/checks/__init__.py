@@ -1,20 +1,6 @@
-"""What command `doctor` looks at, a module for each thing that a grid depends on. Nothing in here changes anything."""
+"""Checks before a grid runs: access, keys, files, disks, GPUs, versions. They change nothing.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-TRY_SECONDS = 15.0  # for a reply from elsewhere
-PREPARE = "run snakemake prepare on a machine that has a network and shares this folder"
-
-
-class NotChecked(Exception):
-    """There is nothing to look at, or not here; the text says why."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """`look` returns what it found, if all is well. Else it raises a UserError that says what to do, or NotChecked."""
-
-    topic: str
-    what: str
-    look: Callable[[], str]
+In: a config, and the machine as it is.
+Out: one line a check: fine, or what to do.
+Open first: doctor.py (the command), then check.py (what a check is).
+"""

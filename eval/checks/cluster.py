@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eval.checks import Check, NotChecked
-from salsa.errors import UserError
+from eval.checks.check import Check, NotChecked
+from salsa.runtime.errors import UserError
 
 OF_SNAKEMAKE = ("local", "dryrun", "touch")  # executors that need no plugin
 SLURM = "snakemake-executor-plugin-slurm"

@@ -6,13 +6,13 @@ import subprocess
 from dataclasses import dataclass
 from functools import partial
 
-from eval.checks import Check, NotChecked
-from eval.plan import Plan, largest, misfit, size
+from eval.checks.check import Check, NotChecked
 from eval.planning.assumed import Device, assumed
+from eval.planning.plan import Plan, largest, misfit, size
 from eval.planning.schedule import Run
 from eval.planning.work import GIGABYTE
-from salsa.config import Config, for_model
-from salsa.errors import UserError
+from salsa.config.config import Config, for_model
+from salsa.runtime.errors import UserError
 
 FREE_SHARE = 0.95  # of a GPU's memory, where nobody else is on it
 BFLOAT16_CAPABILITY = (8, 0)

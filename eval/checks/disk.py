@@ -11,11 +11,11 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from eval.checks import Check
-from eval.plan import Plan, size
-from salsa import layout
-from salsa.config import Config
-from salsa.errors import UserError
+from eval.checks.check import Check
+from eval.planning.plan import Plan, size
+from salsa.config import layout
+from salsa.config.config import Config
+from salsa.runtime.errors import UserError
 
 DATA_RULES = ("fetch", "data", "world", "download")
 

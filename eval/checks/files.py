@@ -7,14 +7,14 @@ from pathlib import Path
 import httpx2
 
 from eval.benchmarks import find, pinned_files
-from eval.checks import PREPARE, TRY_SECONDS, Check
-from salsa import layout
-from salsa.adopt import check_folder, read_template
-from salsa.config import Config, for_model
-from salsa.data import local_files
-from salsa.data_sets import all_sets
-from salsa.errors import UserError
-from salsa.sections import BenchmarkSettings, DataSource, Download
+from eval.checks.check import PREPARE, TRY_SECONDS, Check
+from salsa.checkpoints.adopt import check_folder, read_template
+from salsa.config import layout
+from salsa.config.config import Config, for_model
+from salsa.config.sections import BenchmarkSettings, DataSource, Download
+from salsa.data.rows import local_files
+from salsa.data.training_sets import all_sets
+from salsa.runtime.errors import UserError
 
 
 def checks(config: Config) -> list[Check]:

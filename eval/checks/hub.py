@@ -19,12 +19,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from eval.checks import PREPARE, TRY_SECONDS, Check, NotChecked
-from salsa import layout
-from salsa.config import Config, with_local_copies
-from salsa.errors import UserError
-from salsa.sections import HubModel
-from salsa.stage import RUN_FILE
+from eval.checks.check import PREPARE, TRY_SECONDS, Check, NotChecked
+from salsa.config import layout
+from salsa.config.config import Config, with_local_copies
+from salsa.config.sections import HubModel
+from salsa.runtime.errors import UserError
+from salsa.runtime.provenance import RUN_FILE
 
 HERE = "is here already"
 

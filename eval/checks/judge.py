@@ -5,15 +5,15 @@ import os
 from functools import partial
 from pathlib import Path
 
-from eval.batches import BatchEndpoint
-from eval.checks import TRY_SECONDS, Check
-from eval.costs import Sizes
-from eval.endpoint import Endpoint, Final, Passing
-from eval.judge_client import call_parameters
-from eval.pace import Pace
-from salsa.config import Config
-from salsa.errors import UserError
-from salsa.judge_section import Judge
+from eval.checks.check import TRY_SECONDS, Check
+from eval.endpoints.batches import BatchEndpoint
+from eval.endpoints.costs import Sizes
+from eval.endpoints.endpoint import Endpoint, Final, Passing
+from eval.endpoints.pace import Pace
+from eval.judging.client import call_parameters
+from salsa.config.config import Config
+from salsa.config.judge import Judge
+from salsa.runtime.errors import UserError
 
 RETRIES = 1
 QUESTION = [{"role": "user", "content": "Say yes."}]

@@ -6,10 +6,10 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from eval.checks import Check, NotChecked
-from salsa.config import Config, algorithm_settings, for_model
-from salsa.errors import UserError
-from salsa.sections import Ppo
+from eval.checks.check import Check, NotChecked
+from salsa.config.config import Config, algorithm_settings, for_model
+from salsa.config.sections import Ppo
+from salsa.runtime.errors import UserError
 
 PROJECT = "salsa"
 # The same package for another device.

@@ -7,8 +7,8 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from salsa.fields import Count, Fraction, Positive, Section
-from salsa.sections import Engine, LayerSizes
+from salsa.config.fields import Count, Fraction, Positive, Section
+from salsa.config.sections import Engine, LayerSizes
 
 FILE = Path(__file__).with_name("assumed.yaml")
 Kind = Literal["demonstrations", "preferences", "prompts", "pretraining"]

@@ -1,19 +1,19 @@
 """The grid's jobs as the rules have them, each with what it costs.
 
-tests/eval/test_plan.py holds them against Snakemake's own dry run.
+tests/eval/planning/test_plan.py holds them against Snakemake's own dry run.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from eval.grid import policies
-from eval.planning.costs import ANALYSIS, FREE, Costs
-from eval.planning.judging import JudgeCosts
+from eval.planning.judge_calls import JudgeCosts
 from eval.planning.sizes import Sizes
+from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
-from salsa.config import Config
-from salsa.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
-from salsa.sections import BenchmarkSettings, DataSource
+from eval.tables.grid import policies
+from salsa.config.config import Config
+from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
+from salsa.config.sections import BenchmarkSettings, DataSource
 
 
 @dataclass(frozen=True)

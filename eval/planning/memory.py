@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from eval.planning.assumed import Dtype, Shape
-from salsa.sections import LayerSizes
+from salsa.config.sections import LayerSizes
 
 BYTES = {"float32": 4, "bfloat16": 2}
 PROCESS = 0.5e9  # of a process, or of a device's context, before any model

@@ -6,15 +6,15 @@ from functools import cache
 from pathlib import Path
 
 from eval.benchmarks import Question, load_questions
-from eval.grid import data_file
 from eval.planning.assumed import Kind, Shape, assumed
-from salsa import layout
-from salsa.config import Config, with_local_copies
-from salsa.data import Row, Unusable, conversation, demonstration, load_rows, preference
-from salsa.data_sets import DataSet, all_sets, training_sets
-from salsa.errors import UserError
-from salsa.sections import BenchmarkSettings, DataSource, LayerSizes
-from salsa.stage import run_file
+from eval.tables.grid import data_file
+from salsa.config import layout
+from salsa.config.config import Config, with_local_copies
+from salsa.config.sections import BenchmarkSettings, DataSource, LayerSizes
+from salsa.data.rows import Row, Unusable, conversation, demonstration, load_rows, preference
+from salsa.data.training_sets import DataSet, all_sets, training_sets
+from salsa.runtime.errors import UserError
+from salsa.runtime.provenance import run_file
 
 WORLD_ROWS = {
     "sft_train": "sft_train",

@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from salsa import processes
+from salsa.config.sections import Ppo
+from salsa.devices import processes
+from salsa.models.sharded import full
+from salsa.models.training import schedule
 from salsa.ppo.models import Trained
-from salsa.sections import Ppo
-from salsa.sharded import full
-from salsa.training import schedule
 
 
 class Learner:
@@ -81,12 +80,3 @@ class Learner:
         weights, moments = state["model"], state["optimiser"]
         set_state_dict(self.module, self.optimiser, model_state_dict=weights, optim_state_dict=moments)
         self.schedule.load_state_dict(state["schedule"])
-
-
-def learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> Learner:
-    """The Learner for how the run was launched."""
-    if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
-        return Learner(trained, rate, settings, updates)
-    from salsa.ppo.zero import ZeroLearner  # DeepSpeed is installed where it is used
-
-    return ZeroLearner(trained, rate, settings, updates)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salsa.data import user_turns
-from salsa.errors import UserError
+from salsa.config.sections import Ppo
+from salsa.data.rows import user_turns
 from salsa.ppo.math import explained_variance, k1, k3, masked_mean
 from salsa.ppo.models import Models
 from salsa.ppo.rollout import Rollout
-from salsa.sections import Ppo
+from salsa.runtime.errors import UserError
 from salsa.world.gold import gold_reward
 
 Metrics = dict[str, Any]

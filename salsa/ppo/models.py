@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from salsa.checkpoints import check_vocabularies, device, load_causal, load_reward, load_tokenizer
-from salsa.errors import UserError
+from salsa.checkpoints.loading import check_vocabularies, device, load_causal, load_reward, load_tokenizer
+from salsa.config.references import Fixed, Strategy
+from salsa.config.sections import Ppo
+from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
+from salsa.models.sharded import full, whole_copy
 from salsa.ppo.math import entropy, token_log_probs
-from salsa.references import Fixed, Strategy
-from salsa.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
-from salsa.sections import Ppo
-from salsa.sharded import full, whole_copy
+from salsa.runtime.errors import UserError
 
 T = TypeVar("T")
 

@@ -18,9 +18,11 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from salsa import processes
-from salsa.errors import UserError
-from salsa.stage import log, output_folder, read_jsonl, write_jsonl
+from salsa.devices import processes
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_folder
 
 NAME = re.compile(r"step-(\d{6})")
 METRICS = "metrics.jsonl"

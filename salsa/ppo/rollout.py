@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from salsa import processes
+from salsa.config.sections import Ppo
+from salsa.devices import processes
+from salsa.models.sampling import Answer
+from salsa.models.scoring import rewards
 from salsa.ppo.math import gae, k1, token_rewards, whiten
 from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
 from salsa.ppo.samplers import Sampler
-from salsa.sampling import Answer
-from salsa.scoring import rewards
-from salsa.sections import Ppo
 
 Messages = list[dict[str, str]]
 

@@ -10,11 +10,11 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from salsa import processes
+from salsa.config.sections import ROLLOUT_VLLM, Ppo
+from salsa.devices import processes
+from salsa.models.sampling import Answer, sample
+from salsa.models.vllm_engine import VllmEngine
 from salsa.ppo.models import Trained, computing_in
-from salsa.sampling import Answer, sample
-from salsa.sections import ROLLOUT_VLLM, Ppo
-from salsa.vllm_engine import VllmEngine
 
 
 class Sampler(Protocol):

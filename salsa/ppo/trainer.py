@@ -10,20 +10,30 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 
-from salsa import processes
-from salsa.errors import Interrupted, UserError
-from salsa.ppo.learner import Learner, learner
+from salsa.config.sections import Ppo
+from salsa.devices import processes
+from salsa.ppo.learner import Learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
-from salsa.ppo.models import Models, Sequences, log_probs, values
+from salsa.ppo.models import Models, Sequences, Trained, log_probs, values
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
 from salsa.ppo.samplers import Sampler
-from salsa.sections import Ppo
-from salsa.seeds import derive_seed
-from salsa.training import steps
+from salsa.runtime.errors import Interrupted, UserError
+from salsa.runtime.log import steps
+from salsa.runtime.seeds import derive_seed
+
+
+def make_learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> Learner:
+    """The Learner for how the run was launched."""
+    if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
+        return Learner(trained, rate, settings, updates)
+    from salsa.ppo.zero import ZeroLearner  # DeepSpeed is installed where it is used
+
+    return ZeroLearner(trained, rate, settings, updates)
 
 
 def update(
@@ -117,8 +127,8 @@ class Training:
         self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
         self.shuffles = generator("minibatches")
         updates = settings.steps * settings.epochs * (settings.rollout_batch_size // settings.train_batch_size)
-        self.policy = learner(models.policy, settings.learning_rate, settings, updates)
-        self.value = learner(models.value, settings.value_learning_rate, settings, updates)
+        self.policy = make_learner(models.policy, settings.learning_rate, settings, updates)
+        self.value = make_learner(models.value, settings.value_learning_rate, settings, updates)
 
     def orders(self) -> list[list[int]]:
         """The order of the rollout's responses in each of its epochs."""

@@ -13,7 +13,7 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
-from salsa import processes
+from salsa.devices import processes
 from salsa.ppo.learner import Learner
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

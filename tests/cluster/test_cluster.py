@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from salsa.stage import read_jsonl
+from salsa.runtime.jsonl import read_jsonl
 from tests.cluster.slurm_node import Slurm, said
 from tests.workflow.elsewhere import FAILS_ONCE, check_like_a_local_run, wait
 from tests.workflow.test_workflow import ROOT

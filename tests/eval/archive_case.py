@@ -2,7 +2,7 @@
 
 import random
 
-from salsa.stage import write_jsonl
+from salsa.runtime.jsonl import write_jsonl
 
 SINGLE = "[Question]\nWhy {question}?\n\n[The Start of Assistant's Answer]\n{answer}\n[The End of Assistant's Answer]"
 PAIR = (

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from salsa.stage import read_jsonl, write_jsonl
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.world.samples import mt_bench_questions
 from tests.eval.judging_case import GOLD, KEY, Flaky, answers, right, wrong
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from eval.grid import generation_file, policies
-from salsa.stage import read_jsonl, write_jsonl
+from eval.tables.grid import generation_file, policies
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID
 
 HOSTILE = [

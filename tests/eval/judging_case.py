@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from eval.gold_judge import completion
-from salsa.judge_section import Judge
+from eval.judging.gold_judge import completion
+from salsa.config.judge import Judge
 from salsa.world.tasks import solve
 from tests.eval.judge_server import Answer, JudgeServer
 

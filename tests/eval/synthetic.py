@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from eval.grid import (
+from eval.tables.grid import (
     Grid,
     alpha_file,
     data_file,
@@ -18,7 +18,7 @@ from eval.grid import (
     score_file,
     training_file,
 )
-from salsa.stage import write_jsonl
+from salsa.runtime.jsonl import write_jsonl
 
 METHODS = {
     "sft": {"algorithm": "none", "init": "sft-1"},

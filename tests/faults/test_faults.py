@@ -23,9 +23,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.gold_judge import completion
-from salsa.judge_section import Judge
-from salsa.stage import read_jsonl, write_jsonl
+from eval.judging.gold_judge import completion
+from salsa.config.judge import Judge
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.archive_case import rated
 from tests.eval.judge_server import Answer, JudgeServer, chat
 from tests.workflow.test_workflow import ROOT, start

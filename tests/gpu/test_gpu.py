@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.stages import stages
-from salsa.stage import read_jsonl
+from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.ppo.ppo_case import settings
 from tests.workflow.test_workflow import ROOT, snakemake
 

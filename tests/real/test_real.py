@@ -19,8 +19,8 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.stages import stages, table
-from eval.asked import read_prompt
-from salsa.stage import read_jsonl, write_jsonl
+from eval.protocols.prompt_parsing import read_prompt
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.judge_server import Answer, JudgeServer, chat
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 
 from salsa.__main__ import COMMANDS
-from salsa.stage import main
+from salsa.runtime.command import main
 
 plain = AcceleratorState.__init__
 

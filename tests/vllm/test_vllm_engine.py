@@ -3,9 +3,9 @@
 COMPARE = """
 import sys
 from pathlib import Path
-from eval.engines import eos_ids, generate_all, load_engine
-from salsa.checkpoints import load_tokenizer, render
-from salsa.sections import GenerateSettings
+from eval.generation.engines import eos_ids, generate_all, load_engine
+from salsa.checkpoints.loading import load_tokenizer, render
+from salsa.config.sections import GenerateSettings
 
 first, second = map(Path, sys.argv[1:])
 tokenizer = load_tokenizer(first)

@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from salsa.stage import read_jsonl
+from salsa.runtime.jsonl import read_jsonl
 from tests.workflow.test_workflow import ROOT, snakemake
 
 

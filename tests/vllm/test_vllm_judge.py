@@ -11,9 +11,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from eval.ledger import read_calls
-from salsa.checkpoints import load_tokenizer
-from salsa.stage import read_jsonl, write_jsonl
+from eval.ledger.calls import read_calls
+from salsa.checkpoints.loading import load_tokenizer
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.world.samples import mt_bench_questions
 from tests.eval.judging_case import answers, right, wrong
 

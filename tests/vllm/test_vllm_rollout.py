@@ -9,11 +9,11 @@ import json, sys
 from pathlib import Path
 from salsa.ppo.models import load_models
 from salsa.ppo.samplers import TransformersSampler, load_sampler
-from salsa.ppo.stage import load_prompts
+from salsa.ppo.align import load_prompts
 from salsa.ppo.trainer import Training
-from salsa.references import Fixed
-from salsa.sampling import sample
-from salsa.sections import Ppo
+from salsa.config.references import Fixed
+from salsa.models.sampling import sample
+from salsa.config.sections import Ppo
 
 init, reference, reward, cache, text = sys.argv[1:]
 settings = Ppo.model_validate_json(text)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.random_model import config_of, make, tokenizer_of_words, with_tokens
 from eval.planning.assumed import assumed
-from salsa.config import load_config
+from salsa.config.config import load_config
 
 ROOT = Path(__file__).parents[2]
 PAPER = load_config(ROOT / "config/paper.yaml")
@@ -56,9 +56,9 @@ def test_vllms_configuration_reads_a_full_shape_as_we_do(name, python, tmp_path)
 ANSWER = """
 import sys
 from pathlib import Path
-from eval.engines import eos_ids, load_engine
-from salsa.checkpoints import load_tokenizer
-from salsa.sections import GenerateSettings
+from eval.generation.engines import eos_ids, load_engine
+from salsa.checkpoints.loading import load_tokenizer
+from salsa.config.sections import GenerateSettings
 
 path = Path(sys.argv[1])
 tokenizer = load_tokenizer(path)

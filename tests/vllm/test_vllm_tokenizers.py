@@ -13,11 +13,12 @@ import sentencepiece
 from transformers import AutoTokenizer, GemmaTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 from transformers.convert_slow_tokenizer import generate_merges
 
-from salsa.adopt import from_folder
-from salsa.checkpoints import load_tokenizer, render
-from salsa.prepared import IGNORED, demonstrations
-from salsa.sections import LocalModel
-from salsa.stage import Run, read_jsonl
+from salsa.checkpoints.adopt import from_folder
+from salsa.checkpoints.loading import load_tokenizer, render
+from salsa.config.sections import LocalModel
+from salsa.data.token_cache import IGNORED, demonstrations
+from salsa.runtime.jsonl import read_jsonl
+from salsa.runtime.provenance import Run
 from tests import SHARED_DATA
 
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.plan import Plan
 from eval.planning.assumed import assumed
-from salsa.config import load_config
+from eval.planning.plan import Plan
+from salsa.config.config import load_config
 from tests import documented
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,8 @@ import sys
 import pytest
 from ppo_case import COMMANDS, settings
 
-from salsa.stage import main, read_jsonl
+from salsa.runtime.command import main
+from salsa.runtime.jsonl import read_jsonl
 
 
 @pytest.fixture

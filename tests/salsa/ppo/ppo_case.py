@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-COMMANDS = {"align": ("salsa.ppo.stage", "")}
+COMMANDS = {"align": ("salsa.ppo.align", "")}
 
 
 def settings(prompts_file, **keys) -> dict:

@@ -10,22 +10,22 @@ import pytest
 import torch
 from ppo_case import COMMANDS, settings, weights
 
-from salsa import references
-from salsa.checkpoints import load_causal, load_reward, load_tokenizer, render
-from salsa.errors import UserError
-from salsa.fields import Count
+from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
+from salsa.checkpoints.soup import soup
+from salsa.config import references
+from salsa.config.fields import Count
+from salsa.config.references import Fixed
+from salsa.config.sections import Ppo
+from salsa.models.sampling import sample
+from salsa.models.scoring import normalisation, rewards
 from salsa.ppo import samplers
 from salsa.ppo.learner import Learner
 from salsa.ppo.models import Frozen, Models, Sequences, Trained, load_models, log_probs
 from salsa.ppo.rollout import Prompt, collect, prompt_batches
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
-from salsa.references import Fixed
-from salsa.sampling import sample
-from salsa.scoring import normalisation, rewards
-from salsa.sections import Ppo
-from salsa.soup import soup
-from salsa.stage import main
+from salsa.runtime.command import main
+from salsa.runtime.errors import UserError
 
 
 def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_path):

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from salsa.checkpoints import load_causal
+from salsa.checkpoints.loading import load_causal
+from salsa.checkpoints.soup import soup
+from salsa.config.references import Fixed, MeanKl
+from salsa.config.sections import Ppo
 from salsa.ppo.models import Frozen, Models, Sequences, Trained, log_probs
 from salsa.ppo.rollout import Prompt
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
-from salsa.references import Fixed, MeanKl
-from salsa.sections import Ppo
-from salsa.soup import soup
 
 # Two different tokens: attention over equal ones does not tell their number, and [2] and [2, 2] would be one state.
 PAD, EOS, PROMPT, VOCABULARY = 0, 1, [2, 3], 5

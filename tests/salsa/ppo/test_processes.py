@@ -12,8 +12,8 @@ from ppo_case import settings
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
-from salsa.errors import RESUBMIT
-from salsa.stage import read_jsonl
+from salsa.runtime.errors import RESUBMIT
+from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.launched import PROCESSES, Processes, ended
 
 EMA = json.dumps({"ema": {"rate": 0.1}})

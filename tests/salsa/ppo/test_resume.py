@@ -17,17 +17,17 @@ from ppo_case import settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.api import CheckpointException
 
-from salsa import trackers
-from salsa.checkpoints import load_causal
-from salsa.errors import RESUBMIT
+from salsa.checkpoints.loading import load_causal
+from salsa.config.references import Fixed
+from salsa.config.sections import Ppo
+from salsa.models.sampling import Answer
 from salsa.ppo import resume, samplers, trainer
+from salsa.ppo.align import load_prompts
 from salsa.ppo.models import load_models
 from salsa.ppo.samplers import TransformersSampler
-from salsa.ppo.stage import load_prompts
-from salsa.references import Fixed
-from salsa.sampling import Answer
-from salsa.sections import Ppo
-from salsa.stage import read_jsonl
+from salsa.runtime import trackers
+from salsa.runtime.errors import RESUBMIT
+from salsa.runtime.jsonl import read_jsonl
 
 EVERY_STEP = ("--checkpoint-minutes", 0)
 EMA = {"ema": {"rate": 0.1}}

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from benchmarks import trl_case as case
+from salsa.config.sections import Ppo
+from salsa.models.sampling import Answer
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
 from salsa.ppo.models import Frozen, Models, Trained
 from salsa.ppo.rollout import Prompt, Rollout, experience
 from salsa.ppo.trainer import update
-from salsa.sampling import Answer
-from salsa.sections import Ppo
 
 RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

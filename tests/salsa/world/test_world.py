@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from salsa.sections import World
+from salsa.config.sections import World
 from salsa.world import samples
 from salsa.world.gold import compose, correctness, gold_reward, ideal_answer, is_world_task
-from salsa.world.stage import write_world
+from salsa.world.make import write_world
 from salsa.world.tasks import FAMILIES, FOLLOW_UPS, family_of, solve
 
 SIZES = {
@@ -158,7 +158,7 @@ def test_demonstrations_leave_room_for_improvement():
 
 
 def test_the_tokenizer_gives_any_text_back_and_knows_a_word_by_one_token(world):
-    from salsa.checkpoints import load_tokenizer, render
+    from salsa.checkpoints.loading import load_tokenizer, render
 
     tokenizer = load_tokenizer(world / "tokenizer")
     for text in ("Tom has a red hat.", "Ünïcode → 😀", "<|user|> [[A]]"):

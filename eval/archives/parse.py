@@ -1,0 +1,29 @@
+"""Command `parse`: what judges' texts say, by the grammar that the stages use: to check it on an archive of one's own.
+
+Reads lines with a field `text`, and `finish_reason` where it is known, and prints them with `outcome` (verdict, tie,
+unparsed, cut, refused, failed) and `value` (a rating, "A", "B", or one of A>>B, A>B, A=B, B>A, B>>A; null where there
+is none, and for [[C]]).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from eval.protocols.verdicts import READERS, read
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", required=True, choices=READERS)
+    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="lines with a field `text`")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    for number, row in enumerate(read_jsonl(arguments.file), 1):
+        text = row.get("text", "")
+        if "text" not in row or not isinstance(text, str | None):
+            raise UserError(f"{arguments.file}:{number}: no field text with a judge's text: add it or remove the line")
+        outcome, value = read(arguments.protocol, text, row.get("finish_reason"))
+        sys.stdout.write(json.dumps({**row, "outcome": outcome, "value": value}, ensure_ascii=False) + "\n")

@@ -1,0 +1,73 @@
+"""Command `render`: what a judge is asked, by the code that the stages use: to compare it with another tool's.
+
+Prints a JSON line a call: {question_id, turn, game, template, messages}. Game 1 shows --answers first, game 2
+--answers-b. Answers are FastChat's (choices[0].turns), Arena-Hard's (messages), or this project's.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks import Benchmark, Question, Row, of_protocol
+from eval.benchmarks.loading import load_references, read_questions
+from eval.judging.answers import load_any_answers
+from eval.judging.prompts import pair_messages, single_messages
+from eval.ledger.index import SINGLE
+from eval.protocols.templates import Templates, load_templates
+from eval.protocols.verdicts import READERS
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+from salsa.runtime.log import log
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--protocol", required=True, choices=READERS)
+    parser.add_argument("--questions", type=Path, required=True, metavar="Q.jsonl")
+    parser.add_argument("--templates", metavar="T.jsonl", help="in the form of FastChat's judge_prompts.jsonl")
+    parser.add_argument("--references", type=Path, metavar="R.jsonl", help="in the form of FastChat's answers")
+    parser.add_argument("--answers", type=Path, required=True, metavar="A.jsonl")
+    parser.add_argument("--answers-b", type=Path, metavar="B.jsonl", help="the other side's; not for single answers")
+
+
+def calls(
+    benchmark: Benchmark, templates: Templates, question: Question, sides: list[list[str]]
+) -> Iterator[tuple[int, int, str, Any]]:
+    """Turn, game, template and messages of each call about a question."""
+    for turn in range(1, min(len(question.turns), *map(len, sides)) + 1):
+        if len(sides) == 1:
+            name = benchmark.single_template(question, turn)
+            yield turn, 1, name, single_messages(benchmark, templates, question, turn, sides[0])
+            continue
+        for game, (first, second) in enumerate((sides, sides[::-1]), 1):
+            name = benchmark.pair_template(question, turn)
+            yield turn, game, name, pair_messages(benchmark, templates, question, turn, first, second)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if (arguments.protocol == SINGLE) == (arguments.answers_b is not None):
+        fix = "it judges one side: leave out" if arguments.answers_b else "it compares two sides: give"
+        raise UserError(f"--protocol {arguments.protocol}: {fix} --answers-b")
+    benchmark = of_protocol(arguments.protocol)
+    templates = load_templates(arguments.templates, benchmark.templates)
+    references = load_references(arguments.references) if arguments.references else {}
+    rows: list[Row] = read_jsonl(arguments.questions)
+    questions = read_questions(benchmark, rows, references, str(arguments.questions))
+    files = [path for path in (arguments.answers, arguments.answers_b) if path is not None]
+    answers = [load_any_answers(path) for path in files]
+    left_out = 0
+    for row, question in zip(rows, questions, strict=True):
+        if not all(question.question_id in side for side in answers):
+            left_out += 1
+            continue
+        # As in the file, so that lines can be joined with it: FastChat's ids are numbers.
+        name = row["question_id"] if "question_id" in row else row["uid"]
+        for turn, game, template, messages in calls(
+            benchmark, templates, question, [side[question.question_id] for side in answers]
+        ):
+            line = {"question_id": name, "turn": turn, "game": game, "template": template, "messages": messages}
+            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if left_out:
+        log.warning("%d of %d questions have no answer there: left out", left_out, len(questions))

@@ -1,0 +1,43 @@
+"""Stage `download`: fetches one file of the web and keeps it only if its bytes are the known ones."""
+
+import argparse
+from pathlib import Path
+
+import httpx2
+
+from salsa.runtime.errors import UserError
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_file
+from salsa.runtime.provenance import Run, sha256
+
+RETRIES = 3
+TIMEOUT_SECONDS = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--sha256", required=True, help="hex digest that the file must have")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    record = Run("download", {"url": arguments.url, "sha256": arguments.sha256}, {}, {})
+    with output_file(arguments.out, record) as path:
+        try:
+            transport = httpx2.HTTPTransport(retries=RETRIES)
+            with httpx2.Client(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=True) as client:
+                reply = client.get(arguments.url)
+                reply.raise_for_status()
+        except httpx2.HTTPError as error:
+            raise UserError(
+                f"{arguments.url}: cannot download it ({error}): check the network and run again, or put the file at "
+                f"{arguments.out} yourself (its sha256 has to be {arguments.sha256})"
+            ) from None
+        path.write_bytes(reply.content)
+        found = sha256(path)
+        if found != arguments.sha256:
+            raise UserError(
+                f"{arguments.url}: its sha256 is {found}, not {arguments.sha256}: the file was changed or cut off; "
+                "try again, or correct the pin in the config"
+            )
+    log.info("%s: %d bytes", arguments.out, arguments.out.stat().st_size)

@@ -1,0 +1,106 @@
+"""Stage `overlap`: which benchmark questions stand among the prompts that a model is trained on.
+
+For each training set and benchmark the ids of the questions that are
+- equal: a question's first turn is, but for case and punctuation, a user's turn of the training set (later turns are
+  often all the same);
+- alike: at least half of a question's words are in runs of eight words that a single row's user turns hold too (the
+  measure by which Tülu 3's data were decontaminated, arXiv 2411.15124; one training row at a time here).
+Nothing is removed: what to do about it is the reader's decision.
+"""
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks import Question, load_questions, parse_benchmarks
+from salsa.data.rows import Unusable, conversation, each, load_rows, user_turns
+from salsa.data.training_sets import parse_sets
+from salsa.runtime.outputs import output_file
+from salsa.runtime.provenance import Run
+
+RUN_OF_WORDS = 8
+SHARE_ALIKE = 0.5
+WORD = re.compile(r"\w+")
+Words = tuple[str, ...]
+
+
+def words(text: str) -> Words:
+    return tuple(WORD.findall(text.lower()))
+
+
+def runs(text: Words) -> Iterable[tuple[int, Words]]:
+    """Every run of eight words, with its place."""
+    return ((i, text[i : i + RUN_OF_WORDS]) for i in range(len(text) - RUN_OF_WORDS + 1))
+
+
+class Questions:
+    """A benchmark's questions, to look prompts up in."""
+
+    def __init__(self, questions: Sequence[Question]):
+        self.ids = [question.question_id for question in questions]
+        self.firsts: dict[Words, set[int]] = defaultdict(set)
+        self.places: dict[Words, list[tuple[int, int]]] = defaultdict(list)
+        self.lengths: list[int] = []
+        for number, question in enumerate(questions):
+            self.firsts[words(question.turns[0])].add(number)
+            begin = 0
+            for turn in map(words, question.turns):
+                for i, run in runs(turn):
+                    self.places[run].append((number, begin + i))
+                begin += len(turn)
+            self.lengths.append(begin)
+        self.equal: set[int] = set()
+        self.alike: set[int] = set()
+
+    def look_up(self, turns: Sequence[Words]) -> None:
+        """Notes the questions that one training row's user turns hold."""
+        covered: dict[int, set[int]] = defaultdict(set)
+        for turn in turns:
+            self.equal |= self.firsts.get(turn, set())
+            for _, run in runs(turn):
+                for number, place in self.places.get(run, ()):
+                    covered[number].update(range(place, place + RUN_OF_WORDS))
+        self.alike |= {n for n, found in covered.items() if len(found) >= SHARE_ALIKE * self.lengths[n]}
+
+    def found(self) -> dict[str, Any]:
+        return {
+            "questions": len(self.ids),
+            "equal": [self.ids[n] for n in sorted(self.equal)],
+            "alike": [self.ids[n] for n in sorted(self.alike - self.equal)],
+        }
+
+
+def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]]) -> dict[str, Any]:
+    """By benchmark: the number of questions, and the ids of those equal to or like a prompt of the rows."""
+    indices = {name: Questions(questions) for name, questions in benchmarks.items()}
+    for talk in each(conversation, rows):
+        if isinstance(talk, Unusable):
+            continue  # nor is it trained on
+        turns = [words(turn) for turn in user_turns(talk)]
+        for index in indices.values():
+            index.look_up(turns)
+    return {name: index.found() for name, index in indices.items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=JSON", help="as training_sets.DataSet")
+    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    sets, benchmarks = parse_sets(arguments.set), parse_benchmarks(arguments.benchmark)
+    inputs = {name: Path(wanted.source.path) for name, wanted in sets.items() if wanted.source.path is not None}
+    inputs |= {name: Path(b.questions.path) for name, b in benchmarks.items() if b.questions.path is not None}
+    settings = {"sets": {name: wanted.model_dump(mode="json") for name, wanted in sets.items()}}
+    settings["benchmarks"] = {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()}
+    record = Run("overlap", settings, inputs, {"seed": arguments.seed})
+    questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
+    found = {name: overlap(load_rows(wanted.source, wanted.seed), questions) for name, wanted in sets.items()}
+    with output_file(arguments.out, record) as path:
+        path.write_text(json.dumps(found, indent=2) + "\n")

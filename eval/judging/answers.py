@@ -1,0 +1,57 @@
+"""Stored answers matched with their benchmark's questions; other tools' answers too."""
+
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks import Question
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+
+
+def load_answers(path: Path, questions: list[Question]) -> dict[str, list[str]]:
+    """Each question's answers, a turn each; fewer where a turn was too long to be asked."""
+    rows = {}
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            rows[row["question_id"]] = [(turn["user"], turn["assistant"]) for turn in row["turns"]]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}:{number}: no {error}: make it again with python -m eval generate") from None
+    answers = {}
+    for question in questions:
+        turns = rows.get(question.question_id)
+        if turns is None or [user for user, _ in turns] != list(question.turns[: len(turns)]):
+            raise UserError(
+                f"{path}: question {question.question_id} is not answered there as the benchmark asks it: "
+                "make the answers again with python -m eval generate"
+            )
+        answers[question.question_id] = [assistant for _, assistant in turns]
+    return answers
+
+
+def answer_texts(row: dict[str, Any]) -> list[str]:
+    """The assistant's texts in a line of ours, FastChat's or Arena-Hard's; a ValueError if it is none of these."""
+    if "choices" in row:
+        said = row["choices"][0]["turns"]
+        texts = [turn["content"] if isinstance(turn, dict) else turn for turn in said]
+    elif "messages" in row:
+        said = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+        texts = [content["answer"] if isinstance(content, dict) else content for content in said]
+    else:
+        texts = [turn["assistant"] for turn in row["turns"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("an answer that is no text")
+    return texts
+
+
+def load_any_answers(path: Path) -> dict[str, list[str]]:
+    """Each question's answers in a file of any of these tools; of a question's several lines, the last."""
+    found = {}
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            found[str(row["question_id"] if "question_id" in row else row["uid"])] = answer_texts(row)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}:{number}: no answer to be read ({type(error).__name__}: {error}): it takes question_id with "
+                "choices[0].turns, or with turns of {user, assistant}"
+            ) from None
+    return found

@@ -1,0 +1,104 @@
+"""What judging will take, by the judge stages' own code over questions with answers that are not given yet."""
+
+import asyncio
+import math
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eval.benchmarks import Question, find
+from eval.judging.client import Asks
+from eval.judging.estimate import Estimate
+from eval.judging.judge import Match, matches, play
+from eval.judging.prompts import single_messages
+from eval.ledger.calls import Ledger
+from eval.planning.assumed import assumed
+from eval.planning.sizes import Sizes
+from eval.planning.work import Calls, Cost, Waiting
+from eval.protocols.templates import Templates, load_templates
+from eval.tables.grid import pairs
+
+T = TypeVar("T")
+
+
+class JudgeCosts:
+    """Of a config's judge; an answer has the assumed length, and each policy's is another."""
+
+    def __init__(self, sizes: Sizes):
+        self.sizes, self.config = sizes, sizes.local
+        self.settings = self.config.judge
+        self.compared, self.graded = cache(self._compared), cache(self._graded)
+        if self.settings.kind == "endpoint":
+            seconds, at_once = assumed().judge_seconds, self.settings.concurrency
+            sizes.note(f"a judge takes {seconds:g} s a call, {at_once} calls at once in a job")
+        if self.settings.batch:
+            sizes.note(f"a batch is back after {assumed().batch_hours:g} hours")
+        if self.settings.requests_per_minute or self.settings.tokens_per_minute:
+            sizes.note("the judge's limits a minute are not counted: its jobs may take longer")
+        if self.config.calibration is not None:
+            sizes.note("the calibration's calls are not counted: how many there are, its archive says")
+
+    def pairs(self, comparison: str) -> list[tuple[str, str]]:
+        return pairs(self.config.methods, self.config.rl_seeds, self.config.comparisons[comparison])
+
+    def _about(self, name: str) -> tuple[list[Question], Any, Templates, dict[str, dict[str, list[str]]]]:
+        settings = self.config.benchmarks[name]
+        benchmark = find(settings.kind)
+        there = settings.judge_prompts if settings.judge_prompts and Path(settings.judge_prompts).exists() else None
+        questions = self.sizes.questions(name)
+        length = round(self.sizes.answer(settings.max_new_tokens) * assumed().bytes_per_token)
+        answers = {
+            policy: {q.question_id: [letter * length] * len(q.turns) for q in questions}
+            for policy, letter in (("a", "a"), ("b", "b"))
+        }
+        return questions, benchmark, load_templates(there, benchmark.templates), answers
+
+    def _compared(self, name: str, count: int) -> Cost:
+        """Of one comparison's cell with so many pairs of policies."""
+        questions, benchmark, templates, answers = self._about(name)
+
+        async def work(client: Asks, item: tuple[Match, str]) -> object:
+            return await play(client, benchmark, templates, *item)
+
+        games = [(match, order) for match in matches(questions, [("a", "b")], answers) for order in ("ab", "ba")]
+        return self._cost(self._calls(games, work), count)
+
+    def _graded(self, name: str) -> Cost:
+        """Of one policy's answers to a benchmark."""
+        questions, benchmark, templates, answers = self._about(name)
+
+        async def work(client: Asks, asked: tuple[Question, int]) -> object:
+            question, turn = asked
+            given = answers["a"][question.question_id]
+            return await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
+
+        turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
+        return self._cost(self._calls(turns, work), 1)
+
+    def calibrated(self) -> Cost:
+        """Of the card: as many calls as its archive has items, which only a file that is there could tell."""
+        return Cost(work=(Waiting(assumed().without_torch_seconds),))
+
+    def _calls(self, items: Sequence[T], work: Callable[[Asks, T], Awaitable[object]]) -> Calls:
+        async def everything(folder: str) -> Estimate:
+            with Ledger(Path(folder)) as ledger:
+                estimate = Estimate(self.settings, ledger)
+                for item in items:
+                    await work(estimate, item)
+                return estimate
+
+        with tempfile.TemporaryDirectory() as folder:
+            figures = asyncio.run(everything(folder)).figures()
+        return Calls(figures["new"], figures["tokens_asked"], figures["tokens_answered"])
+
+    def _cost(self, one: Calls, count: int) -> Cost:
+        calls = one.times(count)
+        if self.settings.batch:
+            seconds = 3600 * assumed().batch_hours
+        elif self.settings.kind == "gold":
+            seconds = calls.number / assumed().gold_calls_per_second
+        else:
+            seconds = math.ceil(calls.number / self.settings.concurrency) * assumed().judge_seconds
+        return Cost(work=(Waiting(assumed().without_torch_seconds + seconds),), calls=calls)

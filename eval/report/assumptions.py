@@ -1,0 +1,116 @@
+"""Where a grid's settings come from: what the paper's abstract says of them, what is assumed, and on whose word.
+
+The config's `assumptions` names the file. It holds `settings`, one entry a setting by its dotted name, and `machinery`,
+patterns of settings that say how a grid is run and not what comes out.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from salsa.config.config import Config
+from salsa.config.fields import Section
+from salsa.config.sections import BenchmarkSettings, Comparison, DataSource, Download, HubModel
+from salsa.runtime.errors import UserError
+from salsa.runtime.settings import describe
+
+SHOWN_OF_A_DIGEST = 12
+Pins = Mapping[str, Download]
+
+
+class Assumption(Section):
+    value: Any
+    standing: Literal["abstract", "assumed"]
+    source: str
+
+
+class Assumptions(Section):
+    settings: dict[str, Assumption]
+    machinery: list[str]
+
+
+def load_assumptions(path: Path) -> Assumptions:
+    """The file's entries; a UserError says what is wrong with it."""
+    try:
+        return Assumptions.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it: {error.strerror}; correct the config's assumptions") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+    except ValidationError as error:
+        raise UserError(describe(error, str(path))) from None
+
+
+def _rows_of(source: DataSource) -> str:
+    place = source.path or f"{source.hub} {source.split} @{str(source.revision)[:SHOWN_OF_A_DIGEST]}"
+    return place if source.limit is None else f"{place}, {source.limit} rows"
+
+
+def _file(path: str, pins: Pins) -> str:
+    pin = pins.get(path)
+    return f"{Path(path).name} sha256 {pin.sha256[:SHOWN_OF_A_DIGEST]}" if pin else path
+
+
+def _leaves(name: str, value: Any, pins: Pins) -> Iterator[tuple[str, Any]]:
+    match value:
+        case DataSource():
+            yield name, _rows_of(value)
+        case HubModel():
+            yield f"{name}.id", f"{value.id} @{value.revision[:SHOWN_OF_A_DIGEST]}"
+            yield from _leaves(f"{name}.chat_template", value.chat_template, pins)
+            yield from _leaves(f"{name}.pad_token", value.pad_token, pins)
+        case Comparison():
+            yield name, f"{value.a} against {value.b}"
+        case BenchmarkSettings():
+            path = value.questions.path
+            yield f"{name}.questions", _file(path, pins) if path else _rows_of(value.questions)
+            for key in ("references", "judge_prompts"):
+                yield f"{name}.{key}", _file(path, pins) if (path := getattr(value, key)) else None
+            for key in ("kind", "max_new_tokens", "temperature", "grade"):
+                yield f"{name}.{key}", getattr(value, key)
+        case BaseModel():
+            for key in type(value).model_fields:
+                yield from _leaves(f"{name}.{key}" if name else key, getattr(value, key), pins)
+        case Mapping():
+            for key, entry in value.items():
+                yield from _leaves(f"{name}.{key}", entry, pins)
+        case tuple():
+            yield name, list(value)
+        case _:
+            yield name, value
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every setting of a grid by its dotted name, defaults included; data sources and files by their pins."""
+    pins = {path: pin for benchmark in config.benchmarks.values() for path, pin in benchmark.download.items()}
+    return dict(_leaves("", config, pins))
+
+
+def as_text(value: Any) -> str:
+    """A setting's value as YAML would have it in one line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def compared(assumptions: Assumptions, settings: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row a setting that is no machinery: {setting, value, standing, source}, in the config's order.
+
+    A value that is not the recorded one says so, and has no source: somebody chose it.
+    """
+    rows = []
+    for name, value in settings.items():
+        if any(fnmatch(name, pattern) for pattern in assumptions.machinery):
+            continue
+        match assumptions.settings.get(name):
+            case None:
+                standing, source = "not recorded", ""
+            case Assumption(value=recorded) if recorded != value:
+                standing, source = "changed", f"recorded is {as_text(recorded)}"
+            case entry:
+                standing, source = entry.standing, entry.source
+        rows.append({"setting": name, "value": as_text(value), "standing": standing, "source": source})
+    return rows

@@ -1,0 +1,237 @@
+"""Stage `figures`: win rates, soups, training curves, over-optimisation; SVG and PNG with the same bytes each time."""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eval.tables import aggregate, collect
+from eval.tables.grid import Grid, measured_files
+from salsa.runtime.outputs import output_folder
+from salsa.runtime.provenance import Run
+from salsa.runtime.settings import load_settings
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
+PANELS_IN_A_ROW = 4
+INCHES_A_NAME = 1.3
+STYLE = {
+    "svg.hashsalt": "salsa",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+CURVES = {
+    "reward": "learned reward",
+    "gold": "gold reward",
+    "kl_ref_k1": "KL to the reference (nats)",
+    "kl_sft_k1": "KL to SFT 1 (nats)",
+    "entropy": "entropy (nats a token)",
+    "length": "response length (tokens)",
+    "eos_share": "share with EOS",
+    "explained_variance": "explained variance of the value",
+}
+
+
+def colours_of(names: list[str]) -> dict[str, Any]:
+    """A colour a name; beyond the palette's size, of one that is larger and harder to tell apart."""
+    palette = COLOURS if len(names) <= len(COLOURS) else plt.get_cmap("tab20").colors
+    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
+
+
+def legend_columns(figure: Figure, names: list[str]) -> int:
+    """How many names of a legend stand beside each other within the figure's width."""
+    return max(1, min(len(names), int(figure.get_size_inches()[0] / INCHES_A_NAME)))
+
+
+def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampling) -> Figure:
+    """A panel a comparison; a row a benchmark, a mark a model."""
+    table = aggregate.win_rates(judgments, grid, draw)
+    names = list(dict.fromkeys(table["model"]))
+    colour = colours_of(names)
+    height = 0.9 + 0.16 * len(names) * len(grid.benchmarks) + 0.35
+    columns = min(len(grid.comparisons), PANELS_IN_A_ROW)
+    rows = math.ceil(len(grid.comparisons) / columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(3.1 * columns + 1.2, height * rows), sharey=True, squeeze=False
+    )
+    for axes in panels.flat[len(grid.comparisons) :]:
+        axes.set_visible(False)
+    for axes, (comparison, sides) in zip(panels.flat, grid.comparisons.items(), strict=False):
+        for m, model in enumerate(names):
+            part = table[(table["comparison"] == comparison) & (table["model"] == model)]
+            y = np.arange(len(part)) + (m - (len(names) - 1) / 2) * 0.17
+            x = part["win_rate"].to_numpy()
+            errors = [x - part["low"].to_numpy(), part["high"].to_numpy() - x]
+            label = "all models" if model == aggregate.ALL_MODELS else model
+            axes.errorbar(
+                x, y, xerr=errors, fmt=MARKERS[m % len(MARKERS)], color=colour[model], ms=4, lw=1.2, label=label
+            )
+        axes.axvline(0.5, color="0.4", lw=0.8, ls="--")
+        axes.set_xlim(0, 1)
+        axes.set_title(f"{sides.a} against {sides.b}", fontsize=10)
+        axes.set_xlabel(f"adjusted win rate of {sides.a}")
+        axes.set_yticks(range(len(grid.benchmarks)), grid.benchmarks)
+        axes.grid(axis="y", visible=False)
+    panels[0][0].invert_yaxis()
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(figure, names))
+    return figure
+
+
+def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
+    """Reward, gold reward, SFT loss and KL along alpha; a line a model."""
+    line = soups[soups["alpha"].notna()]
+    panels = {
+        "reward": "learned reward",
+        "gold": "gold reward",
+        "sft_loss": "SFT loss (nats a token)",
+        "kl_sft": "KL to SFT 1 (nats)",
+    }
+    panels = {key: text for key, text in panels.items() if not line[key].isna().all()}
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.0), squeeze=False)
+    for axis, (key, text) in zip(axes[0], panels.items(), strict=True):
+        for m, model in enumerate(grid.models):
+            part = line[line["model"] == model]
+            errors = part.get(f"{key}_se")
+            axis.errorbar(
+                part["alpha"],
+                part[key],
+                yerr=errors,
+                color=COLOURS[m],
+                marker=MARKERS[m],
+                ms=4,
+                lw=1.2,
+                capsize=2,
+                label=model,
+            )
+        axis.set_xlabel("alpha, weight of the second model")
+        axis.set_title(text, fontsize=10)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(figure, labels))
+    return figure
+
+
+def training_figure(training: pd.DataFrame, grid: Grid) -> Figure:
+    """A row a metric, a column a model; thin lines are single runs, thick ones their mean."""
+    curves = {key: text for key, text in CURVES.items() if key in training and not training[key].isna().all()}
+    methods = list(dict.fromkeys(training["method"]))
+    colour = colours_of(methods)
+    figure, axes = plt.subplots(
+        len(curves),
+        len(grid.models),
+        figsize=(2.9 * len(grid.models) + 0.4, 1.7 * len(curves)),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    for row, (key, text) in enumerate(curves.items()):
+        for column, model in enumerate(grid.models):
+            axis: Axes = axes[row][column]
+            for method in methods:
+                part = training[(training["model"] == model) & (training["method"] == method)]
+                for _, run in part.groupby("policy", sort=False):
+                    axis.plot(run["step"], run[key], color=colour[method], lw=0.6, alpha=0.45)
+                mean = part.groupby("step")[key].mean()
+                axis.plot(mean.index, mean, color=colour[method], lw=1.6, label=method)
+            if row == 0:
+                axis.set_title(model, fontsize=10)
+            if row == len(curves) - 1:
+                axis.set_xlabel("PPO step")
+            if column == 0:
+                axis.set_ylabel("\n".join(_lines(text)), fontsize=8)
+    figure.align_ylabels()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels))
+    return figure
+
+
+def _lines(text: str) -> list[str]:
+    """A label in at most two lines."""
+    words = text.split()
+    half = math.ceil(len(words) / 2)
+    return [text] if len(text) <= 18 else [" ".join(words[:half]), " ".join(words[half:])]
+
+
+def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
+    """Learned and gold reward against the root of the KL to SFT 1: over-optimisation, as Gao et al. 2022 draw it."""
+    panels = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
+    methods = list(dict.fromkeys(training["method"]))
+    colour = colours_of(methods)
+    figure, axes = plt.subplots(
+        len(panels),
+        len(grid.models),
+        figsize=(2.9 * len(grid.models) + 0.4, 2.3 * len(panels)),
+        sharey="row",
+        sharex=True,
+        squeeze=False,
+    )
+    for row, (key, text) in enumerate(panels.items()):
+        for column, model in enumerate(grid.models):
+            axis = axes[row][column]
+            for m, method in enumerate(methods):
+                part = training[(training["model"] == model) & (training["method"] == method)]
+                x = np.sqrt(part["kl_sft_k3"])
+                axis.scatter(
+                    x,
+                    part[key],
+                    s=7,
+                    alpha=0.6,
+                    color=colour[method],
+                    marker=MARKERS[m % len(MARKERS)],
+                    lw=0,
+                    label=method,
+                )
+            if row == 0:
+                axis.set_title(model, fontsize=10)
+            if row == len(panels) - 1:
+                axis.set_xlabel("√KL to SFT 1 (k3, nats)")
+            if column == 0:
+                axis.set_ylabel(text)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels), markerscale=2)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """NAME.svg and NAME.png, without the date that matplotlib writes."""
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.set_layout_engine("none")  # The first drawing has laid everything out.
+    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    plt.close(figure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument("--settings", required=True, help="JSON: what eval/tables/grid.py calls a Grid")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    grid = load_settings(arguments.settings, Grid)
+    results = arguments.results
+    record = Run("figures", grid.model_dump(mode="json"), measured_files(results, grid), {"seed": arguments.seed})
+    draw = aggregate.Resampling(grid.tables.confidence, grid.tables.resamples, arguments.seed)
+    training = collect.training(results, grid)
+    settings: dict[str, Any] = STYLE
+    with plt.rc_context(settings), output_folder(arguments.out, record) as folder:
+        save(win_rate_figure(collect.judgments(results, grid), grid, draw), folder, "win_rates")
+        save(soup_figure(collect.soups(results, grid), grid), folder, "soup")
+        save(training_figure(training, grid), folder, "training")
+        save(frontier_figure(training, grid), folder, "reward_kl")

@@ -1,0 +1,181 @@
+"""Stage `report`: one HTML page, complete in itself, with tables, figures and sample answers side by side."""
+
+import argparse
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from eval.archives.calibration import card_rows
+from eval.report.assumptions import compared, load_assumptions
+from eval.report.headline import read_headline, read_table, sentence
+from eval.tables.formats import number, with_interval
+from eval.tables.grid import Grid, generation_file, judgment_file
+from eval.tables.run_versions import warning
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+from salsa.runtime.outputs import output_file
+from salsa.runtime.provenance import Run
+from salsa.runtime.settings import load_settings
+from salsa.runtime.texts import visible
+
+TEMPLATES = Path(__file__).parent
+TABLES = {
+    "win_rates": "All comparisons",
+    "improvements": "Differences in reward, question by question",
+    "scores": "What is measured without a judge",
+    "grades": "Single-answer grades",
+    "soup": "Soups between two SFT models",
+    "reward_model": "Reward models",
+    "training": "Training runs",
+    "data": "Data sets",
+    "overlap": "Benchmark questions among training prompts",
+    "runs": "What the runs were made with",
+}
+FIGURES = {
+    "win_rates": "Adjusted win rates with their intervals; the dashed line is no difference.",
+    "soup": "Along the line between two SFT models. Bars are one standard error over prompts.",
+    "training": "Training: thin lines are single runs, thick ones their mean.",
+    "reward_kl": "Reward against the distance from SFT 1, a point a step: where the learned reward goes on rising "
+    "and the gold reward falls, the reward model is over-optimised.",
+}
+SAMPLES = 10
+Row = dict[str, Any]
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}): make tables and figures first") from None
+
+
+def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """Titles, rows and notes of a table that the stage `tables` wrote."""
+    lines = text.splitlines()
+    end = lines.index("")
+    cells = [[_unescaped(cell) for cell in line[2:-2].split(" | ")] for line in lines[:end]]
+    return cells[0], cells[2:], [_unescaped(line) for line in lines[end:] if line]
+
+
+def _unescaped(text: str) -> str:
+    """The text that rendering.markdown_text was given."""
+    return html.unescape(text.replace(r"\|", "|"))
+
+
+def spread(rows: list[Row], count: int) -> list[Row]:
+    """`count` rows at equal distances, the first among them: a choice that no outcome has a part in."""
+    return rows if len(rows) <= count else [rows[i * len(rows) // count] for i in range(count)]
+
+
+def judged_samples(results: Path, grid: Grid) -> list[Row]:
+    """Some judgments of each cell that a judge was asked for, with the questions and both answers."""
+    cells = []
+    for model in grid.models:
+        answers: dict[tuple[str, str], dict[str, list[Row]]] = {}
+        for comparison in grid.comparisons:
+            for benchmark in grid.benchmarks:
+                rows = read_jsonl(judgment_file(results, model, benchmark, comparison))
+                shown = spread([row for row in rows if row["consistent"] is not None], SAMPLES)
+                for policy in {row[side] for row in shown for side in "ab"}:
+                    if (policy, benchmark) not in answers:
+                        file = generation_file(results, model, policy, benchmark)
+                        answers[policy, benchmark] = {row["question_id"]: row["turns"] for row in read_jsonl(file)}
+                cells.append(
+                    {
+                        "model": model,
+                        "benchmark": benchmark,
+                        "comparison": comparison,
+                        "asked": sum(row["consistent"] is not None for row in rows),
+                        "samples": [sample(row, answers, benchmark) for row in shown],
+                    }
+                )
+    return cells
+
+
+def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], benchmark: str) -> Row:
+    """One judgment as the page shows it: the dialogue of each side, and what each game said."""
+    sides = {row[side]: answers[row[side], benchmark][row["question_id"]][: row["turn"]] for side in "ab"}
+    names = {"a": row["a"], "b": row["b"]}
+    games = [
+        f"{names[game['order'][0]]} shown first: {names.get(game['outcome'], game['outcome'])}"
+        + (" (strong)" if game["strong"] else "")
+        for game in row["games"]
+    ]
+    turns = [
+        {"user": first["user"], "answers": {name: turns[i]["assistant"] for name, turns in sides.items()}}
+        for i, first in enumerate(sides[row["a"]])
+    ]
+    return {"question": row["question_id"], "category": row["category"], "turns": turns, "games": games}
+
+
+def calibration(path: Path) -> Row:
+    """The judge's card, its figures as text."""
+    try:
+        card: Row = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}): make it again with python -m eval calibrate") from None
+    frame = pd.DataFrame(card_rows(card))
+    rows = zip(frame["cell"], frame["figure"], with_interval(frame, "estimate"), frame["n"], strict=True)
+    cost = None if card["cost"] is None else number(card["cost"], 4)
+    return {**card, "cost": cost, "rows": [[str(value) for value in row] for row in rows]}
+
+
+def read_svg(path: Path) -> str:
+    """The picture without its XML prologue, so that it can stand inside HTML."""
+    text = read_text(path)
+    return text[text.index("<svg") :]
+
+
+def shown(value: Any) -> Any:
+    """What the page prints of a value: texts of models, judges and files command nothing."""
+    return visible(value) if type(value) is str else value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument("--settings", required=True, help="JSON: what eval/tables/grid.py calls a Grid")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="CARD.json", help="the judge's, by python -m eval calibrate"
+    )
+    parser.add_argument("--assumptions", type=Path, metavar="FILE.yaml", help="the config's; then --values as well")
+    parser.add_argument("--values", default="{}", metavar="JSON", help="the grid's settings by their dotted names")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    grid = load_settings(arguments.settings, Grid)
+    tables, figures = arguments.results / "tables", arguments.results / "figures"
+    inputs = {"tables": tables, "figures": figures}
+    inputs |= {"calibration": arguments.calibration} if arguments.calibration else {}
+    inputs |= {"assumptions": arguments.assumptions} if arguments.assumptions else {}
+    values = json.loads(arguments.values)
+    record = Run("report", {**grid.model_dump(mode="json"), "values": values}, inputs, {})
+    headline = read_headline(arguments.results)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=shown,
+    )
+    page = environment.get_template("report.html.j2").render(
+        grid=grid,
+        headline=headline,
+        answer=sentence(headline),
+        made_alike=warning(read_table(arguments.results, "runs")),
+        headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
+        tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
+        figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],
+        calibration=calibration(arguments.calibration) if arguments.calibration else None,
+        assumptions=compared(load_assumptions(arguments.assumptions), values) if arguments.assumptions else [],
+        cells=judged_samples(arguments.results, grid),
+        inputs=record.inputs,
+        seeds=grid.rl_seeds,
+    )
+    with output_file(arguments.out, record) as path:
+        path.write_text(page, encoding="utf-8")

@@ -1,0 +1,72 @@
+"""Stage `show`: prints the headline table and where everything lies."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eval.report.headline import Row, read_headline, read_table, sentence, too_little
+from eval.tables.run_versions import warning
+from salsa.runtime.errors import UserError
+from salsa.runtime.texts import visible
+
+SHOWN = 4
+COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
+
+
+def headline(rows: list[Row]) -> list[str]:
+    """The lines of the table: columns aligned, figures to the right."""
+    first = rows[0]
+    interval = f"{float(first['confidence']):.0%} interval"
+    cells = [
+        [row["model"], row["benchmark"], *(text(row, key) for key in ("win_rate",)), limits(row), row["n"]]
+        for row in rows
+    ]
+    titles = [interval if name == "interval" else name for name in COLUMNS]
+    widths = [max(len(line[i]) for line in [titles, *cells]) for i in range(len(COLUMNS))]
+    lines = []
+    for line in [titles, *cells]:
+        parts = [
+            part.ljust(width) if i < 2 else part.rjust(width)
+            for i, (part, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def text(row: Row, key: str) -> str:
+    return f"{float(row[key]):.3f}" if row[key] else "–"
+
+
+def limits(row: Row) -> str:
+    mark = "" if row["enough_coverage"] == "True" else f" (coverage {float(row['coverage']):.0%})"
+    return f"[{text(row, 'low')}, {text(row, 'high')}]{mark}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument(
+        "--below-floor", choices=("fail", "mark"), default="mark", help="what a cell with too few verdicts does"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    rows = read_headline(arguments.results)
+    first = rows[0]
+    print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
+    print(visible("\n".join(headline(rows))))
+    print(f"\n{sentence(rows)}")
+    print("n counts questions; win_rates.md has each pair of training runs.")
+    if unlike := warning(read_table(arguments.results, "runs")):
+        print(f"{unlike} {arguments.results / 'tables/runs.md'} says which.")
+    print()
+    for name in ("tables", "figures", "report.html"):
+        print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")
+    cells = too_little(arguments.results)
+    if cells and arguments.below_floor == "fail":
+        sys.stdout.flush()
+        more = " and more" if len(cells) > SHOWN else ""
+        raise UserError(
+            f"{len(cells)} cells with too few verdicts: {', '.join(cells[:SHOWN])}{more}: "
+            f"{arguments.results / 'tables/win_rates.md'} has all; mend the judge and run again, or set "
+            "tables.below_floor: mark"
+        )

@@ -1,0 +1,50 @@
+"""Bradley-Terry: a strength for each model, so that a beats b with probability σ(strength of a − strength of b).
+
+Arena-Hard fits it by logistic regression on games, a strong verdict standing for three and a tie for half a win. So do
+we, on what each pair has earned with each question, so that errors are by question.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from eval.statistics.logistic import fit
+
+Pair = tuple[str, str]
+
+
+class Score(NamedTuple):
+    """The probability of beating the baseline, with its confidence limits."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> dict[Pair, Score]:
+    """The score of each pair's first model against its second, which it has met.
+
+    `matches` has a row a match: question_id, a, b, points (what a has earned) and weight (above 0). Between two models
+    that meet only each other the score is the weighted win rate.
+    """
+    names = sorted({*matches["a"], *matches["b"]})
+    place = {name: number for number, name in enumerate(names)}
+    a, b = (matches[side].map(place).to_numpy() for side in "ab")
+    rows = np.arange(len(matches))
+    design = np.zeros((len(matches), len(names)))
+    design[rows, a], design[rows, b] = 1, -1
+    # Only differences are determined, so in each group of models that have met the first one's strength is 0.
+    _, group = connected_components(coo_array((np.ones(len(rows)), (a, b)), shape=(len(names),) * 2), directed=False)
+    free = [number for number in range(len(names)) if number not in {int(np.argmax(group == g)) for g in set(group)}]
+    weights = matches["weight"].to_numpy(dtype=float)
+    found = fit(matches["points"].to_numpy() / weights, weights, design[:, free], list(matches["question_id"]))
+    contrasts = {}
+    for model, baseline in pairs:
+        contrast = np.zeros((1, len(names)))
+        contrast[0, place[model]], contrast[0, place[baseline]] = 1, -1
+        contrasts[model, baseline] = Score(*found.share(contrast[:, free], np.ones(1), confidence))
+    return contrasts

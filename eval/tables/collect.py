@@ -1,0 +1,134 @@
+"""Stored results as data frames, one row a judgment, grade, answer, step or soup."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eval.tables.grid import (
+    Grid,
+    alpha_file,
+    data_file,
+    grade_file,
+    judgment_file,
+    overlap_file,
+    policies,
+    reward_file,
+    score_file,
+    training_file,
+)
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl
+
+Row = dict[str, Any]
+
+
+def judgments(results: Path, grid: Grid) -> pd.DataFrame:
+    """All judgments, with model, benchmark and comparison."""
+    rows = [
+        {"model": model, "benchmark": benchmark, "comparison": comparison, **row}
+        for model in grid.models
+        for benchmark in grid.benchmarks
+        for comparison in grid.comparisons
+        for row in nonempty_rows(judgment_file(results, model, benchmark, comparison), "judge")
+    ]
+    return pd.DataFrame(rows)
+
+
+def nonempty_rows(path: Path, stage: str) -> list[Row]:
+    """A stage's rows; a UserError where the file has none."""
+    rows = read_jsonl(path)
+    if not rows:
+        raise UserError(f"{path}: it is empty: remove it, and make it again with python -m eval {stage}")
+    return rows
+
+
+def _by_policy(grid: Grid, benchmarks: list[str]) -> Iterator[Row]:
+    for model in grid.models:
+        for method in grid.methods:
+            for policy in policies(grid.methods, grid.rl_seeds, method):
+                for benchmark in benchmarks:
+                    yield {"model": model, "method": method, "policy": policy, "benchmark": benchmark}
+
+
+def scores(results: Path, grid: Grid) -> pd.DataFrame:
+    """All scored answers."""
+    keys = ("model", "policy", "benchmark")
+    return pd.DataFrame(
+        [
+            {**place, **row}
+            for place in _by_policy(grid, grid.benchmarks)
+            for row in nonempty_rows(score_file(results, *(place[key] for key in keys)), "score")
+        ]
+    )
+
+
+def grades(results: Path, grid: Grid) -> pd.DataFrame:
+    """All grades; without rows where no benchmark is graded."""
+    keys = ("model", "policy", "benchmark")
+    rows = [
+        {**place, **row}
+        for place in _by_policy(grid, grid.graded)
+        for row in nonempty_rows(grade_file(results, *(place[key] for key in keys)), "grade")
+    ]
+    columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
+    columns += ["imitating", "outcome", "rating"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def training(results: Path, grid: Grid) -> pd.DataFrame:
+    """All steps of all policies that PPO trained."""
+    rows = [
+        {"model": model, "method": method, "policy": policy, **row}
+        for model in grid.models
+        for method, entry in grid.methods.items()
+        if entry.algorithm == "ppo"
+        for policy in policies(grid.methods, grid.rl_seeds, method)
+        for row in read_jsonl(training_file(results, model, policy))
+    ]
+    return pd.DataFrame(rows)
+
+
+def soups(results: Path, grid: Grid) -> pd.DataFrame:
+    """All points between two SFT models, and what else was measured beside them."""
+    return pd.DataFrame(
+        [{"model": model, **row} for model in grid.models for row in read_jsonl(alpha_file(results, model))]
+    )
+
+
+def _json(path: Path, maker: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read it ({error}): make it with python -m {maker}") from None
+
+
+def cards(results: Path, grid: Grid) -> pd.DataFrame:
+    """The reward models' cards."""
+    return pd.DataFrame(
+        [{"model": model, **_json(reward_file(results, model), "salsa reward")} for model in grid.models]
+    )
+
+
+def data_sets(results: Path, grid: Grid) -> pd.DataFrame:
+    """How much of each data set is used."""
+    return pd.DataFrame(
+        [
+            {"model": model, "set": name, **counts}
+            for model in grid.models
+            for name, counts in _json(data_file(results, model), "salsa data").items()
+        ]
+    )
+
+
+def overlap(results: Path) -> pd.DataFrame:
+    """How many questions of each benchmark stand in each training set."""
+    return pd.DataFrame(
+        [
+            {"set": name, "benchmark": benchmark, **{**found, **{key: len(found[key]) for key in ("equal", "alike")}}}
+            for name, benchmarks in _json(overlap_file(results), "eval overlap").items()
+            for benchmark, found in benchmarks.items()
+        ]
+    )

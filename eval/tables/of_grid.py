@@ -1,0 +1,261 @@
+"""Stage `tables`: tables from stored judgments, grades, scores and metrics alone.
+
+headline       adjusted win rates of the headline's comparison
+win_rates      those of all comparisons, with what is needed to doubt them
+scores         reward, gold reward, KL, length, EOS share, distinct-n
+improvements   differences in reward and gold reward, question by question
+grades         single-answer grades
+soup           what lies between two SFT models
+reward_model   the reward models' accuracy
+training       the last quarter of each training run
+data           how much of each data set is used
+overlap        benchmark questions among the training prompts
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from eval.benchmarks.base import WITHOUT, counted
+from eval.protocols.templates import OURS
+from eval.statistics import length_control
+from eval.tables import aggregate, collect, run_versions
+from eval.tables.formats import number, with_control, with_interval, write_table
+from eval.tables.grid import ALL_MODELS, Grid, measured_files
+from eval.tables.training_data import write_data
+from salsa.runtime.outputs import output_folder
+from salsa.runtime.provenance import Run, run_file
+from salsa.runtime.settings import load_settings
+
+
+def interval_note(grid: Grid) -> str:
+    return (
+        f"Brackets: {grid.tables.confidence:.0%} intervals over questions (BCa bootstrap, {grid.tables.resamples} "
+        "resamples); n counts questions. Other training runs would move the figures further."
+    )
+
+
+def judge_note(results: Path, grid: Grid, folder: str) -> str:
+    """Who judged and, of a judge that may be another one tomorrow, when, and what it called itself."""
+    if not grid.dated:
+        return f"Judge: {grid.judge}."
+    files = [path for name, path in measured_files(results, grid).items() if name.startswith(f"{folder}/")]
+    runs = [json.loads(run_file(path).read_text()) for path in files if run_file(path).exists()]
+    dates = sorted(run[key][:10] for run in runs for key in ("first_call", "last_call") if run.get(key))
+    names = sorted({name for run in runs for name in run.get("judge_reports", ())} - {grid.judge})
+    asked = f", asked {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
+    return f"Judge: {grid.judge}{asked}{', calls itself ' if names else ''}{', '.join(names)}."
+
+
+def template_note(judged: pd.DataFrame, benchmarks: list[str]) -> str:
+    """Which benchmark was judged with whose templates, from what the judgments or grades say."""
+    by_source: dict[str, list[str]] = {}
+    for benchmark in benchmarks:
+        names = judged.loc[judged["benchmark"] == benchmark, "template"]
+        for source in sorted({name.rpartition(":")[0] for name in names}):
+            by_source.setdefault(source, []).append(benchmark)
+    parts = [f"{', '.join(names)}: {'our own' if source == OURS else source}" for source, names in by_source.items()]
+    return f"Judge's templates: {'; '.join(parts) or 'none'}."
+
+
+def shown_win_rates(raw: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    shown = pd.DataFrame({"comparison": raw["comparison"], "model": raw["model"], "benchmark": raw["benchmark"]})
+    shown["adjusted win rate"] = with_interval(raw, "win_rate")
+    shown["n"] = raw["n"]
+    shown["length-controlled"] = with_control(raw)
+    shown["win / tie / loss"] = [
+        f"{w} / {t} / {lo}" for w, t, lo in zip(raw["wins"], raw["ties"], raw["losses"], strict=True)
+    ]
+    shown["pairs of runs"] = [
+        f"{n}: {number(low)} to {number(high)}"
+        for n, low, high in zip(raw["pairs"], raw["pair_low"], raw["pair_high"], strict=True)
+    ]
+    shown["consistent"] = [number(value) for value in raw["consistency"]]
+    shown["first place won"] = [number(value) for value in raw["first_position"]]
+    shown["coverage"] = coverage(raw)
+    return shown
+
+
+def coverage(raw: pd.DataFrame) -> list[str]:
+    """The share with a verdict, marked where it is below the floor, and why the others have none."""
+    return [
+        number(row["coverage"])
+        + ("" if row["enough_coverage"] else " (too low)")
+        + (f": {why}" if (why := counted(row)) else "")
+        for row in raw.to_dict("records")
+    ]
+
+
+def imitation_note(raw: pd.DataFrame, columns: list[str], table: str) -> list[str]:
+    """The largest share of a cell's answers that imitate the judge's verdict or prompt."""
+    shares = raw[columns].max(axis=None)
+    if math.isnan(shares):
+        return []
+    return [
+        "Answers that hold a verdict in the judge's form or a mark of its prompt (imitating): "
+        + (f"up to {shares:.1%} of a cell's; {table}.csv has them by cell." if shares else "none.")
+    ]
+
+
+def without_note(raw: pd.DataFrame, what: str) -> list[str]:
+    """How many games or answers have no verdict, and what the words for it mean; nothing where each has one."""
+    sums = raw[list(WITHOUT)].sum()
+    if not sums.any():
+        return []
+    return [
+        f"{what} without a verdict: {counted(sums)}. Unanswered: the question leaves the policy's context no room for "
+        "an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would not; "
+        "failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its text "
+        "ended at judge.max_tokens, raise it to ask again; unparsed: its text names no verdict. No prompt is cut."
+    ]
+
+
+def write_judged(folder: Path, results: Path, grid: Grid, draw: aggregate.Resampling) -> None:
+    judgments = collect.judgments(results, grid)
+    raw = aggregate.win_rates(judgments, grid, draw)
+    length_control.warn(raw, ("comparison", "model", "benchmark"))
+    notes = [
+        judge_note(results, grid, "judgments"),
+        template_note(judgments, grid.benchmarks),
+        interval_note(grid),
+        "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
+        "times. Length-controlled: with both answers equally long, by AlpacaEval 2's model, limits by errors over "
+        "questions; a dash where one side is always the longer; far off: so different that length, or a trick, may "
+        "have decided. Pairs of runs: the least and greatest rate of a single pair of RL seeds. Consistent: both "
+        "orders agree. First place won: 0.5 without position bias. all: the models' judgments together, by "
+        "question.",
+    ]
+    shown = shown_win_rates(raw, grid)
+    cells = raw[raw["model"] != ALL_MODELS]
+    notes += imitation_note(cells, ["imitating_a", "imitating_b"], "win_rates")
+    write_table(folder, "win_rates", raw, shown, [*notes, *without_note(cells, "Games")])
+    head = raw["comparison"] == grid.tables.headline
+    columns = ["comparison", "model", "benchmark", "adjusted win rate", "n", "pairs of runs"]
+    raw = raw[head].assign(judge=grid.judge, confidence=grid.tables.confidence)
+    notes += without_note(cells[cells["comparison"] == grid.tables.headline], "Games")
+    write_table(folder, "headline", raw, shown[head][columns], notes)
+    stored = collect.grades(results, grid)
+    grades = aggregate.grade_table(stored, grid, draw)
+    shown = grades[["model", "benchmark", "method", "turn"]].copy()
+    shown["rating"] = with_interval(grades, "rating", digits=2)
+    shown["n"] = grades["n"]
+    shown["coverage"] = coverage(grades)
+    notes = [judge_note(results, grid, "grades"), template_note(stored, grid.graded), interval_note(grid)]
+    notes.append("Ratings are from 1 to 10.")
+    notes += imitation_note(grades, ["imitating"], "grades")
+    notes += without_note(grades[grades["turn"] == "all"], "Answers")
+    write_table(folder, "grades", grades, shown, notes)
+
+
+def write_scored(folder: Path, results: Path, grid: Grid, draw: aggregate.Resampling) -> None:
+    scores = collect.scores(results, grid)
+    raw = aggregate.score_table(scores, grid, draw)
+    wide = raw.assign(text=with_interval(raw, "mean")).pivot_table(
+        index=["model", "benchmark", "method"], columns="measure", values="text", aggfunc="first", sort=False
+    )
+    wide = wide[[measure for measure in aggregate.MEASURES if measure in wide]].reset_index().fillna("–")
+    counts = raw.groupby(["model", "benchmark", "method"], sort=False)[["n", "seeds"]].first().reset_index()
+    wide = wide.merge(counts, on=["model", "benchmark", "method"])
+    notes = [
+        interval_note(grid),
+        "reward: the learned reward, 0 and 1 being SFT 1's mean and standard deviation. kl_*: nats a response, summed "
+        "over its tokens. tokens: the response's length. ended: the share with an EOS. seeds: training runs.",
+    ]
+    write_table(folder, "scores", raw, wide, notes)
+    raw = aggregate.improvements(scores, grid, draw)
+    shown = raw[["comparison", "model", "benchmark", "measure"]].copy()
+    shown["difference"] = with_interval(raw, "difference")
+    shown["n"] = raw["n"]
+    write_table(
+        folder, "improvements", raw, shown, [interval_note(grid), "First method less the second, question by question."]
+    )
+
+
+def checkpoint_label(path: Path) -> str:
+    """What the config calls the checkpoint: sft-1, or a soup by its weights."""
+    return f"sft-{path.name}" if path.parent.parent.name == "sft" else path.name
+
+
+def write_trained(folder: Path, results: Path, grid: Grid) -> None:
+    soup = collect.soups(results, grid)
+    shown = pd.DataFrame({"model": soup["model"], "alpha": [number(value, 2) for value in soup["alpha"]]})
+    shown["checkpoint"] = [checkpoint_label(Path(path)) for path in soup["checkpoint"]]
+    for measure in ("reward", "gold"):
+        if not soup[measure].isna().all():
+            errors = zip(soup[measure], soup[f"{measure}_se"], strict=True)
+            shown[measure] = [f"{number(value)} ± {number(error)}" for value, error in errors]
+    shown["SFT loss"] = [number(value, 4) for value in soup["sft_loss"]]
+    shown["KL from SFT 1"] = [number(value) for value in soup["kl_sft"]]
+    shown["tokens"] = [number(value, 1) for value in soup["tokens"]]
+    shown["n"] = soup["samples"]
+    soup_notes = [
+        "± is one standard error over prompts. KL: of the soup's samples to SFT 1, nats a response. "
+        "tokens: mean length of the samples. n: samples."
+    ]
+    write_table(folder, "soup", soup, shown, soup_notes)
+    cards = collect.cards(results, grid)
+    shown = pd.DataFrame({"model": cards["model"], "pairs": cards["pairs_test"]})
+    shown["accuracy"] = with_interval(cards, "accuracy", "accuracy_low", "accuracy_high")
+    if not cards["accuracy_gold"].isna().all():
+        shown["pairs by gold"] = cards["pairs_gold"]
+        shown["accuracy by gold"] = with_interval(cards, "accuracy_gold", "accuracy_gold_low", "accuracy_gold_high")
+    card_notes = ["Held-out pairs without ties; Wilson's 95% intervals. By gold: against the gold reward's order."]
+    write_table(folder, "reward_model", cards, shown, card_notes)
+    steps = aggregate.training_table(collect.training(results, grid))
+    named = [
+        "reward",
+        "gold",
+        "kl_ref_k1",
+        "kl_ref_k3",
+        "kl_sft_k1",
+        "entropy",
+        "length",
+        "eos_share",
+        "explained_variance",
+    ]
+    shown = steps[["model", "policy"]].copy()
+    for name in named:
+        if name in steps:
+            shown[name] = [number(float(value)) for value in steps[name]]
+    write_table(
+        folder, "training", steps, shown, ["Means over the last quarter of the steps; docs/metrics.md explains each."]
+    )
+
+
+def write_runs(folder: Path, found: run_versions.Found) -> None:
+    """What the runs were made with: `runs`."""
+    raw = run_versions.table(found)
+    kinds = len(found.get("processor", {}))
+    notes = [
+        f"The runs behind the tables, on {kinds} kind{'s' * (kinds != 1)} of processor. Beside the machines, only what "
+        "differs between runs is shown. Another processor, other vector instructions or threads round sums otherwise, "
+        "and training makes other models of that: every figure moves, as with another seed. docs/howto-resume.md says "
+        "how to make runs alike."
+    ]
+    write_table(folder, "runs", raw, run_versions.shown(raw), notes)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
+    parser.add_argument("--settings", required=True, help="JSON: what eval/tables/grid.py calls a Grid")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    grid = load_settings(arguments.settings, Grid)
+    inputs = measured_files(arguments.results, grid)
+    record = Run("tables", grid.model_dump(mode="json"), inputs, {"seed": arguments.seed})
+    draw = aggregate.Resampling(grid.tables.confidence, grid.tables.resamples, arguments.seed)
+    with output_folder(arguments.out, record) as folder:
+        write_judged(folder, arguments.results, grid, draw)
+        write_scored(folder, arguments.results, grid, draw)
+        write_trained(folder, arguments.results, grid)
+        write_data(folder, arguments.results, grid)
+        found = run_versions.made_with(inputs.values())
+        counts = {name: {value: len(runs) for value, runs in values.items()} for name, values in found.items()}
+        record.extra = {"made_with": counts}
+        write_runs(folder, found)

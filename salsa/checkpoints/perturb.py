@@ -1,0 +1,71 @@
+"""Stage `perturb`: a checkpoint moved at random, each tensor as far as another checkpoint is from it.
+
+The control for what a soup owes to its mere distance from SFT 1: as far in every tensor, in a random direction.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
+from salsa.checkpoints.floats import check_finite
+from salsa.checkpoints.shards import INDEX_FILE, read_header, read_tensors, weight_files, write_index
+from salsa.checkpoints.unused_tensors import without_unused
+from salsa.runtime.errors import UserError
+from salsa.runtime.outputs import output_folder
+from salsa.runtime.provenance import Run
+from salsa.runtime.seeds import derive_seed
+
+
+def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """`tensor` plus Gaussian noise, scaled to the norm of like - tensor, in float32, cast once. Integers stay."""
+    if not tensor.is_floating_point():
+        return tensor
+    start = tensor.float()
+    distance = (like.float() - start).norm()
+    noise = torch.randn(tensor.shape, generator=generator)
+    return (start + noise * (distance / noise.norm())).to(tensor.dtype)
+
+
+def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
+    """Writes the perturbed checkpoint into the existing folder `out`. Each tensor's noise has a seed of its name."""
+    start, _ = without_unused(of, read_tensors(of))
+    places, _ = without_unused(like, read_tensors(like))
+    check_tensors([of, like], [start, places])
+    check_files([of, like])
+    for file in weight_files(of):
+        result = {}
+        with safe_open(file, "pt") as source:
+            for entry in (entry for entry in read_header(file) if entry.name in start):
+                with safe_open(places[entry.name].file, "pt") as other:
+                    generator = torch.Generator().manual_seed(derive_seed(seed, "perturb", draw, entry.name))
+                    result[entry.name] = moved(source.get_tensor(entry.name), other.get_tensor(entry.name), generator)
+                if not result[entry.name].isfinite().all():
+                    check_finite(entry, of)
+                    check_finite(places[entry.name], like)
+                    raise UserError(f"tensor {entry.name}: what it is moved to is too large for {entry.dtype}")
+        save_file(result, out / file.name, metadata={"format": "pt"})
+    for file in copied_files(of):
+        shutil.copyfile(file, out / file.name)
+    if (of / INDEX_FILE).exists():
+        write_index(out, {file.name: read_header(file) for file in sorted(out.glob("*.safetensors"))})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--of", type=Path, required=True, help="checkpoint to start from")
+    parser.add_argument("--like", type=Path, required=True, help="checkpoint whose distance from it is taken")
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    parser.add_argument("--draw", type=int, default=1, help="which of the random directions (default 1)")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    inputs = {"of": arguments.of, "like": arguments.like}
+    record = Run("perturb", {}, inputs, {"seed": arguments.seed, "draw": arguments.draw})
+    with output_folder(arguments.out, record) as folder:
+        perturb(arguments.of, arguments.like, arguments.seed, arguments.draw, folder)

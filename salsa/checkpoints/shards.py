@@ -1,0 +1,168 @@
+"""Reading and writing safetensors files as streams of bytes, without torch and without mapping files into memory.
+
+The format is: the header's length (8 bytes, little endian), a JSON header {name: {dtype, shape, data_offsets}}, the
+tensors' bytes without gaps. A mapped file's pages count as the process's memory, so files are read in pieces.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from salsa.runtime.errors import UserError
+
+INDEX_FILE = "model.safetensors.index.json"
+WEIGHTS_FILE = "model.safetensors"
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies: `start` and `size` in bytes from the beginning of `file`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    size: int
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; a missing or broken file is named."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read it: {error.strerror}; make the checkpoint again, or correct the path"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}): make the checkpoint again") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a JSON object is expected, not {type(data).__name__}: make the checkpoint again")
+    return data
+
+
+def weight_map(folder: Path) -> dict[str, str] | None:
+    """Which shard holds which tensor, by the checkpoint's index; None where a single file holds them all."""
+    if not (folder / INDEX_FILE).exists():
+        return None
+    found = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{folder / INDEX_FILE}: no weight_map in it: make the checkpoint again")
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder, all present, in the order of their names."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder: run the stage that makes it, or correct the path")
+    names = weight_map(folder)
+    files = [folder / name for name in sorted(set(names.values()))] if names else [folder / WEIGHTS_FILE]
+    for file in files:
+        if not file.is_file():
+            raise UserError(
+                f"{file}: this shard is missing: copy it there again, or make the checkpoint {folder} again"
+            )
+    return files
+
+
+def read_header(file: Path) -> list[Tensor]:
+    """The tensors of one safetensors file in the order of their bytes; a file cut short is named."""
+    actual = file.stat().st_size
+    with file.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        try:
+            header = json.loads(handle.read(length)) if 8 + length <= actual else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise UserError(f"{file}: not a whole safetensors file: copy it again, or make the checkpoint again")
+    header.pop("__metadata__", None)
+    tensors = []
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin))
+        if 8 + length + end > actual:
+            raise UserError(f"{file}: cut short within tensor {name}: copy it again, or make the checkpoint again")
+    return sorted(tensors, key=lambda tensor: tensor.start)
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name; one that the index names and no shard holds is an error."""
+    tensors = {tensor.name: tensor for file in weight_files(folder) for tensor in read_header(file)}
+    for name, file in (weight_map(folder) or {}).items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise UserError(
+                f"{folder / file}: the index promises tensor {name} here, it is not: make the checkpoint again"
+            )
+    return tensors
+
+
+def plan_shards(tensors: Iterable[Tensor], limit: int) -> list[list[Tensor]]:
+    """The tensors in their order, in shards of at most `limit` bytes (a larger tensor gets a shard of its own)."""
+    shards: list[list[Tensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if shards[-1] and filled + tensor.size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(tensor)
+        filled += tensor.size
+    return [_aligned(shard) for shard in shards]
+
+
+def _aligned(shard: list[Tensor]) -> list[Tensor]:
+    """Larger element types first: then every tensor starts at a multiple of its element's size."""
+    return sorted(shard, key=lambda tensor: -SIZES.get(tensor.dtype, 1))
+
+
+def write_shard(file: Path, shard: list[Tensor], chunks: Iterator[memoryview]) -> None:
+    """One safetensors file whose tensors' bytes come from `chunks`, in the order of `shard`."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for tensor in shard:
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.size],
+        }
+        position += tensor.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    with file.open("wb", buffering=0) as handle:
+        write_all(handle, memoryview(len(text).to_bytes(8, "little") + text))
+        for chunk in chunks:
+            write_all(handle, chunk)
+
+
+def write_all(handle: BinaryIO, data: memoryview) -> None:
+    """All of `data`: an unbuffered write may take only a part."""
+    data = data.cast("B")
+    while data:
+        data = data[handle.write(data) :]
+
+
+def shard_names(count: int) -> list[str]:
+    """File names as transformers expects them; a single file has no number."""
+    return [WEIGHTS_FILE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+
+
+def write_index(folder: Path, files: Mapping[str, list[Tensor]]) -> None:
+    """The index of several shards: which file holds each tensor, and how many bytes all have."""
+    total = sum(tensor.size for shard in files.values() for tensor in shard)
+    names = {tensor.name: file for file, shard in files.items() for tensor in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def read_exactly(descriptor: int, buffer: memoryview, position: int, file: Path) -> None:
+    """Fills `buffer` with the file's bytes from `position`."""
+    while buffer:
+        count = os.preadv(descriptor, [buffer], position)
+        if count == 0:
+            raise UserError(f"{file}: became shorter while it was read: make the checkpoint again")
+        buffer, position = buffer[count:], position + count

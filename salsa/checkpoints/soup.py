@@ -1,0 +1,239 @@
+"""Soups: the weighted average of checkpoints, tensor by tensor, in float32, cast once.
+
+Tensors are streamed in small pieces from the ingredients' safetensors files into the soup's, so that memory does not
+grow with the models. No model class is built: tied embeddings are averaged once, as they are stored.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from salsa.checkpoints import floats
+from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
+from salsa.checkpoints.floats import FLOATS
+from salsa.checkpoints.shards import (
+    SIZES,
+    Tensor,
+    plan_shards,
+    read_exactly,
+    read_json,
+    read_tensors,
+    shard_names,
+    write_index,
+    write_shard,
+)
+from salsa.checkpoints.unused_tensors import without_unused
+from salsa.config.naming import check_weights
+from salsa.config.sections import Soup
+from salsa.runtime.errors import UserError
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_folder
+from salsa.runtime.provenance import Run
+from salsa.runtime.settings import load_settings
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 4GB (powers of ten) or 500MiB (powers of two)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    size = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS else 0
+    if size < 1:
+        raise UserError(f"soup.shard_size: {text!r} is no size: write for example 4GB or 500MiB")
+    return size
+
+
+class Averager:
+    """The weighted average of tensors of one name, in pieces; files stay open and buffers are reused."""
+
+    def __init__(self, stack: contextlib.ExitStack):
+        self.stack = stack
+        self.open: dict[Path, int] = {}
+        self.raw = np.empty(floats.PIECE * 8, np.uint8)
+        self.sum, self.term = np.empty(floats.PIECE, np.float32), np.empty(floats.PIECE, np.float32)
+        self.wide = np.empty(floats.PIECE, np.float64), np.empty(floats.PIECE, np.float64)
+
+    def _read(self, tensor: Tensor, begin: int, size: int) -> memoryview:
+        if tensor.file not in self.open:
+            self.open[tensor.file] = self.stack.enter_context(tensor.file.open("rb", buffering=0)).fileno()
+        piece = self.raw.data[:size]
+        read_exactly(self.open[tensor.file], piece, tensor.start + begin, tensor.file)
+        return piece
+
+    def average(self, sources: list[tuple[Tensor, float]], dtype: str) -> Iterator[memoryview]:
+        """Pieces of sum_i weight_i * tensor_i as bytes of `dtype`, rounded once; a UserError for NaN or infinity.
+
+        The sum is float32 (float64 where a tensor is) and starts from the first term, so that a single source of
+        weight 1 comes out bit for bit. Integers and booleans are equal in all sources (`check_equal`): copied.
+        """
+        first = sources[0][0]
+        if first.dtype not in FLOATS:
+            check_equal(sources, self._read)
+            for begin in range(0, first.size, floats.PIECE):
+                yield self._read(first, begin, min(floats.PIECE, first.size - begin))
+            return
+        paired = {dtype, *(tensor.dtype for tensor, _ in sources)} == {"BF16"}
+        elements = first.size // SIZES[first.dtype]
+        for begin in range(0, elements, floats.PIECE):
+            count = min(floats.PIECE, elements - begin)
+            total = self._sum(sources, begin, count, paired)
+            if not floats.fits(total, dtype):
+                for tensor, _ in sources:
+                    floats.check_finite(tensor, tensor.file.parent)
+                raise UserError(f"tensor {first.name}: its average is too large for {dtype}: set soup.dtype: float32")
+            yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
+
+    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` finds the infinities that come of it
+    def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
+        double = any(tensor.dtype == "F64" for tensor, _ in sources)
+        even = count + count % 2  # the element more is 0 and is cut off again
+        total, term = (buffer[:even] for buffer in (self.wide if double else (self.sum, self.term)))
+        for number, (tensor, weight) in enumerate(sources):
+            width = SIZES[tensor.dtype]
+            self._read(tensor, begin * width, count * width)
+            self.raw[count * width : even * width] = 0
+            target = term if number else total
+            floats.widen(self.raw[: even * width].view(FLOATS[tensor.dtype]), tensor.dtype, target, paired)
+            target *= total.dtype.type(weight)
+            if number:
+                total += term
+        return total
+
+
+def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int, int], memoryview]) -> None:
+    """Integers and booleans have no average: they must be the same in all sources."""
+    first = sources[0][0]
+    for tensor, _ in sources[1:]:
+        for begin in range(0, first.size, floats.PIECE):
+            size = min(floats.PIECE, first.size - begin)
+            if bytes(read(first, begin, size)) != bytes(read(tensor, begin, size)):
+                raise UserError(
+                    f"tensor {first.name} ({first.dtype}) differs between {first.file} and {tensor.file}, and integers "
+                    "have no average: soup only checkpoints of one model"
+                )
+
+
+def check_ingredients(ingredients: Mapping[Path, float], allow_any_sum: bool) -> None:
+    """Weights are finite, not all zero, and sum to 1 unless told otherwise."""
+    for path, weight in ingredients.items():
+        if not math.isfinite(weight):
+            raise UserError(f"--ingredient {path}={weight}: the weight is not finite: give a number")
+    if not any(ingredients.values()):
+        raise UserError("--ingredient: no ingredient has a weight other than 0: give at least one")
+    if not allow_any_sum:
+        try:
+            check_weights({str(path): weight for path, weight in ingredients.items()}, "--ingredient")
+        except ValueError as error:
+            raise UserError(f"{error}, or pass --allow-any-sum") from None
+
+
+def soup(
+    ingredients: Mapping[Path, float],
+    out: Path,
+    shard_size: str = "4GB",
+    allow_any_sum: bool = False,
+    dtype: str | None = None,
+) -> dict[str, Any]:
+    """Writes the weighted average of the checkpoints `ingredients` (folder: weight) into the existing folder `out`.
+
+    Ingredients of weight 0 must agree with the others too, and then take no part. Tokenizer and config are those of
+    the first ingredient. Float tensors become `dtype` (a key of `NAMES`), or what each is in the first ingredient.
+    Returns what run.json says of it: the types read and written, and the tensors left out (unused_tensors.py).
+    """
+    check_ingredients(ingredients, allow_any_sum)
+    limit = parse_size(shard_size)
+    folders = list(ingredients)
+    loaded = [without_unused(folder, read_tensors(folder)) for folder in folders]
+    found = [tensors for tensors, _ in loaded]
+    left_out = {str(folder): names for folder, (_, names) in zip(folders, loaded, strict=True) if names}
+    for folder, names in left_out.items():
+        log.warning("%s: left out of the soup, its model does not load them: %s", folder, ", ".join(names))
+    check_tensors(folders, found)
+    check_files(folders)
+    used = [
+        (tensors, ingredients[folder]) for folder, tensors in zip(folders, found, strict=True) if ingredients[folder]
+    ]
+    plan = plan_shards((as_written(tensor, dtype) for tensor in found[0].values()), limit)
+    files = dict(zip(shard_names(len(plan)), plan, strict=True))
+    with contextlib.ExitStack() as stack:
+        averager = Averager(stack)
+        for name, shard in files.items():
+            sources = (([(tensors[t.name], weight) for tensors, weight in used], t.dtype) for t in shard)
+            write_shard(out / name, shard, (piece for each in sources for piece in averager.average(*each)))
+    if len(files) > 1:
+        write_index(out, files)
+    for file in copied_files(folders[0]):
+        shutil.copyfile(file, out / file.name)
+    if dtype is not None:
+        set_dtype(out / "config.json", dtype)
+    read = {str(folder): dtypes_of(tensors.values()) for folder, tensors in zip(folders, found, strict=True)}
+    return {"dtypes_read": read, "dtypes_written": dtypes_of(t for shard in plan for t in shard), "left_out": left_out}
+
+
+def as_written(tensor: Tensor, dtype: str | None) -> Tensor:
+    """The soup's tensor in place of the first ingredient's: its type and size in bytes."""
+    if dtype is None or tensor.dtype not in FLOATS:
+        return tensor
+    name = NAMES[dtype]
+    return replace(tensor, dtype=name, size=tensor.size // SIZES[tensor.dtype] * SIZES[name])
+
+
+def dtypes_of(tensors: Iterable[Tensor]) -> list[str]:
+    """The element types that occur, sorted."""
+    return sorted({tensor.dtype for tensor in tensors})
+
+
+def set_dtype(config: Path, dtype: str) -> None:
+    """Writes the weights' type into a config.json; vLLM loads them as that type."""
+    said = read_json(config)
+    said.pop("torch_dtype", None)
+    config.write_text(json.dumps({**said, "dtype": dtype}, indent=2) + "\n")
+
+
+def parse_ingredients(texts: list[str]) -> dict[Path, float]:
+    """DIR=WEIGHT arguments; a folder may be named once."""
+    ingredients: dict[Path, float] = {}
+    for text in texts:
+        folder, _, weight = text.rpartition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = math.nan
+        if not folder or math.isnan(value):
+            raise UserError(
+                f"--ingredient {text}: write it as DIR=WEIGHT, for example checkpoints/sft/llama-mini/1=0.5"
+            )
+        if Path(folder) in ingredients:
+            raise UserError(f"--ingredient {text}: {folder} is named twice: add up its weights")
+        ingredients[Path(folder)] = value
+    return ingredients
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ingredient", action="append", required=True, metavar="DIR=WEIGHT", help="a checkpoint; give several"
+    )
+    parser.add_argument("--settings", default="{}", help="the config's soup section: JSON or FILE.yaml#section")
+    parser.add_argument("--allow-any-sum", action="store_true", help="weights need not sum to 1")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the soup")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Soup)
+    ingredients = parse_ingredients(arguments.ingredient)
+    check_ingredients(ingredients, arguments.allow_any_sum)
+    weights = {str(path): weight for path, weight in ingredients.items()}
+    numbered = {f"ingredient_{number}": path for number, path in enumerate(ingredients, 1)}
+    provenance = Run("soup", {**settings.model_dump(), "weights": list(weights.values())}, numbered, {})
+    with output_folder(arguments.out, provenance) as folder:
+        provenance.extra = soup(ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype)

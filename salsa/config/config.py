@@ -1,0 +1,227 @@
+"""The config as a whole: the grid's sections, methods as data, and what has to agree between them.
+
+No torch here: the Snakefile reads this on every start.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from salsa.config.fields import Name, Section, Seeds
+from salsa.config.judge import Judge
+from salsa.config.naming import SFT_NAME, Checkpoint, checkpoint_name, ingredients
+from salsa.config.references import Fixed, Strategy, parse_reference
+from salsa.config.sections import (
+    Alpha,
+    Base,
+    BenchmarkSettings,
+    Calibration,
+    Comparison,
+    DataSource,
+    Dpo,
+    GenerateSettings,
+    Model,
+    Paths,
+    Ppo,
+    Reward,
+    Score,
+    Sft,
+    Soup,
+    Tables,
+    World,
+)
+from salsa.runtime.errors import UserError
+from salsa.runtime.settings import describe
+
+COMMON_TO_MODELS = {"sft.seeds", "alpha.between", "alpha.points", "alpha.also"}
+S = TypeVar("S", bound=Section)
+
+
+class Method(Section):
+    """An algorithm, a start and a reference. Nothing else distinguishes PPO from SALSA."""
+
+    algorithm: Literal["none", "ppo", "dpo"]
+    init: Checkpoint
+    reference: str | dict[str, Any] | None = Field(None, description="A checkpoint, or a strategy of references.py")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
+
+    @field_validator("init")
+    @classmethod
+    def _known_checkpoint(cls, value: Checkpoint) -> Checkpoint:
+        checkpoint_name(value)
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _known_reference(cls, value: Any) -> Any:
+        for checkpoint in parse_reference(value)[1] if value is not None else ():
+            checkpoint_name(checkpoint)
+        return value
+
+    @model_validator(mode="after")
+    def _reference_fits(self) -> "Method":
+        if (self.algorithm == "none") != (self.reference is None):
+            raise ValueError("a trained method needs a reference, algorithm none takes none")
+        strategy, _ = self.reference_parts()
+        if self.algorithm == "dpo" and strategy.moves:
+            raise ValueError(f"reference {strategy.kind} moves while the policy learns: dpo takes a fixed one")
+        return self
+
+    def reference_parts(self) -> tuple[Strategy, list[Checkpoint]]:
+        """The strategy, and the checkpoints it is made of; none for an untrained method."""
+        return (Fixed(), []) if self.reference is None else parse_reference(self.reference)
+
+
+class Config(Section):
+    """The whole grid. Names of methods, models, benchmarks and comparisons come from here alone."""
+
+    grid: Name
+    seed: int
+    assumptions: str | None = Field(
+        None, description="Where each setting comes from (config/assumptions.yaml), for the report; default: not said"
+    )
+    paths: Paths = Paths()
+    world: World | None = None
+    base: Base | None = None
+    models: dict[Name, Model]
+    sft: Sft
+    soup: Soup = Soup()
+    reward: Reward
+    ppo: Ppo
+    dpo: Dpo | None = None
+    rl_seeds: Seeds
+    methods: dict[Name, Method]
+    benchmarks: dict[Name, BenchmarkSettings]
+    generate: GenerateSettings = GenerateSettings()
+    generate_together: bool = Field(
+        False,
+        description="One job, with one start of the engine, answers for all policies of a model; default: a job each",
+    )
+    score: Score = Score()
+    alpha: Alpha
+    judge: Judge
+    calibration: Calibration | None = None
+    comparisons: dict[Name, Comparison]
+    tables: Tables
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Config":
+        for name, method in self.methods.items():
+            _, references = method.reference_parts()
+            for part, checkpoints in (("init", [method.init]), ("reference", references)):
+                for ingredient in sorted({i for checkpoint in checkpoints for i in ingredients(checkpoint)}):
+                    self._check_ingredient(f"methods.{name}.{part}", ingredient)
+            if method.algorithm == "dpo" and self.dpo is None:
+                raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
+        for model, entry in self.models.items():
+            self._check_changes(f"models.{model}.settings", entry.settings)
+            for name, method in self.methods.items():
+                if method.algorithm == "none":
+                    continue
+                try:
+                    algorithm_settings(self, model, name)
+                except ValidationError as error:
+                    raise ValueError(describe(error, f"methods.{name}.settings")) from None
+        for end in self.alpha.between:
+            self._check_ingredient("alpha.between", end)
+        for other in self.alpha.also:
+            for ingredient in ingredients(other):
+                self._check_ingredient("alpha.also", ingredient)
+        for name, comparison in self.comparisons.items():
+            for side in (comparison.a, comparison.b):
+                if side not in self.methods:
+                    raise ValueError(f"comparisons.{name}: no method {side}: name one of {', '.join(self.methods)}")
+        if self.tables.headline not in self.comparisons:
+            raise ValueError(
+                f"tables.headline: no comparison {self.tables.headline}: name one of {', '.join(self.comparisons)}"
+            )
+        if any(model.world for model in self.models.values()) and (self.world is None or self.base is None):
+            raise ValueError("models.*.world: a generated model needs the sections world and base")
+        return self
+
+    def _check_changes(self, where: str, changes: dict[Any, dict[str, Any]]) -> None:
+        for name, values in changes.items():
+            if getattr(self, name) is None:
+                raise ValueError(f"{where}.{name}: the config has no section {name}: add it")
+            for key in sorted(COMMON_TO_MODELS & {f"{name}.{key}" for key in values}):
+                raise ValueError(f"{where}: {key} is common to all models: set it in the section")
+            try:
+                _changed(getattr(self, name), values)
+            except ValidationError as error:
+                raise ValueError(describe(error, f"{where}.{name}")) from None
+
+    def _check_ingredient(self, where: str, ingredient: str) -> None:
+        found = SFT_NAME.match(ingredient)
+        if not found or int(found.group(1)) not in self.sft.seeds:
+            known = ", ".join(f"sft-{seed}" for seed in self.sft.seeds)
+            raise ValueError(
+                f"{where}: {ingredient} is no SFT seed of this config: name one of {known}, or add it to sft.seeds"
+            )
+
+
+def parse_config(data: Any, where: str) -> Config:
+    """The checked config, or a UserError that names the first key that is wrong."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+
+
+def load_config(*paths: Path) -> Config:
+    """The config of a YAML file; further files are merged into it as Snakemake's --configfile does."""
+    # Of all that reads this module only a command line given --config needs it.
+    from snakemake.utils import update_config
+
+    data: dict[str, Any] = {}
+    for path in paths:
+        try:
+            part = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+        if not isinstance(part, dict):
+            raise UserError(f"{path}: a config is a mapping of sections, not {type(part).__name__}: mend it")
+        update_config(data, part)
+    return parse_config(data, " + ".join(map(str, paths)))
+
+
+def with_local_copies(config: Config) -> tuple[Config, dict[str, DataSource]]:
+    """The config with each hub data set replaced by the local file that the stage `fetch` makes of it, and what to
+    fetch into which file. The files of one revision are common to all grids."""
+    found: dict[str, DataSource] = {}
+
+    def localised(value: Any) -> Any:
+        if isinstance(value, list):
+            return [localised(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if value.get("split") is None or value.get("hub") is None:
+            return {key: localised(each) for key, each in value.items()}
+        hub = {key: value[key] for key in ("hub", "revision", "split")}
+        path = f"{config.paths.data}/hub/{hub['hub'].replace('/', '--')}/{hub['revision']}/{hub['split']}.jsonl"
+        found[path] = DataSource(**hub)
+        return {"path": path, **{key: value[key] for key in value if key not in hub}}
+
+    return Config.model_validate(localised(config.model_dump(exclude_unset=True))), found
+
+
+def _changed(section: S, changes: dict[str, Any]) -> S:
+    return type(section).model_validate({**section.model_dump(), **changes})
+
+
+def for_model(config: Config, model: str) -> Config:
+    """The config as a model's stages see it: its sections with the model's own changes."""
+    changes = config.models[model].settings
+    return config.model_copy(update={name: _changed(getattr(config, name), part) for name, part in changes.items()})
+
+
+def algorithm_settings(config: Config, model: str, method: str) -> Ppo | Dpo:
+    """The settings that a method's training runs with: its algorithm's section, the model's and its own changes."""
+    chosen = config.methods[method]
+    own = for_model(config, model)
+    section = {"ppo": own.ppo, "dpo": own.dpo}[chosen.algorithm]
+    assert section is not None, "checked with the config"
+    return _changed(section, chosen.settings)

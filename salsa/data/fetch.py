@@ -1,0 +1,29 @@
+"""Stage `fetch`: one split of a hub data set at its revision, as a local JSONL file.
+
+What trains and measures afterwards needs no network, and reads the rows that this file holds.
+"""
+
+import argparse
+from pathlib import Path
+
+from salsa.config.sections import DataSource
+from salsa.data.rows import hub_rows
+from salsa.runtime.jsonl import write_jsonl
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_file
+from salsa.runtime.provenance import Run
+from salsa.runtime.settings import load_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True, help="JSON with hub, revision and split")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    source = load_settings(arguments.source, DataSource)
+    record = Run("fetch", source.model_dump(exclude_none=True), {}, {})
+    rows = hub_rows(source)
+    with output_file(arguments.out, record) as path:
+        write_jsonl(path, rows)
+    log.info("%s: %d bytes", arguments.out, arguments.out.stat().st_size)

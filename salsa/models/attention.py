@@ -1,0 +1,71 @@
+"""Attention over sequences that lie behind one another in one row, without padding.
+
+Registered with transformers under NAME. Given `lengths`, a model's pass over [1, N] tokens lets each sequence attend to
+itself alone, causally and within the layer's sliding window; without, it is transformers' own `sdpa` (generation).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from salsa.runtime.errors import UserError
+
+NAME = "sdpa_by_sequence"
+
+
+def window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """[length, length], True where a position sees another: itself and the window - 1 before it."""
+    ones = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones.tril().triu(1 - window)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    lengths: Sequence[int] | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query [1, H, N, d], key and value [1, H', N, d] to [1, N, H, d]."""
+    if softcap is not None:
+        raise UserError("attention with capped logits, as Gemma 2 has it, is not supported: name another base model")
+    if lengths is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    pieces = []
+    for q, k, v in zip(*(part.split(list(lengths), 2) for part in (query, key, value)), strict=True):
+        narrow = sliding_window is not None and q.shape[2] > sliding_window
+        mask = window_mask(q.shape[2], sliding_window, q.device) if narrow and sliding_window is not None else None
+        grouped = k.shape[1] != q.shape[1]
+        pieces.append(
+            scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(pieces, 2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The last layer's states [N, D] of sequences with these lengths, whose tokens [N] lie behind one another."""
+    if model.config._attn_implementation != NAME:
+        model.set_attn_implementation(NAME)
+    # A mask of four dimensions is taken as it is: none of [N, N] is made.
+    no_mask = torch.empty(1, 1, 0, 0, device=ids.device)
+    output = model.base_model(
+        input_ids=ids[None], position_ids=positions[None], attention_mask=no_mask, lengths=lengths, use_cache=False
+    )
+    return output.last_hidden_state[0]

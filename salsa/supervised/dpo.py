@@ -1,0 +1,173 @@
+"""Stage `dpo`: trains a policy on preference pairs with TRL's DPOTrainer, against a fixed reference.
+
+Soup-DPO is this command with a soup as --reference. The reference's log-probabilities are computed once, before
+training; its models are then let go.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+from trl.trainer import add_fused_lm_head
+
+from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
+from salsa.checkpoints.saving import check_saving, save
+from salsa.config.policy_arguments import add_policy_arguments, complete, of_references
+from salsa.config.references import Strategy, strategy_data
+from salsa.config.sections import Dpo
+from salsa.data.token_cache import prepare
+from salsa.data.training_sets import PREPARED, dpo_sets
+from salsa.devices import processes
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import write_jsonl
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_file, output_folder, scratch
+from salsa.runtime.provenance import Run
+from salsa.runtime.seeds import derive_seed
+from salsa.runtime.settings import load_settings
+from salsa.supervised.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
+
+# TRL's names for what docs/metrics.md explains.
+METRICS = {
+    "loss": "loss",
+    "rewards/accuracies": "reward_accuracy",
+    "rewards/margins": "reward_margin",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+class ReferencesTrainer(StageTrainer, DPOTrainer):
+    """TRL's DPOTrainer on batches of similar lengths, with a reference that a strategy makes of several models."""
+
+    def __init__(self, references: Sequence[PreTrainedModel], strategy: Strategy, **options: Any):
+        self.references, self.strategy = list(references), strategy
+        for model in self.references:
+            add_fused_lm_head(model)
+        super().__init__(**options)
+        self.references = []
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """The pairs as they are: they are token ids already."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """The pairs with the reference's log-probabilities, which each process has of all.
+
+        TRL keeps them in a file, in a folder of each process's own where the pairs are not in a file themselves.
+        """
+        loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
+        gather = self.accelerator.gather_for_metrics
+        parts = [gather(self.compute_ref_log_probs(self.model, batch)) for batch in loader]
+        for side, found in zip(("chosen", "rejected"), zip(*parts, strict=True), strict=True):
+            dataset = dataset.add_column(f"ref_{side}_logps", torch.cat(found).tolist())
+        return dataset
+
+    def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Log-probabilities of the chosen and the rejected answers, each [B]; `model`, the policy, is not asked."""
+        found = [super(ReferencesTrainer, self).compute_ref_log_probs(each, inputs) for each in self.references]
+        return tuple(self.strategy.combine(side) for side in zip(*found, strict=True))
+
+
+class History(TrainerCallback):
+    """The Trainer's figures of each step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            figures = {name: float(logs[key]) for key, name in METRICS.items() if key in logs}
+            self.rows.append({"step": state.global_step - 1, **figures})
+
+
+def split(pair: dict[str, Any]) -> dict[str, list[int]]:
+    """A pair of dialogues as TRL's DPO takes it: the prompt, and what follows it on either side."""
+    begin = pair["prompt_length"]
+    answers = {side: pair[side][begin:] for side in ("chosen_ids", "rejected_ids")}
+    return {"prompt_ids": pair["chosen_ids"][:begin], **answers}
+
+
+def train(
+    init: Path,
+    references: Sequence[Path],
+    strategy: Strategy,
+    settings: Dpo,
+    seed: int,
+    rl_seed: int,
+    work: Path,
+    cache: Path,
+) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
+    """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
+    tokenizer = load_tokenizer(init)
+    check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
+    found = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
+    history = History()
+    arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
+    trainer = ReferencesTrainer(
+        references=[load_causal(folder, settings.dtype) for folder in references],
+        strategy=strategy,
+        model=load_causal(init),
+        args=DPOConfig(
+            **{**arguments, "logging_steps": 1},
+            beta=settings.beta,
+            max_length=None,  # longer pairs are left out of the data
+            precompute_ref_log_probs=True,
+            disable_dropout=True,
+        ),
+        train_dataset=found.data.map(split, keep_in_memory=True),
+        processing_class=tokenizer,
+        callbacks=[history, Progress("dpo")],
+    )
+    check_saving(trainer.model, tokenizer, work, settings.dtype)
+    trainer.train()
+    return trainer, history.rows, found.counts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_policy_arguments(parser, "dpo", Dpo)
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
+
+
+@among_processes("dpo")
+def run(arguments: argparse.Namespace) -> None:
+    strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
+    if strategy.moves:
+        raise UserError(
+            f"--strategy {strategy.kind}: it moves while the policy learns, and DPO takes a fixed reference"
+        )
+    settings = load_settings(arguments.settings, Dpo)
+    inputs = {"init": arguments.init} | of_references(arguments.reference)
+    if settings.train.path is not None:
+        inputs["train"] = Path(settings.train.path)
+    given = {**settings.model_dump(), "reference": strategy_data(strategy)}
+    record = Run("dpo", given, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
+    with scratch(arguments.out) as work:
+        trainer, history, counts = train(
+            arguments.init,
+            arguments.reference,
+            strategy,
+            settings,
+            arguments.seed,
+            arguments.rl_seed,
+            work,
+            arguments.prepared,
+        )
+    record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
+    log.info("dpo: %s", history[-1])
+    model = trainer.whole_model(AutoModelForCausalLM, settings.dtype)
+    if not processes.is_main():
+        return
+    with output_folder(arguments.out, record) as folder, torch.no_grad():
+        save(model, trainer.processing_class, folder, settings.dtype)
+    with output_file(arguments.metrics) as path:
+        write_jsonl(path, history)

@@ -1,0 +1,180 @@
+"""Stage `reward`: trains the reward model with TRL's RewardTrainer, measures it on held-out pairs, normalises it.
+
+It starts from SFT 1 with a new scalar head. Its score has mean 0 and standard deviation 1 on SFT 1's own samples: the
+two numbers lie in its config.json as `reward_mean` and `reward_std`, and every arm divides by the same.
+"""
+
+import argparse
+import gc
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from trl import RewardConfig, RewardTrainer
+
+from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
+from salsa.checkpoints.saving import check_saving, save
+from salsa.config.sections import Reward
+from salsa.data.token_cache import Prepared, prepare
+from salsa.data.training_sets import PREPARED, reward_sets
+from salsa.devices import processes
+from salsa.models.sampling import sample
+from salsa.models.scoring import rewards
+from salsa.runtime.errors import UserError
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_file, output_folder, scratch
+from salsa.runtime.provenance import Run
+from salsa.runtime.seeds import derive_seed
+from salsa.runtime.settings import load_settings
+from salsa.supervised.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
+
+CONFIDENCE = 0.95
+
+
+class PooledRewardTrainer(StageTrainer, RewardTrainer):
+    """TRL's RewardTrainer on batches of similar lengths."""
+
+
+def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Weights of the scalar head from N(0, 1/(d + 1)) (Stiennon et al. 2020); it has no bias."""
+    with torch.no_grad():
+        weight = model.score.weight
+        weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
+
+
+def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model that is trained on the preference pairs, and what it was trained on.
+
+    In float32, also where it was in shards: the scores that fix its scale do not depend on the number of processes.
+    """
+    model = load_reward(sft)
+    new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
+    trainer = PooledRewardTrainer(
+        model=model,
+        args=RewardConfig(
+            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
+            max_length=None,  # longer pairs are left out of the data
+        ),
+        train_dataset=data.data,
+        processing_class=load_tokenizer(sft),
+        callbacks=[Progress("reward")],
+    )
+    check_saving(trainer.model, trainer.processing_class, work, settings.dtype)
+    result = trainer.train()
+    left_out = data.counts["rows"] - data.counts["used"]
+    card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
+    return trainer.whole_model(AutoModelForSequenceClassification, "float32").eval(), card
+
+
+def share_right(right: int, count: int) -> tuple[float | None, float | None, float | None]:
+    """The share of right orders and its Wilson interval; None of nothing."""
+    if not count:
+        return None, None, None
+    interval = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
+    return right / count, float(interval.low), float(interval.high)
+
+
+def shared_rewards(model: PreTrainedModel, sequences: list[list[int]], pad: int, batch: int) -> list[float]:
+    """Raw scores; each process computes those of its share, and has all."""
+    own = processes.share(len(sequences))
+    scores = rewards(model, [sequences[row] for row in own], pad, batch, 0.0, 1.0)
+    return processes.gathered(dict(zip(own, scores, strict=True)))
+
+
+def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
+    """Accuracy on held-out pairs: against the annotator's choice and, in the mini world, the gold reward's order."""
+    pairs = list(test.data)
+    sequences = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    scores = shared_rewards(model, sequences, pad, batch)
+    higher = [chosen > rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
+    accuracy, low, high = share_right(sum(higher), len(higher))
+    card = {
+        "pairs_test": len(pairs),
+        "dropped_test": test.counts["rows"] - test.counts["used"],
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+    }
+    gold = [
+        right == (pair["gold_chosen"] > pair["gold_rejected"])
+        for pair, right in zip(pairs, higher, strict=True)
+        if pair["gold_chosen"] is not None and pair["gold_chosen"] != pair["gold_rejected"]
+    ]
+    accuracy, low, high = share_right(sum(gold), len(gold))
+    return {
+        **card,
+        "accuracy_gold": accuracy,
+        "accuracy_gold_low": low,
+        "accuracy_gold_high": high,
+        "pairs_gold": len(gold) or None,
+    }
+
+
+def normalised(
+    model: PreTrainedModel, sft: Path, settings: Reward, prompts: list[list[int]], seed: int
+) -> tuple[float, float]:
+    """Mean and standard deviation of the raw score over SFT 1's samples at temperature 1."""
+    tokenizer = load_tokenizer(sft)
+    policy = load_causal(sft, settings.dtype)
+    batch = settings.micro_batch_size or settings.batch_size
+    own = processes.share(len(prompts))
+    answered: dict[int, list[int]] = {}
+    for begin in range(0, len(own), batch):
+        rows = own[begin : begin + batch]
+        answers = sample(
+            policy,
+            [prompts[row] for row in rows],
+            [1.0] * len(rows),
+            settings.max_new_tokens,
+            [derive_seed(seed, "reward", "sample", row) for row in rows],
+            [tokenizer.eos_token_id],
+            tokenizer.pad_token_id,
+        )
+        answered |= {row: prompts[row] + answer.token_ids for row, answer in zip(rows, answers, strict=True)}
+    scores = shared_rewards(model, processes.gathered(answered), tokenizer.pad_token_id, batch)
+    if len(scores) < 2 or not statistics.stdev(scores) > 0:
+        raise UserError("reward.normalisation_prompts: SFT 1's samples all score alike: give at least two prompts")
+    return statistics.fmean(scores), statistics.stdev(scores)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the start, and whose samples fix the scale")
+    parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
+
+
+@among_processes("reward")
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Reward)
+    sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
+    inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}
+    record = Run("reward", settings.model_dump(), inputs, {"seed": arguments.seed})
+    tokenizer = load_tokenizer(arguments.sft)
+    sets = reward_sets(settings, arguments.seed)
+    data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
+    with scratch(arguments.out) as work:
+        model, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
+    gc.collect()  # the Trainer, whose optimiser has three times the model's memory
+    batch = settings.micro_batch_size or settings.batch_size
+    card |= measured(model, tokenizer.pad_token_id, data["reward.test"], batch)
+    prompts = list(data["reward.normalisation_prompts"].data["ids"])
+    mean, std = normalised(model, arguments.sft, settings, prompts, arguments.seed)
+    card |= {"mean": mean, "std": std, "samples": len(prompts)}
+    log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
+    record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}
+    record.extra["processes"] = processes.count()
+    if not processes.is_main():
+        return
+    model.config.reward_mean, model.config.reward_std = mean, std
+    with output_folder(arguments.out, record) as folder:
+        save(model, tokenizer, folder, settings.dtype)
+    with output_file(arguments.card) as path:
+        path.write_text(json.dumps(card, indent=2) + "\n")

@@ -1,0 +1,349 @@
+"""What a grid will take: the arithmetic against torch and transformers, the plans against runs that were measured."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.planning.assumed import Device, Shape, assumed
+from eval.planning.jobs import Job
+from eval.planning.memory import Memory
+from eval.planning.plan import Plan, duration, lines, size
+from eval.planning.schedule import Run, ends, run_of
+from eval.planning.sizes import shape_of_checkpoint
+from eval.planning.work import FORWARD, TRAINING, Cost, Decoding, Passes, Waiting
+from salsa.__main__ import COMMANDS
+from salsa.config.config import load_config
+from salsa.runtime.command import main
+from salsa.runtime.jsonl import write_jsonl
+
+ROOT = Path(__file__).parents[3]
+MEASURED = json.loads((Path(__file__).parent / "measured_runs.json").read_text())
+OFF = 2.0  # how far a plan may be from what was measured
+SMALL = Shape(
+    hidden_size=32, intermediate_size=48, layers=3, heads=4, key_value_heads=2, head_size=8, vocabulary=64, tied=False
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Where nothing is on disk yet."""
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_of(*names: str, device: str = "h100", count: int = 8) -> Plan:
+    return Plan.of(load_config(*(ROOT / f"config/{name}.yaml" for name in names)), assumed().devices[device], count)
+
+
+def transformers_model(shape: Shape, architecture: str):
+    """Of transformers' own class, without memory for its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(
+        architecture,
+        **{
+            "hidden_size": shape.hidden_size,
+            "intermediate_size": shape.intermediate_size,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.key_value_heads,
+            "head_dim": shape.head_size,
+            "vocab_size": shape.vocabulary,
+            "tie_word_embeddings": shape.tied,
+            "num_labels": 1,
+        },
+    )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config), AutoModelForSequenceClassification.from_config(config), config
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("meta-llama/Llama-2-7b-hf", "llama"),
+        ("mistralai/Mistral-7B-v0.1", "mistral"),
+        ("google/gemma-2b", "gemma"),
+        ("HuggingFaceTB/SmolLM2-135M", "llama"),
+    ],
+)
+def test_a_shape_has_the_parameters_of_transformers_model(name, architecture, tmp_path):
+    shape = assumed().models[name]
+    causal, scalar, config = transformers_model(shape, architecture)
+    assert shape.parameters == causal.num_parameters()
+    assert shape.scalar_parameters == scalar.num_parameters()
+    config.save_pretrained(tmp_path)
+    assert shape_of_checkpoint(tmp_path) == shape, "as read from its config.json"
+
+
+def test_the_published_sizes_are_met():
+    billions = {name.split("/")[1]: shape.parameters / 1e9 for name, shape in assumed().models.items()}
+    assert billions == pytest.approx(
+        {"Llama-2-7b-hf": 6.738, "Mistral-7B-v0.1": 7.242, "gemma-2b": 2.506, "SmolLM2-135M": 0.1345}, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_operations_are_those_that_torch_counts(training):
+    """Of a batch without padding. Attention is masked, not skipped, in the eager kernel: all positions are computed."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, _, config = transformers_model(SMALL, "llama")
+    config._attn_implementation = "eager"
+    model = model.to_empty(device="cpu")
+    rows, length = 3, 20
+    ids = torch.zeros((rows, length), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        logits = model(ids, use_cache=False).logits
+        if training:
+            logits.sum().backward()
+    passes = Passes(SMALL, "float32", rows * length, length, rows * length, 1, TRAINING if training else FORWARD)
+    norms = SMALL.layers * 2 * SMALL.hidden_size * 2 * rows * length * passes.factor
+    # The first layer's input needs no gradient but for the embedding's own, which is no product.
+    assert passes.operations() - norms == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+GPU = Device(
+    title="a device",
+    memory=10,
+    bytes=1e12,
+    peak={"float32": 1e13, "bfloat16": 1e14},
+    efficiency=0.5,
+    layer_seconds={"transformers": 1e-3, "vllm": 1e-4},
+    start_seconds={"transformers": 10, "vllm": 60},
+)
+
+
+def decoding(**changes) -> Decoding:
+    large = assumed().models["meta-llama/Llama-2-7b-hf"]
+    given = {"rows": 64, "at_once": 64, "prompt": 100, "answer": 200, "most": 1000, "engine": "transformers"}
+    return Decoding(large, "bfloat16", **{**given, **changes})
+
+
+def test_decoding_reads_the_weights_for_each_token_whatever_the_batch():
+    one, few = (decoding(rows=rows).seconds(GPU, 1) for rows in (1, 8))
+    weights = 2 * (assumed().models["meta-llama/Llama-2-7b-hf"].parameters - 32000 * 4096)
+    assert one == pytest.approx(1000 * (weights / 5e11 + 32 * 1e-3), rel=0.05)
+    assert few < 1.1 * one
+    assert decoding(at_once=32).seconds(GPU, 1) == pytest.approx(2 * decoding(rows=32).seconds(GPU, 1))
+
+
+def test_vllm_fills_its_batch_up_and_two_devices_halve_the_batches():
+    kinds = {engine: decoding(rows=1024, engine=engine).seconds(GPU, 1) for engine in ("transformers", "vllm")}
+    assert kinds["vllm"] < kinds["transformers"] / 2, "it does not wait for the longest of a batch"
+    assert decoding(rows=128).seconds(GPU, 2) == pytest.approx(decoding(rows=64).seconds(GPU, 1))
+
+
+def test_each_round_waits_for_the_one_before_on_any_number_of_devices():
+    """A rollout of 8 on 8 devices takes as many steps as one of 8 on one."""
+    alone, spread = (decoding(rows=80, at_once=8, rounds=10).seconds(GPU, count) for count in (1, 8))
+    assert spread == pytest.approx(alone, rel=0.1)
+    assert alone == pytest.approx(10 * decoding(rows=8, at_once=8).seconds(GPU, 1))
+
+
+def test_vllm_sets_a_share_of_the_device_aside():
+    for aside, fits in ((0.0, True), (0.3, True), (0.4, False)):
+        memory = Memory(0, 6e9, aside)
+        run = run_of(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
+        assert (run.fits, run.memory) == (fits, pytest.approx(6e9 + aside * 1e10))
+
+
+def job(name: str, seconds: float, *needs: str, shared: float = 0, spreads: bool = False) -> Job:
+    memory = Memory(shared * 1e9, 1e9)
+    return Job("rule", name, None, needs, Cost(work=(Waiting(seconds),), memory=memory, spreads=spreads))
+
+
+def test_a_job_gets_the_fewest_devices_that_hold_it():
+    assert [run_of(job("a", 8, shared=gb, spreads=True), GPU).count for gb in (1, 8, 9, 20, 60)] == [1, 1, 2, 4, 8]
+    alone = run_of(job("a", 8, shared=20), GPU)
+    assert (alone.count, alone.fits, alone.memory) == (1, False, 21e9), "it is no stage that several can share"
+    free = run_of(Job("rule", "b", None, (), Cost(work=(Waiting(3),))), GPU)
+    assert (free.count, free.device_seconds, free.seconds) == (0, 0, 3)
+
+
+def wall_seconds_of(runs: dict[str, Run], devices: int) -> float:
+    return max(ends(runs, devices).values())
+
+
+@pytest.mark.parametrize(("devices", "seconds"), [(1, 18), (2, 11), (3, 10), (9, 10)])
+def test_the_wall_time_of_a_small_grid(devices, seconds):
+    """By hand: a (4) before b (2) and c (6), and d (5), e (1) alone."""
+    jobs = [job("a", 4), job("b", 2, "a"), job("c", 6, "a"), job("d", 5), job("e", 1)]
+    assert wall_seconds_of({one.name: run_of(one, GPU) for one in jobs}, devices) == seconds
+
+
+def test_a_job_that_wants_more_devices_than_there_are_is_as_much_slower():
+    wide = Run(job("a", 6), 4, 6.0, 1e9, True)
+    assert wall_seconds_of({"a": wide}, 2) == 12
+    assert wall_seconds_of({"a": wide, "b": replace(wide, job=job("b", 6))}, 8) == 6
+
+
+def real_small(folder: Path) -> Path:
+    """config/smollm2.yaml as tests/real runs it, with files of as many rows and bytes as its own."""
+    from tests.real import test_real
+
+    rows = MEASURED["real"]["rows"]
+    for name, (count, length) in rows["files"].items():
+        user, said = {"role": "user", "content": "x" * length[0]}, "y" * length[1]
+        one = {
+            "prompt": user["content"],
+            "prompt_id": "p",
+            "messages": [user, {"role": "assistant", "content": said}],
+            "chosen": [user, {"role": "assistant", "content": said}],
+            "rejected": [user, {"role": "assistant", "content": said[1:]}],
+        }
+        (folder / "real_small").mkdir(exist_ok=True)
+        write_jsonl(folder / f"real_small/{name}.jsonl", [{**one, "prompt_id": f"p{i}"} for i in range(count)])
+    question = {"category": "writing", "turns": ["x" * rows["mt_bench"][1], ""]}
+    (folder / "mt_bench").mkdir()
+    questions = [{**question, "question_id": i} for i in range(rows["mt_bench"][0])]
+    write_jsonl(folder / "mt_bench/question.jsonl", questions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_real, "DATA", folder)
+        patch.setattr(test_real, "MODEL", folder / "model")
+        found = test_real.config(folder, "http://127.0.0.1:1/v1")
+    _, _, config = transformers_model(assumed().models["HuggingFaceTB/SmolLM2-135M"], "llama")
+    config.save_pretrained(folder / "model")
+    (folder / "config.yaml").write_text(yaml.safe_dump(found))
+    return folder / "config.yaml"
+
+
+def gemma_2b(folder: Path) -> Path:
+    """benchmarks/shape_grid.py's config, rows and base checkpoint, without its weights."""
+    from benchmarks import random_model, shape_grid
+
+    random_model.write_rows(folder / "rows", 64, 1024)
+    random_model.config_of("google/gemma-2b").save_pretrained(folder / "base")
+    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024, batch=16, keep=True)))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("grid", "config_of", "device", "count"),
+    [
+        ("mini", lambda _: ROOT / "config/mini.yaml", "cpu", 2),
+        ("real", real_small, "cpu", 2),
+        ("gemma-2b", gemma_2b, "h200", 1),
+    ],
+)
+def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, config_of, device, count, tmp_path):
+    """Of runs that are recorded in measured_runs.json; what a core gives, assumed.yaml has from docs/benchmarks.md."""
+    plan = Plan.of(load_config(config_of(tmp_path)), assumed().devices[device], count)
+    measured, ratios = MEASURED[grid], {}
+    for rule, figures in measured["stages"].items():
+        runs = [run for run in plan.runs.values() if run.job.rule == rule]
+        seconds = sum(run.seconds for run in runs) / len(runs)
+        ratios[rule] = seconds / figures["seconds"]
+        if "memory" in figures:
+            ratios[f"{rule}, memory"] = max(run.memory for run in runs) / 1e9 / figures["memory"]
+    assert {what: ratio for what, ratio in ratios.items() if not 1 / OFF < ratio < OFF} == {}
+    if "wall_seconds" in measured:
+        assert 1 / OFF < plan.wall_seconds() / measured["wall_seconds"] < OFF
+
+
+def test_the_full_grid_is_planned_with_what_does_not_fit():
+    plan = plan_of("paper", device="a100-40", count=8)
+    text = "\n".join(lines(plan, None))
+    assert "too small  score of llama2-7b: 45.5 GB on one device: " in text and "take a larger device" in text
+    assert "too small  sft of " not in text, "it is shared among as many as it takes"
+    assert "too small  reward of llama2-7b: 47.4 GB on each of 32 devices" in text, "two models whole, when it is done"
+    assert "its cost is not known: set judge.input_price" in text
+    assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
+
+
+def test_calls_are_those_that_the_benchmarks_ask():
+    """Two games a turn and pair of policies, and a grade a turn: MT-Bench 80 x 2, Arena-Hard 500, UltraFeedback 500."""
+    pairs, policies = 3 * 3, 1 + 2 * 3
+    assert plan_of("paper").calls().number == 3 * (2 * pairs * (160 + 500 + 500) + policies * 160)
+
+
+def test_smollm2_takes_less_than_an_hour_of_one_gpu():
+    """As its config says."""
+    plan = plan_of("smollm2", count=1)
+    assert all(run.fits and run.count <= 1 for run in plan.runs.values())
+    assert plan.wall_seconds() < 3600
+
+
+def test_what_was_prepared_goes_before_what_is_assumed(tmp_path):
+    """Of the same set alone: a card of other data says nothing."""
+    before = plan_of("mini", device="cpu", count=2)
+    from eval.planning.sizes import Sizes
+    from salsa.data.training_sets import all_sets
+
+    config = load_config(ROOT / "config/mini.yaml")
+    wanted = all_sets(Sizes(config).local, "llama-mini")["sft.train"]
+    card = tmp_path / "results/mini/data/llama-mini.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"sft.train": {"used": 12000, "tokens": 12000 * 104}}))
+    settings = {"sft.train": wanted.model_dump(mode="json", exclude_none=True)}
+    card.with_suffix(".run.json").write_text(json.dumps({"settings": settings}))
+    after = plan_of("mini", device="cpu", count=2)
+    name = "sft/llama-mini/1"
+    assert after.runs[name].seconds > 2 * before.runs[name].seconds
+    settings["sft.train"]["max_length"] += 1
+    card.with_suffix(".run.json").write_text(json.dumps({"settings": settings}))
+    assert plan_of("mini", device="cpu", count=2).runs[name].seconds == before.runs[name].seconds
+
+
+def test_a_batch_is_waited_for_a_day_and_what_is_not_counted_is_said(tmp_path):
+    (tmp_path / "more.yaml").write_text("judge: {batch: true, requests_per_minute: 60}\n")
+    config = load_config(ROOT / "config/paper.yaml", tmp_path / "more.yaml")
+    plan = Plan.of(config, assumed().devices["h100"], 8)
+    judged = [run.seconds for run in plan.runs.values() if run.job.rule in ("judge", "grade")]
+    assert min(judged) > 86400 and any("limits a minute" in note for note in plan.notes)
+    assert any("calibration's calls" in note for note in plan_of("mini").notes)
+
+
+def plan_command(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["salsa", "plan", *arguments])
+    return main("salsa", COMMANDS)
+
+
+def test_the_command_prints_a_table_and_what_it_assumes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "priced.yaml").write_text("judge: {input_price: 2.5, output_price: 10}\n")
+    given = ["--config", str(ROOT / "config/paper.yaml"), "priced.yaml", "--hourly", "2"]
+    assert plan_command(monkeypatch, *given) == 0
+    text = capsys.readouterr().out
+    plan = plan_of("paper")
+    assert f"hours      {plan.device_hours():,.2f} of a device, {2 * plan.device_hours():,.0f} at 2 an hour" in text
+    calls = plan.calls()
+    assert f"cost {(2.5 * calls.asked + 10 * calls.answered) / 1e6:,.2f}" in text
+    assert "assumed:" in text and "989 TFLOP/s in bfloat16" in text
+    assert len({len(line) for line in text.splitlines()[2:40]}) == 1, "columns stand under each other"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sft": {"train": {"path": "none.jsonl"}}}, "none.jsonl: how many rows it has is not known"),
+        (
+            {"models": {"m": {"hub": {"id": "a/b", "revision": "0" * 40, "chat_template": "t", "pad_token": "p"}}}},
+            "models.m: how large it is is not known while checkpoints/mini/base/m is not there: run snakemake prepare",
+        ),
+        (
+            {"benchmarks": {"mt_bench": {"questions": {"path": "none.jsonl"}}}},
+            "benchmarks.mt_bench: how many questions it has is not known",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(changes, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(changes))
+    assert plan_command(monkeypatch, "--config", str(ROOT / "config/mini.yaml"), "more.yaml") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_figures_are_written_to_be_read():
+    assert [duration(s) for s in (0.4, 59, 90, 5400, 36000, 400000)] == [
+        "0 s",
+        "59 s",
+        "1.5 min",
+        "1.5 h",
+        "10 h",
+        "4.6 d",
+    ]
+    assert [size(n) for n in (0, 5e5, 2.5e7, 1.35e10, 1.2e12)] == ["0", "< 1 MB", "25 MB", "13.5 GB", "1.2 TB"]

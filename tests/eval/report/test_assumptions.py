@@ -1,0 +1,69 @@
+"""Each setting of the paper's grid says where it comes from, and the report of a grid repeats it."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.report.assumptions import Assumptions, compared, load_assumptions, settings_of
+from salsa.config.config import load_config
+from salsa.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+PAPER = ROOT / "config/paper.yaml"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Assumptions:
+    return load_assumptions(ROOT / "config/assumptions.yaml")
+
+
+def test_every_setting_of_the_papers_grid_is_recorded_with_its_value_and_source(recorded):
+    rows = compared(recorded, settings_of(load_config(PAPER)))
+    wrong = [row for row in rows if row["standing"] in ("not recorded", "changed")]
+    assert not wrong
+    assert {row["setting"] for row in rows} == set(recorded.settings), "nothing is recorded that there is not"
+    assert all(row["source"] for row in rows)
+    abstract = {row["setting"] for row in rows if row["standing"] == "abstract"}
+    assert not any(name.startswith(("sft.", "reward.", "ppo.", "dpo.", "judge.")) for name in abstract), (
+        "the abstract has no hyper-parameter"
+    )
+
+
+def test_a_default_is_a_setting_too_and_a_missing_entry_is_seen(recorded):
+    settings = settings_of(load_config(PAPER))
+    assert settings["ppo.lam"] == 0.95, "it does not stand in paper.yaml"
+    less = Assumptions(
+        settings={name: entry for name, entry in recorded.settings.items() if name != "ppo.lam"},
+        machinery=recorded.machinery,
+    )
+    assert [row for row in compared(less, settings) if row["setting"] == "ppo.lam"] == [
+        {"setting": "ppo.lam", "value": "0.95", "standing": "not recorded", "source": ""}
+    ]
+
+
+def test_what_another_grid_changes_is_marked_and_machinery_is_not_listed(recorded):
+    settings = settings_of(load_config(PAPER, ROOT / "config/beta.yaml"))
+    found = {row["setting"]: row for row in compared(recorded, settings)}
+    assert found["ppo.beta"]["standing"] == "assumed"
+    settings["ppo.beta"] = 0.1
+    found = {row["setting"]: row for row in compared(recorded, settings)}
+    assert (found["ppo.beta"]["standing"], found["ppo.beta"]["source"]) == ("changed", "recorded is 0.05")
+    assert not {"judge.concurrency", "ppo.micro_batch_size", "paths.data"} & found.keys()
+    assert found["models.llama2-7b.hub.pad_token"]["value"] == "<unk>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("settings: [", "not YAML"),
+        ("settings: {a: {value: 1, standing: guessed, source: x}}\nmachinery: []", "settings.a.standing: Input should"),
+        ("settings: {a: {value: 1, standing: assumed}}\nmachinery: []", "settings.a.source: required key is missing"),
+    ],
+)
+def test_a_broken_file_is_one_line(text, expected, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.yaml: ") as raised:
+        load_assumptions(tmp_path / "a.yaml")
+    assert expected in str(raised.value) and "\n" not in str(raised.value)
+    with pytest.raises(UserError, match="cannot read it"):
+        load_assumptions(tmp_path / "none.yaml")

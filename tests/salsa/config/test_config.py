@@ -1,0 +1,105 @@
+"""The config: every file of config/ is valid, and a mistake is one line that names file, key and fix."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from salsa.config.config import load_config
+from salsa.config.naming import checkpoint_name, parse_soup_name, soup_name
+from salsa.config.schema import schema
+from salsa.runtime.errors import UserError
+from salsa.runtime.settings import load_settings
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "schema.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if "grid" in yaml.safe_load(path.read_text())], ids=lambda p: p.name
+)
+def test_the_projects_configs_are_valid(path):
+    assert load_config(path).tables.headline == "salsa_vs_ppo"
+
+
+def test_ppo_and_salsa_differ_in_the_reference_alone():
+    for name in ("mini", "smoke", "paper"):
+        methods = load_config(ROOT / f"config/{name}.yaml").methods
+        ppo, salsa = methods["ppo"].model_dump(), methods["salsa"].model_dump()
+        assert {key for key in ppo if ppo[key] != salsa[key]} == {"reference"}
+
+
+def test_the_schema_is_that_of_the_code():
+    assert (ROOT / "config/schema.yaml").read_text() == schema(), "run python -m salsa schema > config/schema.yaml"
+
+
+MISTAKES = {
+    "unknown key": (("ppo", "betta"), 0.1, r"ppo\.betta: unknown key: remove it or correct its spelling"),
+    "missing key": (("ppo", "beta"), None, r"ppo\.beta: required key is missing: add it"),
+    "no such seed": (
+        ("methods", "salsa", "reference"),
+        {"soup": {"sft-1": 0.5, "sft-9": 0.5}},
+        r"methods\.salsa\.reference: sft-9 is no SFT seed of this config: name one of sft-1, sft-2, or add it",
+    ),
+    "an engine over devices": (
+        ("ppo", "vllm"),
+        {"tensor_parallel_size": 2},
+        r"ppo: .*vllm\.tensor_parallel_size: each process has an engine of its own: leave it out",
+    ),
+    "weights": (
+        ("methods", "salsa", "reference"),
+        {"soup": {"sft-1": 0.5, "sft-2": 0.6}},
+        r"methods\.salsa\.reference.*soup weights sum to 1\.1, not 1: correct them",
+    ),
+    "no reference": (("methods", "ppo", "reference"), None, r"methods\.ppo: .*a trained method needs a reference"),
+    "no such method": (("comparisons", "salsa_vs_ppo", "b"), "dpo", r"comparisons\.salsa_vs_ppo: no method dpo"),
+    "settings": (("methods", "ppo", "settings"), {"bta": 1}, r"methods\.ppo\.settings: bta: unknown key"),
+    "headline": (("tables", "headline"), "x", r"tables\.headline: no comparison x: name one of"),
+    "two sources": (("sft", "train", "hub"), "a/b", r"sft\.train: .*give either path .* or hub"),
+    "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is no multiple of train_batch_size 7"),
+    "seed twice": (("sft", "seeds"), [1, 1], r"yaml: sft\.seeds: seed 1 is listed twice: list each seed once$"),
+    "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice"),
+    "whole config": (("tables", "headline"), "x_vs_y", r"mine\.yaml: tables\.headline: no comparison x_vs_y: name one"),
+    "negative": (("judge", "noise"), -1, r"judge\.noise: Input should be greater than or equal to 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_with_file_key_and_fix(mistake, tmp_path):
+    keys, value, expected = MISTAKES[mistake]
+    data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    section = data
+    for key in keys[:-1]:
+        section = section[key]
+    if value is None:
+        del section[keys[-1]]
+    else:
+        section[keys[-1]] = value
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(UserError, match=expected) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_soups_name_holds_its_weights():
+    weights = {"sft-2": 0.25, "sft-1": 0.75}
+    assert soup_name(weights) == "sft-1@0.75+sft-2@0.25"
+    assert parse_soup_name(soup_name(weights)) == weights
+    assert checkpoint_name({"soup": weights}) == "soup/{model}/sft-1@0.75+sft-2@0.25"
+    assert checkpoint_name("sft-3") == "sft/{model}/3"
+    with pytest.raises(UserError, match="write it as"):
+        parse_soup_name("sft-1+sft-2")
+
+
+def test_settings_come_from_json_or_from_a_section_of_a_file():
+    from salsa.config.judge import Judge
+
+    path = ROOT / "config/mini.yaml"
+    data = yaml.safe_load(path.read_text())["judge"]
+    assert load_settings(f"{path}#judge", Judge) == Judge(**data)
+    with pytest.raises(UserError, match="no section jury"):
+        load_settings(f"{path}#jury", Judge)
+    with pytest.raises(UserError, match="cannot read nowhere.yaml"):
+        load_settings("nowhere.yaml#judge", Judge)

@@ -1,0 +1,93 @@
+"""Passes without padding give what transformers' own padded passes give, forwards and backwards."""
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2Model
+
+from salsa.checkpoints.loading import load_causal
+from salsa.models.attention import NAME, hidden_states, window_mask
+from salsa.models.scoring import right_pad, states_at
+from salsa.runtime.errors import UserError
+
+LENGTHS = [3, 21, 9, 1, 14]
+
+
+@pytest.fixture(params=["llama", "mistral", "gemma"])
+def pair(request, make_checkpoint, tmp_path):
+    """A model, and the same one that keeps transformers' own attention. Mistral's window is 8, its groups are 2."""
+    keys = {"heads": 4, "key_value_heads": 2, "head_size": 8}
+    keys |= {"sliding_window": 8} if request.param == "mistral" else {}
+    folder = make_checkpoint(tmp_path / "m", request.param, seed=5, scale=4, **keys)
+    return load_causal(folder), load_causal(folder)
+
+
+def sequences() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 200, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+def test_states_and_gradients_are_those_of_a_padded_pass(pair):
+    ours, theirs = pair
+    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
+    index = mask.flatten().nonzero()[:, 0]
+    found = states_at(ours, ids, mask, index)
+    expected = theirs.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.flatten(0, 1)[index]
+    assert torch.allclose(found, expected, atol=1e-4)
+    (found**3).sum().backward()
+    (expected**3).sum().backward()
+    for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        if b.grad is not None:
+            assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3 * b.grad.abs().max()), name
+
+
+def test_a_sequence_does_not_see_its_neighbours(pair):
+    model, _ = pair
+    rows = sequences()
+    ids, mask = right_pad(rows, 0, torch.device("cpu"))
+    together = states_at(model, ids, mask, mask.flatten().nonzero()[:, 0]).split(LENGTHS)
+    for row, found in zip(rows, together, strict=True):
+        alone = hidden_states(model, torch.tensor(row), torch.arange(len(row)), [len(row)])
+        assert torch.allclose(found, alone, atol=1e-5)
+
+
+def test_gradient_checkpointing_computes_the_same_again(pair):
+    """The second forward pass happens in the backward pass, where nobody says anew how the row is divided."""
+    ours, theirs = pair
+    ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    ours.train()
+    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
+    for model in (ours, theirs):
+        (states_at(model, ids, mask, mask.flatten().nonzero()[:, 0]) ** 3).sum().backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        if b.grad is not None:
+            assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * b.grad.abs().max())
+
+
+def test_generation_after_scoring_is_transformers_own(pair):
+    ours, theirs = pair
+    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
+    states_at(ours, ids, mask, torch.tensor([0]))
+    assert ours.config._attn_implementation == NAME != theirs.config._attn_implementation
+    prompt = torch.tensor([sequences()[1]])
+    a, b = (model.generate(prompt, do_sample=False, max_new_tokens=12) for model in pair)
+    assert torch.equal(a, b)
+
+
+def test_what_is_saved_does_not_name_it(pair, tmp_path):
+    ours, _ = pair
+    hidden_states(ours, torch.tensor([5]), torch.tensor([0]), [1])
+    ours.save_pretrained(tmp_path / "saved")
+    assert NAME not in (tmp_path / "saved/config.json").read_text()
+
+
+def test_a_window_of_3():
+    seen = window_mask(5, 3, torch.device("cpu")).int().tolist()
+    assert seen == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
+
+
+def test_capped_attention_logits_are_refused_in_one_line():
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    model = Gemma2Model(Gemma2Config(**sizes, **heads))
+    with pytest.raises(UserError, match="capped logits, as Gemma 2 has it"):
+        hidden_states(model, torch.tensor([1, 2]), torch.arange(2), [2])

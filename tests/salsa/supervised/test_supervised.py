@@ -1,0 +1,249 @@
+"""SFT and the reward model through their real commands, on a tiny checkpoint of the mini world."""
+
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
+from salsa.config.sections import World
+from salsa.models.scoring import normalisation
+from salsa.models.training import pooled_batches
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
+from salsa.supervised.reward import new_head, share_right
+from salsa.supervised.sft import share
+from salsa.supervised.trl_trainers import StageTrainer
+from salsa.world.make import write_world
+
+MODEL = {
+    "architecture": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "layers": 1,
+    "heads": 1,
+    "key_value_heads": 1,
+}
+SUPERVISED = {"learning_rate": 3e-3, "batch_size": 16, "max_length": 200}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    sizes = {"vocabulary": 500, "pretrain_documents": 400, "sft_train": 120, "sft_test": 20, "rl_prompts": 30}
+    sizes |= {"preferences_train": 200, "preferences_test": 60, "ultrafeedback_questions": 4, "arena_hard_questions": 8}
+    write_world(folder, World(**sizes), seed=1)
+    return folder
+
+
+@pytest.fixture
+def base(world, tmp_path, command):
+    settings = {"model": {"world": {**MODEL, "head_size": 32}}, "base": {"learning_rate": 3e-3, "batch_size": 16}}
+    out = tmp_path / "base"
+    arguments = ("--model", "m", "--settings", json.dumps(settings), "--world", world, "--seed", 1, "--out", out)
+    assert command("salsa", "base", *arguments)[0] == 0
+    return out
+
+
+def sft(command, world, base, out, seed=1, **keys):
+    sources = {"train": {"path": str(world / "sft_train.jsonl")}, "test": {"path": str(world / "sft_test.jsonl")}}
+    settings = {**SUPERVISED, **sources, "seeds": [1, 2], "sample": 0.5, **keys}
+    arguments = ("--base", base, "--settings", json.dumps(settings), "--seed", 1, "--sft-seed", seed, "--out", out)
+    return command("salsa", "sft", *arguments)
+
+
+def test_the_loss_is_on_the_assistants_tokens_alone(world, base, prepared):
+    """TRL's labels against our own reading of the template: everything else is left out of the loss."""
+    from salsa.config.sections import Sft, TrainingData
+    from salsa.supervised.sft import train
+
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01})
+    trainer, said = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
+    assert said["demonstrations"] == 120
+    tokenizer = load_tokenizer(base)
+    rows = read_jsonl(world / "sft_train.jsonl")
+    for found, row in zip(list(trainer.train_dataset)[:20], rows, strict=False):
+        assert found["input_ids"] == render(tokenizer, row["messages"])
+        learnt = [token for token, label in zip(found["input_ids"], found["labels"], strict=True) if label != -100]
+        answers = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
+        assert tokenizer.decode(learnt) == "".join(f" {answer}<|end|>" for answer in answers)
+
+
+def test_sft_seeds_differ_and_repeat(world, base, tmp_path, command):
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        assert sft(command, world, base, tmp_path / name, seed)[0] == 0
+    one, again, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "again", "two"))
+    assert one == again != two
+    run = json.loads((tmp_path / "one/run.json").read_text())
+    assert run["demonstrations"] == 60
+    assert run["inputs"]["base"]["id"].startswith("run:")
+    assert not list(tmp_path.glob(".one*")), "nothing is left beside the result"
+
+
+def test_a_template_without_generation_marks_is_refused(world, base, tmp_path, command):
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("{%- generation %}", "").replace("{%- endgeneration %}", ""))
+    status, said = sft(command, world, base, tmp_path / "out")
+    assert status == 1
+    assert "its chat template marks no assistant tokens" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_share_is_drawn_by_seed():
+    assert share(100, 1.0, 1) == list(range(100))
+    assert len(share(100, 0.5, 1)) == 50
+    assert share(100, 0.5, 1) == share(100, 0.5, 1) != share(100, 0.5, 2)
+    assert len(share(100, 0.001, 1)) == 1
+
+
+def reward(command, world, base, out, train, **keys):
+    names = {"train": train, "test": world / "prefs_test.jsonl", "normalisation_prompts": world / "rl_prompts.jsonl"}
+    sources = {key: {"path": str(path)} for key, path in names.items()}
+    settings = {**SUPERVISED, **sources, "max_new_tokens": 8, "normalisation_samples": 30, **keys}
+    card = out.with_suffix(".json")
+    arguments = ("--sft", base, "--settings", json.dumps(settings), "--seed", 1, "--out", out, "--card", card)
+    status, said = command("salsa", "reward", *arguments)
+    return status, said, json.loads(card.read_text()) if card.exists() else None
+
+
+def test_a_clear_preference_is_learnt_and_the_score_is_normalised(world, base, tmp_path, command):
+    """Annotators who always prefer the answer with an opening: it is learnt at once and held-out pairs are right."""
+    rows = []
+    for i, row in enumerate(read_jsonl(world / "rl_prompts.jsonl") * 8):
+        said = [[*row["messages"], {"role": "assistant", "content": f"{opening}hat."}] for opening in ("Sure! ", "")]
+        rows.append(
+            {**row, "prompt_id": str(i), "chosen": said[0], "rejected": said[1], "score_chosen": 2, "score_rejected": 1}
+        )
+    write_jsonl(tmp_path / "clear.jsonl", rows)
+    source = {"path": str(tmp_path / "clear.jsonl")}
+    status, _, card = reward(command, world, base, tmp_path / "rm", tmp_path / "clear.jsonl", test=source, epochs=2)
+    assert status == 0
+    assert card["accuracy"] > 0.95
+    assert card["accuracy_low"] < card["accuracy"] <= card["accuracy_high"]
+    assert card["accuracy_gold"] is None, "no gold reward in these rows"
+    mean, std = normalisation(tmp_path / "rm")
+    assert (mean, std) == pytest.approx((card["mean"], card["std"]))
+    model, tokenizer = load_reward(tmp_path / "rm"), load_tokenizer(tmp_path / "rm")
+    assert model.score.weight.shape[0] == 1
+    assert tokenizer.pad_token_id == model.config.pad_token_id
+
+
+def test_a_new_reward_head_has_variance_1_over_d_plus_1():
+    model = SimpleNamespace(score=torch.nn.Linear(8191, 1, bias=False))
+    new_head(model, torch.Generator().manual_seed(1))
+    assert model.score.weight.std().item() == pytest.approx(1 / math.sqrt(8192), rel=0.05)
+    assert model.score.weight.mean().item() == pytest.approx(0, abs=4 / 8192)
+
+
+def test_ties_alone_are_one_clear_line(world, base, tmp_path, command):
+    rows = [{**row, "score_chosen": 1, "score_rejected": 1} for row in read_jsonl(world / "prefs_train.jsonl")]
+    write_jsonl(tmp_path / "ties.jsonl", rows)
+    status, said, card = reward(command, world, base, tmp_path / "rm", tmp_path / "ties.jsonl")
+    assert status == 1
+    assert re.search(r"error: reward.train: of 200 rows in \S+/ties.jsonl none can be used \(.*tied \d+", said)
+    assert card is None
+    assert not (tmp_path / "rm").exists()
+
+
+def test_wilsons_interval_of_nothing_is_nothing():
+    assert share_right(0, 0) == (None, None, None)
+    found = share_right(8, 10)
+    assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
+
+
+def test_base_models_are_what_they_are_called(world, tmp_path, command):
+    models = {
+        "mistral": {**MODEL, "architecture": "mistral", "head_size": 32, "sliding_window": 16},
+        "gemma": {**MODEL, "architecture": "gemma", "head_size": 64},
+    }
+    for name, model in models.items():
+        settings = {"model": {"world": model}, "base": {"learning_rate": 1e-3, "batch_size": 16, "epochs": 0.1}}
+        out = tmp_path / name
+        arguments = ("--model", name, "--settings", json.dumps(settings), "--world", world, "--seed", 1, "--out", out)
+        assert command("salsa", "base", *arguments)[0] == 0
+        loaded = load_causal(out)
+        assert type(loaded).__name__ == f"{name.capitalize()}ForCausalLM"
+    tied = load_causal(tmp_path / "gemma")
+    assert tied.get_output_embeddings().weight.data_ptr() == tied.get_input_embeddings().weight.data_ptr()
+    assert tied.config.head_dim == 64
+    window = load_causal(tmp_path / "mistral")
+    ids = torch.arange(48)[None] % 90 + 10
+    other = ids.clone()
+    other[0, 0] = 5
+    with torch.no_grad():
+        same = window(ids).logits[0, -1] - window(other).logits[0, -1]
+    assert not same.any(), "one layer sees no further back than its window"
+
+
+def test_pooled_batches_hold_every_index_once_with_little_padding_and_end_with_the_rest():
+    lengths = torch.randint(5, 100, (1003,), generator=torch.Generator().manual_seed(1)).tolist()
+    batches = pooled_batches(lengths, 16, torch.Generator().manual_seed(2))
+    assert sorted(i for batch in batches for i in batch) == list(range(1003))
+    assert [len(batch) for batch in batches] == [16] * 62 + [11]
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    assert padded < 1.12 * sum(lengths)
+    firsts = [max(lengths[i] for i in batch) for batch in batches]
+    assert abs(sum(firsts[:31]) - sum(firsts[31:62])) < 0.2 * sum(firsts[:31]), "no drift from short to long"
+    assert batches != pooled_batches(lengths, 16, torch.Generator().manual_seed(3))
+
+
+def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
+    """What reaches the model, through accelerate's loader: each row of a batch pads little, each demonstration once."""
+    from salsa.config.sections import Sft, TrainingData
+    from salsa.supervised.sft import train
+
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01, "batch_size": 4})
+    trainer, _ = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
+    batches = list(trainer.get_train_dataloader())
+    seen = sorted(
+        tuple(row[row != trainer.processing_class.pad_token_id].tolist()) for b in batches for row in b["input_ids"]
+    )
+    assert seen == sorted(tuple(ids) for ids in trainer.train_dataset["input_ids"])
+    padded = sum(batch["input_ids"].numel() for batch in batches)
+    assert padded < 1.15 * sum(map(len, seen))
+
+
+def test_the_held_out_loss_is_nats_a_token_for_every_micro_batch(base, world, prepared):
+    """By an independent sum over one demonstration at a time."""
+    from salsa.checkpoints.loading import load_causal
+    from salsa.config.sections import Sft, TrainingData
+    from salsa.supervised.sft import train
+
+    sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
+    found = {}
+    for micro in (16, 4, 1):
+        keys = {
+            **SUPERVISED,
+            **sources,
+            "learning_rate": 1e-12,
+            "seeds": [1],
+            "epochs": 0.01,
+            "micro_batch_size": micro,
+        }
+        trainer, said = train(base, Sft(**keys), 1, 1, str(base.parent / "work"), prepared)
+        found[micro] = said["test_loss"]
+    model, nats, tokens = load_causal(base), 0.0, 0
+    for row in trainer.eval_dataset:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        count = int((labels[:, 1:] != -100).sum())
+        with torch.no_grad():
+            nats += model(input_ids=ids, labels=labels).loss.item() * count
+        tokens += count
+    assert list(found.values()) == pytest.approx([nats / tokens] * 3, abs=2e-5)
+
+
+def test_a_batch_stays_what_it_is_where_a_process_sees_several_gpus(tmp_path):
+    """A Trainer would take them all, and make the batch as many times as large."""
+
+    class Pooled(StageTrainer, Trainer):
+        pass
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), per_device_train_batch_size=4, use_cpu=True)
+    arguments._n_gpu = 8
+    assert arguments.train_batch_size == 32
+    assert Pooled(model=torch.nn.Linear(1, 1), args=arguments).args.train_batch_size == 4

@@ -1,0 +1,132 @@
+"""SFT, the reward model and DPO over two processes: what one process makes, within the rounding of sums."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from salsa.config.sections import Optimisation
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import read_jsonl, write_jsonl
+from salsa.runtime.log import log
+from salsa.supervised.trl_trainers import passes_of
+from tests.salsa.launched import PROCESSES, ended
+
+OPTIMISATION = {"batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3, "epochs": 2}
+ANSWERS = ["The grass is green.", "It is seven.", "hi", "Monday, Tuesday, Wednesday."]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> dict[str, str]:
+    """Files of 16 dialogues and 16 pairs, so that no batch of a pass is cut short."""
+    folder = tmp_path_factory.mktemp("rows")
+    found: dict[str, list[dict]] = {"dialogues": [], "pairs": [], "prompts": []}
+    for i in range(16):
+        asked = {"role": "user", "content": f"Name the colour of grass {i}."}
+        better, worse = ({"role": "assistant", "content": ANSWERS[(i + k) % 4]} for k in (0, 1))
+        found["dialogues"].append({"messages": [asked, better]})
+        found["prompts"].append({"prompt_id": str(i), "prompt": asked["content"]})
+        scores = {"score_chosen": 2, "score_rejected": 1}
+        found["pairs"].append({"chosen": [asked, better], "rejected": [asked, worse], **scores})
+    for name, part in found.items():
+        write_jsonl(folder / f"{name}.jsonl", part)
+    return {name: str(folder / f"{name}.jsonl") for name in found}
+
+
+def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **keys) -> list[object]:
+    """Of a stage that makes folder/of."""
+    dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
+    arguments = {
+        "sft": ["--base", llamas[0], "--sft-seed", 1],
+        "reward": ["--sft", llamas[0], "--card", folder / f"{of}.json"],
+        "dpo": ["--init", llamas[0], "--reference", llamas[1]],
+    }
+    settings = {
+        "sft": {"train": dialogues, "test": dialogues, "seeds": [1]},
+        "reward": {"train": pairs, "test": pairs, "normalisation_prompts": prompts, "max_new_tokens": 4},
+        "dpo": {"train": pairs, "beta": 0.5},
+    }
+    given = json.dumps({**OPTIMISATION, **settings[name], **keys})
+    return [*arguments[name], "--settings", given, "--seed", 1, "--prepared", prepared, "--out", folder / of]
+
+
+@pytest.fixture
+def stage(launch, llamas, rows, prepared, tmp_path):
+    """stage(name, of, profile, **settings) -> its processes; what it makes is in tmp_path/of."""
+
+    def run(name: str, of: str, profile: str | None, **keys):
+        return launch(profile, name, *arguments_of(name, of, llamas, rows, prepared, tmp_path, **keys))
+
+    return run
+
+
+def figures(folder: Path) -> dict:
+    """What a stage says of its training: in run.json, or a line a step."""
+    record = json.loads((folder / "run.json").read_text())
+    lines = folder.with_suffix(".jsonl")
+    steps = enumerate(read_jsonl(lines)) if lines.exists() else ()
+    said = {f"{name} {step}": value for step, row in steps for name, value in row.items()}
+    said |= record.get("card", {}) | {name: record[name] for name in ("test_loss", "steps") if name in record}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+@pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+def test_two_processes_train_as_one(stage, tmp_path, name, profile):
+    ended(stage(name, "one", None))
+    main, other = ended(stage(name, "two", profile))
+    assert f" salsa: {name} " in main and f" salsa: {name} " not in other, "one of them says how it goes"
+    assert figures(tmp_path / "two") == pytest.approx(figures(tmp_path / "one"), rel=1e-3, abs=1e-4, nan_ok=True)
+    assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
+    weights, expected = (load_file(tmp_path / of / "model.safetensors") for of in ("two", "one"))
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
+
+
+def test_a_reference_is_asked_once_about_each_pair_where_they_do_not_come_out_even(stage, rows, tmp_path):
+    """Of 15 pairs the last three make a short batch at the end of the pass; till then the figures are one process's."""
+    pairs = {"train": {"path": rows["pairs"], "limit": 15}, "epochs": 1, "schedule": "constant", "warmup_ratio": 0}
+    ended(stage("dpo", "one", None, **pairs))
+    ended(stage("dpo", "two", "ddp.yaml", **pairs))
+    found, expected = (read_jsonl(tmp_path / f"{of}.jsonl") for of in ("two", "one"))
+    assert len(found) == len(expected) == 4
+    for row, other in zip(found[:3], expected[:3], strict=True):
+        assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("salsa.devices.processes.is_main", lambda: False)
+    monkeypatch.setattr(log, "level", log.level)  # which it lowers
+    assert command("salsa", name, *arguments_of(name, "other", llamas, rows, prepared, tmp_path))[0] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_is_divided_among_the_processes():
+    def passes(batch: int, micro: int | None, count: int) -> tuple[int, int]:
+        given = {"batch_size": batch, "micro_batch_size": micro, "learning_rate": 1, "max_length": 1}
+        return passes_of(Optimisation.model_validate(given), count)
+
+    assert passes(128, 4, 1) == (4, 32)
+    assert passes(128, 4, 8) == (4, 4)
+    assert passes(12, 6, 4) == (3, 1), "its own rows are fewer than a pass may have"
+    assert passes(12, 4, 2) == (3, 2), "a pass's rows divide its own"
+    assert passes(16, None, 2) == (8, 1)
+    with pytest.raises(UserError, match="batch_size: 12 is no multiple of the 8 processes"):
+        passes(12, 4, 8)
+
+
+def test_deepspeed_is_refused_in_a_line(stage, monkeypatch):
+    monkeypatch.setattr("salsa.devices.processes.plain_loading", lambda: None)
+    from salsa.devices import processes
+    from salsa.supervised.trl_trainers import among_processes
+
+    class Launched:
+        distributed_type = "DEEPSPEED"
+
+    monkeypatch.setattr(processes, "accelerator", lambda: Launched)
+    with pytest.raises(UserError, match="sft: of all stages DeepSpeed is for align alone"), among_processes("sft"):
+        pass
