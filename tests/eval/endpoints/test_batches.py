@@ -12,10 +12,10 @@ from eval.endpoints.batches import Waiting, parts
 from eval.ledger.calls import Ledger
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
+from tests.eval.endpoints.test_endpoint import ask, error
+from tests.eval.endpoints.test_limits import PRICES, USAGE, start, wait_for
 from tests.eval.judge_server import Answer, JudgeServer, chat
 from tests.eval.judging_case import KEY
-from tests.eval.test_endpoint import ask, error
-from tests.eval.test_limits import PRICES, USAGE, start, wait_for
 
 
 class BatchServer(JudgeServer):

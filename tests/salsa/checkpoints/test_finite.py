@@ -132,7 +132,7 @@ def test_nothing_is_trained_that_the_disk_has_no_room_for(stage, command, tmp_pa
         ),
     }[stage]
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("salsa.models.training.shutil.disk_usage", lambda folder: full)
+    monkeypatch.setattr("salsa.checkpoints.saving.shutil.disk_usage", lambda folder: full)
     monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it is trained"))
     options = ("--settings", json.dumps(settings | more[0]), "--seed", 1, *more[1], "--out", tmp_path / "out")
     status, said = command("salsa", stage, *options)

@@ -2,10 +2,10 @@ import json
 import sys
 
 import pytest
-from ppo_case import COMMANDS, settings
 
 from salsa.runtime.command import main
 from salsa.runtime.jsonl import read_jsonl
+from tests.salsa.ppo.ppo_case import COMMANDS, settings
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ppo_case import COMMANDS, settings, weights
 
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
 from salsa.checkpoints.soup import soup
@@ -26,6 +25,7 @@ from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
+from tests.salsa.ppo.ppo_case import COMMANDS, settings, weights
 
 
 def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_path):

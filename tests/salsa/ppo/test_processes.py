@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from ppo_case import settings
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
 from salsa.runtime.errors import RESUBMIT
 from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.launched import PROCESSES, Processes, ended
+from tests.salsa.ppo.ppo_case import settings
 
 EMA = json.dumps({"ema": {"rate": 0.1}})
 ZERO = ["zero3.yaml"] if find_spec("deepspeed") else []  # make test-deepspeed

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ppo_case import settings, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -28,6 +27,7 @@ from salsa.ppo.samplers import TransformersSampler
 from salsa.runtime import trackers
 from salsa.runtime.errors import RESUBMIT
 from salsa.runtime.jsonl import read_jsonl
+from tests.salsa.ppo.ppo_case import settings, weights
 
 EVERY_STEP = ("--checkpoint-minutes", 0)
 EMA = {"ema": {"rate": 0.1}}
