@@ -80,12 +80,12 @@ def measure(engine_name: str, first: Path, second: Path) -> dict[str, float]:
 
     def rollout() -> None:
         if engine_name == "vllm":
-            engine.take(model.named_parameters())
+            engine.load_weights(model.named_parameters())
         engine.generate(prompts[:64], warm[:64], 48, seeds[:64])
 
     found["rollout"] = seconds(rollout)
     if engine_name == "vllm":
-        found["take"] = seconds(lambda: engine.take(model.named_parameters()))
+        found["take"] = seconds(lambda: engine.load_weights(model.named_parameters()))
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Question, load_questions, parse_benchmarks
-from salsa.data.rows import Unusable, conversation, each, load_rows, user_turns
+from salsa.data.rows import Unusable, conversation, convert_rows, load_rows, user_turns
 from salsa.data.training_sets import parse_sets
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
@@ -77,7 +77,7 @@ class Questions:
 def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]]) -> dict[str, Any]:
     """By benchmark: the number of questions, and the ids of those equal to or like a prompt of the rows."""
     indices = {name: Questions(questions) for name, questions in benchmarks.items()}
-    for talk in each(conversation, rows):
+    for talk in convert_rows(conversation, rows):
         if isinstance(talk, Unusable):
             continue  # nor is it trained on
         turns = [words(turn) for turn in user_turns(talk)]

@@ -12,7 +12,7 @@ from typing import Any
 from eval.generation.generate import dialogue
 from eval.scoring.kl import response_kl
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
-from salsa.config.policy_arguments import of_references
+from salsa.config.policy_arguments import reference_inputs
 from salsa.config.references import Fixed, parse_strategy, strategy_data, strategy_json
 from salsa.config.sections import Score
 from salsa.models.scoring import normalisation, rewards
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Score)
     strategy = parse_strategy(arguments.strategy, len(arguments.reference)) if arguments.reference else Fixed()
     folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reward")}
-    folders |= of_references(arguments.reference)
+    folders |= reference_inputs(arguments.reference)
     given = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
     files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
     runs = {name: Run("score", given, {**folders, "generations": file}, {}) for name, file in files.items()}

@@ -1,11 +1,11 @@
-"""An existing base checkpoint, of the hub or in a folder, with the chat template and pad token that it is to have."""
+"""Prepare an existing base checkpoint (hub or local folder): add the configured chat template and pad token."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx  # what huggingface_hub speaks with, and whose errors it lets through
+import httpx  # huggingface_hub uses it and passes its errors through
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, PretrainedConfig
@@ -30,9 +30,9 @@ BESIDE_WEIGHTS = [
 
 
 def from_hub(model: HubModel, out: Path, record: Run) -> None:
-    """A checkpoint at its revision.
+    """Download a checkpoint at its revision into `out`.
 
-    What was downloaded stays beside `out` until all is well, so that a run that was interrupted goes on.
+    The download folder beside `out` stays until the end, so an interrupted download resumes.
     """
     template = read_template(model.chat_template)
     download = out.with_name(f".{out.name}.{model.revision}.download")
@@ -53,7 +53,7 @@ def from_hub(model: HubModel, out: Path, record: Run) -> None:
 
 
 def from_folder(model: LocalModel, out: Path, record: Run) -> None:
-    """A checkpoint of this machine; its weights are linked to, not copied."""
+    """Adopt a local checkpoint into `out`; weights are symlinked, not copied."""
     source = Path(model.path)
     template = read_template(model.chat_template)
     check_folder(source)
@@ -62,25 +62,25 @@ def from_folder(model: LocalModel, out: Path, record: Run) -> None:
 
 
 def check_folder(source: Path) -> None:
-    """Refuses a folder without config, tokenizer or weights."""
+    """Raise a UserError if the folder lacks config, tokenizer or weights."""
     for name in ("config.json", "tokenizer_config.json"):
         if not (source / name).is_file():
-            raise UserError(f"models: {source}: no {name} there: name the folder of a checkpoint and its tokenizer")
+            raise UserError(f"models: {source}: no {name} there: name a folder with a checkpoint and its tokenizer")
     if not any(source.glob(WEIGHTS)):
-        raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that form")
+        raise UserError(f"models: {source}: no *.safetensors there: save the checkpoint in that format")
     check_pieces(source, str(source))
 
 
 def check_pieces(folder: Path, name: str) -> None:
-    """Refuses SentencePiece's file alone.
+    """Raise a UserError if there is a SentencePiece model without tokenizer.json.
 
-    transformers 5 makes a tokenizer of it without the pieces' scores: runs of spaces, as code has them, become other
-    tokens than the model has learnt.
+    transformers 5 would convert it without the pieces' scores, and runs of spaces (as in code) would become other
+    tokens than the model was trained on.
     """
     if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
         raise UserError(
-            f"models: {name}: tokenizer.model without tokenizer.json, which cannot be made from it here without a "
-            "change of tokens: take the publisher's, or save the tokenizer with transformers 4"
+            f"models: {name}: tokenizer.model without tokenizer.json; converting it here would change tokens: use the "
+            "publisher's tokenizer.json, or save the tokenizer with transformers 4"
         )
 
 
@@ -89,7 +89,7 @@ def _link(weights: Path, name: Path) -> None:
 
 
 def read_template(path: str) -> str:
-    """A chat template's text."""
+    """Text of a chat template file."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -99,26 +99,26 @@ def read_template(path: str) -> str:
 def _fill(
     folder: Path, source: Path, name: str, template: str, pad_token: str, take: Callable[[Path, Path], object]
 ) -> None:
-    """The checkpoint in `folder`; `take` brings a file of weights there."""
+    """Write the adopted checkpoint into `folder`; `take` moves or links a weight file."""
     weights = list(source.glob(WEIGHTS))
     for pattern in BESIDE_WEIGHTS:
         for path in source.glob(pattern):
             shutil.copy(path, folder)
     tokenizer = open_tokenizer(folder)
     tokenizer.chat_template = template
-    # Not by convert_tokens_to_ids: a token that is not there gets the id of <unk>, which may be the one asked for.
+    # Not convert_tokens_to_ids: it returns <unk>'s id for a missing token, and <unk> may be the requested pad token.
     if pad_token not in tokenizer.get_vocab() or pad_token == tokenizer.eos_token:
-        raise UserError(f"models: {name} has no token {pad_token} to pad with: name one that it has, not EOS")
+        raise UserError(f"models: {name}: {pad_token} cannot be the pad token: name one of its vocabulary, not EOS")
     tokenizer.pad_token = pad_token
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(folder)
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    # A policy that never meets the EOS which ended its demonstrations never learns to stop.
+    # If sampling stops at another token than the EOS of the demonstrations, a policy never learns to stop.
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     if tokenizer.eos_token_id not in ends:
         raise UserError(
-            f"models: {name}: its tokenizer ends texts with {tokenizer.eos_token} (id {tokenizer.eos_token_id}), its "
-            f"config.json with {config.eos_token_id}: correct the one that is wrong"
+            f"models: {name}: EOS is {tokenizer.eos_token} (id {tokenizer.eos_token_id}) in its tokenizer and "
+            f"{config.eos_token_id} in its config.json: correct the wrong one"
         )
     config.pad_token_id = tokenizer.pad_token_id
     config.save_pretrained(folder)
@@ -129,11 +129,11 @@ def _fill(
 
 
 def keep_token_ids(file: Path, name: str) -> None:
-    """Leaves in a generation config what generation here uses: the ids of special tokens."""
+    """Reduce a generation_config.json to token ids; sampling follows our config."""
     if not file.exists():
         return
-    said = read_json(file)
-    kept = {key: value for key, value in said.items() if key.endswith("_token_id") or key == "transformers_version"}
-    if left_out := sorted(said.keys() - kept.keys()):
-        log.info("%s: of generation_config.json only token ids are used; left out: %s", name, ", ".join(left_out))
+    settings = read_json(file)
+    kept = {key: value for key, value in settings.items() if key.endswith("_token_id") or key == "transformers_version"}
+    if dropped := sorted(settings.keys() - kept.keys()):
+        log.info("%s: only token ids are kept from generation_config.json; dropped: %s", name, ", ".join(dropped))
         file.write_text(json.dumps(kept, indent=2) + "\n")

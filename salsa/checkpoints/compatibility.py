@@ -1,4 +1,4 @@
-"""What a soup's ingredients must have in common: tensors, config, tokenizer; else the first difference by name."""
+"""Check that a soup's ingredients match: same tensors, config and tokenizer. Errors name the first difference."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from salsa.checkpoints.shards import INDEX_FILE, SIZES, Tensor, read_json
 from salsa.runtime.errors import UserError
 from salsa.runtime.provenance import RUN_FILE
 
-# What a run leaves in these files without changing what the model computes.
+# Keys that do not change what the model computes.
 IGNORED_KEYS = {
     "config.json": {
         "_name_or_path",
@@ -37,35 +37,38 @@ ABSENT = object()
 
 
 def copied_files(folder: Path) -> list[Path]:
-    """The config and tokenizer files of a checkpoint."""
+    """Config and tokenizer files of a checkpoint."""
     return sorted(file for file in folder.iterdir() if file.suffix in COPIED and file.name not in NOT_COPIED)
 
 
-def check_tensors(folders: list[Path], found: list[dict[str, Tensor]]) -> None:
-    """All checkpoints hold tensors of the same names, shapes and types; one float type is as good as another."""
-    first = found[0]
+def check_tensors(folders: list[Path], checkpoints: list[dict[str, Tensor]]) -> None:
+    """Raise a UserError unless all checkpoints have tensors of the same names, shapes and dtypes.
+
+    Float dtypes may differ.
+    """
+    first = checkpoints[0]
     for tensor in first.values():
         if tensor.dtype not in SIZES:
             raise UserError(
-                f"{tensor.file}: tensor {tensor.name} is {tensor.dtype}, which has no average: store it as a float"
+                f"{tensor.file}: tensor {tensor.name} is {tensor.dtype}, which cannot be averaged: store it as a float"
             )
-    for folder, tensors in zip(folders[1:], found[1:], strict=True):
+    for folder, tensors in zip(folders[1:], checkpoints[1:], strict=True):
         for name in sorted(first.keys() ^ tensors.keys()):
             here, there = (folders[0], folder) if name in first else (folder, folders[0])
-            raise UserError(f"{there}: no tensor {name}, which {here} has: soup only checkpoints of one model")
+            raise UserError(f"{there}: no tensor {name}, which {here} has: average only checkpoints of one model")
         for name, tensor in first.items():
             for what in ("shape", "dtype"):
                 one, other = getattr(tensor, what), getattr(tensors[name], what)
                 if one != other and not {one, other} <= FLOATS.keys():
                     shown = [list(value) if isinstance(value, tuple) else value for value in (one, other)]
                     raise UserError(
-                        f"tensor {name}: {what} {shown[0]} in {folders[0]}, {shown[1]} in {folder}: soup only "
+                        f"tensor {name}: {what} {shown[0]} in {folders[0]}, {shown[1]} in {folder}: average only "
                         "checkpoints of one model and type"
                     )
 
 
 def check_files(folders: list[Path]) -> None:
-    """All checkpoints have the same config and the same tokenizer."""
+    """Raise a UserError unless all checkpoints have the same config and tokenizer."""
     first = folders[0]
     for folder in folders[1:]:
         for name in ("config.json", *TOKENIZER_FILES):
@@ -76,7 +79,9 @@ def check_files(folders: list[Path]) -> None:
         for name in TOKENIZER_BYTES:
             pair = [(path / name).read_bytes() if (path / name).exists() else ABSENT for path in (first, folder)]
             if pair[0] != pair[1]:
-                raise UserError(f"{name} differs between {first} and {folder}: soup only checkpoints of one tokenizer")
+                raise UserError(
+                    f"{name} differs between {first} and {folder}: average only checkpoints with one tokenizer"
+                )
 
 
 def _json(path: Path, required: bool) -> Any:
@@ -86,18 +91,18 @@ def _json(path: Path, required: bool) -> Any:
 
 
 def _first_difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, Any]:
-    """The path of the first key under which two JSON values differ, and both values; (…, None, None) if they agree."""
+    """Path of the first key at which two JSON values differ, and both values; (…, None, None) if they are equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in [*one, *(name for name in other if name not in one)]:
             below = f"{key}.{name}" if key else str(name)
-            found = _first_difference(one.get(name, ABSENT), other.get(name, ABSENT), below)
-            if found[1] is not found[2]:
-                return found
+            difference = _first_difference(one.get(name, ABSENT), other.get(name, ABSENT), below)
+            if difference[1] is not difference[2]:
+                return difference
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for number, pair in enumerate(zip(one, other, strict=True)):
-            found = _first_difference(*pair, f"{key}[{number}]")
-            if found[1] is not found[2]:
-                return found
+            difference = _first_difference(*pair, f"{key}[{number}]")
+            if difference[1] is not difference[2]:
+                return difference
     elif one is not other and (type(one) is not type(other) or one != other):
         return key, one, other
     return key, None, None
@@ -106,7 +111,8 @@ def _first_difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, An
 def _disagree(name: str, key: str, first: Path, here: Any, folder: Path, there: Any) -> UserError:
     kind = "config" if name == "config.json" else "tokenizer"
     return UserError(
-        f"{name}: {key} is {_shown(here)} in {first}, {_shown(there)} in {folder}: soup only checkpoints of one {kind}"
+        f"{name}: {key} is {_shown(here)} in {first}, {_shown(there)} in {folder}: average only checkpoints with one "
+        f"{kind}"
     )
 
 

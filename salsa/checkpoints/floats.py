@@ -1,6 +1,6 @@
-"""Stored floating-point numbers as numpy arrays: widened for arithmetic, rounded once, checked for NaN and infinity.
+"""Convert stored floats to numpy arrays and back, and check them for NaN and infinity.
 
-numpy has no bfloat16: such a number is the upper half of a float32.
+numpy has no bfloat16; a bfloat16 is the upper half of a float32.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 from salsa.checkpoints.shards import SIZES, Tensor, read_exactly, read_tensors
 from salsa.runtime.errors import UserError
 
-PIECE = 1 << 16  # elements: the float32 buffers of a piece stay in the processor's cache
+PIECE = 1 << 16  # elements; the float32 buffers of a piece fit into the processor's cache
 UPPER = np.uint32(0xFFFF0000)
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 LARGEST = {
@@ -23,10 +23,10 @@ LARGEST = {
 
 
 def widen(raw: np.ndarray, dtype: str, out: np.ndarray, paired: bool = False) -> None:
-    """Stored elements, shape [n], exactly, into floats `out`, shape [n].
+    """Convert stored elements, shape [n], exactly into the float array `out`, shape [n].
 
-    Two bfloat16 at a time are faster, as one 32-bit word: with `paired`, the even elements fill the first half of `out`
-    and the odd ones the second. n is even and `out` float32 then, and only `narrow` with `paired` reads that order.
+    With `paired`, two bfloat16 are converted at a time as one 32-bit word, which is faster. Even elements then fill the
+    first half of `out` and odd ones the second; n has to be even, `out` float32, and `narrow` needs `paired` too.
     """
     if dtype != "BF16":
         out[:] = raw
@@ -39,7 +39,7 @@ def widen(raw: np.ndarray, dtype: str, out: np.ndarray, paired: bool = False) ->
 
 
 def narrow(values: np.ndarray, dtype: str, paired: bool = False) -> np.ndarray:
-    """The inverse of `widen`: stored elements, shape [n], rounded to the nearest, ties to even. Uses up `values`."""
+    """The inverse of `widen`: round to nearest, ties to even; shape [n]. May overwrite `values`."""
     if dtype != "BF16":
         return values.astype(FLOATS[dtype], copy=False)
     bits, half = values.astype(np.float32, copy=False).view(np.uint32), len(values) // 2
@@ -57,10 +57,10 @@ def narrow(values: np.ndarray, dtype: str, paired: bool = False) -> np.ndarray:
 
 
 def fits(values: np.ndarray, dtype: str) -> bool:
-    """Whether all values, shape [n], are finite and stay so as `dtype`.
+    """Whether all values, shape [n], are finite and stay finite as `dtype`.
 
-    One NaN, infinity or value above the largest makes the sum of squares NaN or too large. That sum costs a fraction of
-    the other passes; only where it does not decide is each element looked at.
+    A NaN, an infinity or a value out of range makes the sum of squares NaN or too large. That sum is cheap; elements
+    are checked one by one only if it does not decide.
     """
     largest = LARGEST[dtype]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -70,7 +70,7 @@ def fits(values: np.ndarray, dtype: str) -> bool:
 
 
 def pieces(tensor: Tensor) -> Iterator[np.ndarray]:
-    """A float tensor's stored elements in pieces, each float32 (or float64), shape [n]."""
+    """Yield a float tensor's elements in pieces of shape [n], as float32 (float64 if stored so)."""
     wide = np.empty(PIECE, np.float64 if tensor.dtype == "F64" else np.float32)
     width = SIZES[tensor.dtype]
     raw = np.empty(PIECE * width, np.uint8)
@@ -84,13 +84,13 @@ def pieces(tensor: Tensor) -> Iterator[np.ndarray]:
 
 
 def check_checkpoint(folder: Path, name: str | None = None) -> None:
-    """Reads a checkpoint's weights once; a UserError names the first NaN or infinity, and the checkpoint as `name`."""
+    """Raise a UserError that names the first NaN or infinity in a checkpoint. `name` is its name in the message."""
     for tensor in read_tensors(folder).values():
         check_finite(tensor, Path(name or folder))
 
 
 def check_finite(tensor: Tensor, folder: Path) -> None:
-    """A UserError that names the first NaN or infinity of a tensor; integers have none."""
+    """Raise a UserError that names the first NaN or infinity in a tensor; integer tensors pass."""
     if tensor.dtype not in FLOATS:
         return
     for number, values in enumerate(pieces(tensor)):
@@ -98,5 +98,5 @@ def check_finite(tensor: Tensor, folder: Path) -> None:
             place = number * PIECE + int(np.flatnonzero(~np.isfinite(values))[0])
             raise UserError(
                 f"{folder}: tensor {tensor.name} holds {values[place % PIECE]} (element {place}, in "
-                f"{tensor.file.name}): the checkpoint is broken: make or copy it again"
+                f"{tensor.file.name}): the checkpoint is broken: rebuild it or copy it again"
             )

@@ -1,6 +1,6 @@
-"""Stage `perturb`: a checkpoint moved at random, each tensor as far as another checkpoint is from it.
+"""Stage `perturb`: add random noise to a checkpoint, each tensor's as large as its distance to another checkpoint.
 
-The control for what a soup owes to its mere distance from SFT 1: as far in every tensor, in a random direction.
+A control for the soup: it is as far from SFT 1 in every tensor, but in a random direction.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from salsa.runtime.seeds import derive_seed
 
 
 def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
-    """`tensor` plus Gaussian noise, scaled to the norm of like - tensor, in float32, cast once. Integers stay."""
+    """`tensor` plus Gaussian noise with the norm of like - tensor; computed in float32, cast once. Integers stay."""
     if not tensor.is_floating_point():
         return tensor
     start = tensor.float()
@@ -33,7 +33,7 @@ def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
-    """Writes the perturbed checkpoint into the existing folder `out`. Each tensor's noise has a seed of its name."""
+    """Write the perturbed checkpoint into the existing folder `out`. The noise of each tensor is seeded by its name."""
     start, _ = without_unused(of, read_tensors(of))
     places, _ = without_unused(like, read_tensors(like))
     check_tensors([of, like], [start, places])
@@ -48,7 +48,7 @@ def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
                 if not result[entry.name].isfinite().all():
                     check_finite(entry, of)
                     check_finite(places[entry.name], like)
-                    raise UserError(f"tensor {entry.name}: what it is moved to is too large for {entry.dtype}")
+                    raise UserError(f"tensor {entry.name}: the perturbed values are too large for {entry.dtype}")
         save_file(result, out / file.name, metadata={"format": "pt"})
     for file in copied_files(of):
         shutil.copyfile(file, out / file.name)
@@ -58,9 +58,9 @@ def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", type=Path, required=True, help="checkpoint to start from")
-    parser.add_argument("--like", type=Path, required=True, help="checkpoint whose distance from it is taken")
+    parser.add_argument("--like", type=Path, required=True, help="checkpoint whose distance sets the size of the noise")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    parser.add_argument("--draw", type=int, default=1, help="which of the random directions (default 1)")
+    parser.add_argument("--draw", type=int, default=1, help="number of the random direction (default 1)")
     parser.add_argument("--out", type=Path, required=True)
 
 

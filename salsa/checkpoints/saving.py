@@ -1,4 +1,4 @@
-"""Saving a trained model as an ordinary checkpoint, and whether that will work, before it is trained."""
+"""Save trained models as ordinary checkpoints, and check before training that saving will work."""
 
 import shutil
 import tempfile
@@ -11,11 +11,11 @@ from salsa.runtime.errors import UserError
 
 
 def check_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
-    """A UserError where `save` would fail in this folder once the model is trained: all but the weights is tried."""
+    """Raise a UserError if `save` to this folder would fail after training. Tries everything but the weights."""
     needed = sum(parameter.numel() for parameter in model.parameters()) * DTYPES[dtype].itemsize
     if (free := shutil.disk_usage(folder).free) < needed:
         raise UserError(
-            f"{folder.parent}: the trained model takes {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free"
+            f"{folder.parent}: the trained model needs {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are free: make room"
         )
     try:
         with tempfile.TemporaryDirectory(dir=folder) as tried:
@@ -25,17 +25,17 @@ def check_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
             tokenizer.save_pretrained(tried)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{model.name_or_path}: what is trained from it could not be saved ({str(error).splitlines()[0]}): "
-            "mend the checkpoint's files before it is trained"
+            f"{model.name_or_path}: a model trained from it could not be saved ({str(error).splitlines()[0]}): "
+            "fix the checkpoint's files first"
         ) from None
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
-    """An ordinary checkpoint: safetensors in `dtype`, config, tokenizer with its chat template.
+    """Write safetensors in `dtype`, config and tokenizer with its chat template.
 
-    A UserError where training has left no numbers; nothing is saved then.
+    Raises a UserError, and saves nothing, if a weight is NaN or infinite.
     """
     model = model.to(DTYPES[dtype])
-    check_parameters(model, "training has diverged", "lower the learning rate, or take a wider dtype; nothing is saved")
+    check_parameters(model, "training diverged", "lower the learning rate or use a wider dtype; nothing was saved")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,7 +1,7 @@
-"""Reading and writing safetensors files as streams of bytes, without torch and without mapping files into memory.
+"""Read and write safetensors files as byte streams, without torch and without memory mapping.
 
-The format is: the header's length (8 bytes, little endian), a JSON header {name: {dtype, shape, data_offsets}}, the
-tensors' bytes without gaps. A mapped file's pages count as the process's memory, so files are read in pieces.
+Format: header length (8 bytes, little endian), JSON header {name: {dtype, shape, data_offsets}}, then the tensors'
+bytes without gaps. Files are read in pieces because mapped pages count as the process's memory.
 """
 
 import json
@@ -21,7 +21,7 @@ ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies: `start` and `size` in bytes from the beginning of `file`."""
+    """A tensor's location: `start` and `size` in bytes within `file`."""
 
     name: str
     dtype: str
@@ -32,46 +32,44 @@ class Tensor:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; a missing or broken file is named."""
+    """Read a checkpoint's JSON file; a UserError if it is missing or broken."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-            f"{path}: cannot read it: {error.strerror}; make the checkpoint again, or correct the path"
+            f"{path}: cannot read it: {error.strerror}; rebuild the checkpoint, or correct the path"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}): make the checkpoint again") from None
+        raise UserError(f"{path}: not JSON ({error}): rebuild the checkpoint") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a JSON object is expected, not {type(data).__name__}: make the checkpoint again")
+        raise UserError(f"{path}: expected a JSON object, not {type(data).__name__}: rebuild the checkpoint")
     return data
 
 
 def weight_map(folder: Path) -> dict[str, str] | None:
-    """Which shard holds which tensor, by the checkpoint's index; None where a single file holds them all."""
+    """The index's map from tensor to shard file; None for a checkpoint in a single file."""
     if not (folder / INDEX_FILE).exists():
         return None
-    found = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"{folder / INDEX_FILE}: no weight_map in it: make the checkpoint again")
-    return found
+    names = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise UserError(f"{folder / INDEX_FILE}: no weight_map in it: rebuild the checkpoint")
+    return names
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder, all present, in the order of their names."""
+    """The safetensors files of a checkpoint, sorted by name; a UserError if one is missing."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder: run the stage that makes it, or correct the path")
     names = weight_map(folder)
     files = [folder / name for name in sorted(set(names.values()))] if names else [folder / WEIGHTS_FILE]
     for file in files:
         if not file.is_file():
-            raise UserError(
-                f"{file}: this shard is missing: copy it there again, or make the checkpoint {folder} again"
-            )
+            raise UserError(f"{file}: this shard is missing: copy it again, or rebuild the checkpoint {folder}")
     return files
 
 
 def read_header(file: Path) -> list[Tensor]:
-    """The tensors of one safetensors file in the order of their bytes; a file cut short is named."""
+    """The tensors of a safetensors file in byte order; a UserError if the file is truncated."""
     actual = file.stat().st_size
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -80,30 +78,28 @@ def read_header(file: Path) -> list[Tensor]:
         except ValueError:
             header = None
     if not isinstance(header, dict):
-        raise UserError(f"{file}: not a whole safetensors file: copy it again, or make the checkpoint again")
+        raise UserError(f"{file}: not a complete safetensors file: copy it again, or rebuild the checkpoint")
     header.pop("__metadata__", None)
     tensors = []
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         tensors.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin))
         if 8 + length + end > actual:
-            raise UserError(f"{file}: cut short within tensor {name}: copy it again, or make the checkpoint again")
+            raise UserError(f"{file}: truncated within tensor {name}: copy it again, or rebuild the checkpoint")
     return sorted(tensors, key=lambda tensor: tensor.start)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name; one that the index names and no shard holds is an error."""
+    """All tensors of a checkpoint by name; a UserError if the index names a tensor that no shard holds."""
     tensors = {tensor.name: tensor for file in weight_files(folder) for tensor in read_header(file)}
     for name, file in (weight_map(folder) or {}).items():
         if name not in tensors or tensors[name].file.name != file:
-            raise UserError(
-                f"{folder / file}: the index promises tensor {name} here, it is not: make the checkpoint again"
-            )
+            raise UserError(f"{folder / file}: tensor {name} is missing, which the index names: rebuild the checkpoint")
     return tensors
 
 
 def plan_shards(tensors: Iterable[Tensor], limit: int) -> list[list[Tensor]]:
-    """The tensors in their order, in shards of at most `limit` bytes (a larger tensor gets a shard of its own)."""
+    """Split tensors, in order, into shards of at most `limit` bytes (a larger tensor gets its own shard)."""
     shards: list[list[Tensor]] = [[]]
     filled = 0
     for tensor in tensors:
@@ -116,12 +112,12 @@ def plan_shards(tensors: Iterable[Tensor], limit: int) -> list[list[Tensor]]:
 
 
 def _aligned(shard: list[Tensor]) -> list[Tensor]:
-    """Larger element types first: then every tensor starts at a multiple of its element's size."""
+    """Sort by element size, largest first, so that every tensor starts at a multiple of its element size."""
     return sorted(shard, key=lambda tensor: -SIZES.get(tensor.dtype, 1))
 
 
 def write_shard(file: Path, shard: list[Tensor], chunks: Iterator[memoryview]) -> None:
-    """One safetensors file whose tensors' bytes come from `chunks`, in the order of `shard`."""
+    """Write a safetensors file; `chunks` yields the bytes of the tensors in the order of `shard`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for tensor in shard:
@@ -140,19 +136,19 @@ def write_shard(file: Path, shard: list[Tensor], chunks: Iterator[memoryview]) -
 
 
 def write_all(handle: BinaryIO, data: memoryview) -> None:
-    """All of `data`: an unbuffered write may take only a part."""
+    """Write all of `data`; one unbuffered write may take only part of it."""
     data = data.cast("B")
     while data:
         data = data[handle.write(data) :]
 
 
 def shard_names(count: int) -> list[str]:
-    """File names as transformers expects them; a single file has no number."""
+    """File names as transformers expects them: numbered, except for a single file."""
     return [WEIGHTS_FILE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
 
 
 def write_index(folder: Path, files: Mapping[str, list[Tensor]]) -> None:
-    """The index of several shards: which file holds each tensor, and how many bytes all have."""
+    """Write the index of a sharded checkpoint."""
     total = sum(tensor.size for shard in files.values() for tensor in shard)
     names = {tensor.name: file for file, shard in files.items() for tensor in shard}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
@@ -160,9 +156,9 @@ def write_index(folder: Path, files: Mapping[str, list[Tensor]]) -> None:
 
 
 def read_exactly(descriptor: int, buffer: memoryview, position: int, file: Path) -> None:
-    """Fills `buffer` with the file's bytes from `position`."""
+    """Fill `buffer` with the bytes of the file from `position` on."""
     while buffer:
         count = os.preadv(descriptor, [buffer], position)
         if count == 0:
-            raise UserError(f"{file}: became shorter while it was read: make the checkpoint again")
+            raise UserError(f"{file}: became shorter while being read: rebuild the checkpoint")
         buffer, position = buffer[count:], position + count

@@ -1,7 +1,7 @@
-"""Soups: the weighted average of checkpoints, tensor by tensor, in float32, cast once.
+"""Soups: weighted averages of checkpoints, tensor by tensor, computed in float32 and cast once.
 
-Tensors are streamed in small pieces from the ingredients' safetensors files into the soup's, so that memory does not
-grow with the models. No model class is built: tied embeddings are averaged once, as they are stored.
+Tensors are streamed in small pieces from the ingredients' files to the soup's, so memory does not grow with the model.
+No model is instantiated; tied embeddings are averaged once, as stored.
 """
 
 import argparse
@@ -45,16 +45,16 @@ NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as 4GB (powers of ten) or 500MiB (powers of two)."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
-    size = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS else 0
+    """Parse a size such as 4GB (powers of ten) or 500MiB (powers of two) into bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    size = int(float(match[1]) * UNITS[match[2]]) if match and match[2] in UNITS else 0
     if size < 1:
-        raise UserError(f"soup.shard_size: {text!r} is no size: write for example 4GB or 500MiB")
+        raise UserError(f"soup.shard_size: {text!r} is not a size: write for example 4GB or 500MiB")
     return size
 
 
 class Averager:
-    """The weighted average of tensors of one name, in pieces; files stay open and buffers are reused."""
+    """Averages tensors piece by piece. Keeps files open and reuses its buffers."""
 
     def __init__(self, stack: contextlib.ExitStack):
         self.stack = stack
@@ -71,10 +71,11 @@ class Averager:
         return piece
 
     def average(self, sources: list[tuple[Tensor, float]], dtype: str) -> Iterator[memoryview]:
-        """Pieces of sum_i weight_i * tensor_i as bytes of `dtype`, rounded once; a UserError for NaN or infinity.
+        """Yield sum_i weight_i * tensor_i in pieces, as bytes of `dtype`, rounded once.
 
-        The sum is float32 (float64 where a tensor is) and starts from the first term, so that a single source of
-        weight 1 comes out bit for bit. Integers and booleans are equal in all sources (`check_equal`): copied.
+        The sum is float32 (float64 if a tensor is) and starts from the first term, so a single source of weight 1 is
+        copied bit for bit. Integers and booleans have to be equal in all sources and are copied. Raises a UserError
+        for NaN or infinity.
         """
         first = sources[0][0]
         if first.dtype not in FLOATS:
@@ -90,13 +91,13 @@ class Averager:
             if not floats.fits(total, dtype):
                 for tensor, _ in sources:
                     floats.check_finite(tensor, tensor.file.parent)
-                raise UserError(f"tensor {first.name}: its average is too large for {dtype}: set soup.dtype: float32")
+                raise UserError(f"tensor {first.name}: the average is too large for {dtype}: set soup.dtype: float32")
             yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
 
-    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` finds the infinities that come of it
+    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` detects overflow
     def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
         double = any(tensor.dtype == "F64" for tensor, _ in sources)
-        even = count + count % 2  # the element more is 0 and is cut off again
+        even = count + count % 2  # padded by a zero that is cut off later
         total, term = (buffer[:even] for buffer in (self.wide if double else (self.sum, self.term)))
         for number, (tensor, weight) in enumerate(sources):
             width = SIZES[tensor.dtype]
@@ -111,7 +112,7 @@ class Averager:
 
 
 def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int, int], memoryview]) -> None:
-    """Integers and booleans have no average: they must be the same in all sources."""
+    """Raise a UserError unless an integer or boolean tensor is the same in all sources."""
     first = sources[0][0]
     for tensor, _ in sources[1:]:
         for begin in range(0, first.size, floats.PIECE):
@@ -119,17 +120,17 @@ def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int
             if bytes(read(first, begin, size)) != bytes(read(tensor, begin, size)):
                 raise UserError(
                     f"tensor {first.name} ({first.dtype}) differs between {first.file} and {tensor.file}, and integers "
-                    "have no average: soup only checkpoints of one model"
+                    "cannot be averaged: average only checkpoints of one model"
                 )
 
 
 def check_ingredients(ingredients: Mapping[Path, float], allow_any_sum: bool) -> None:
-    """Weights are finite, not all zero, and sum to 1 unless told otherwise."""
+    """Raise a UserError unless weights are finite, not all zero, and sum to 1 (or any sum is allowed)."""
     for path, weight in ingredients.items():
         if not math.isfinite(weight):
             raise UserError(f"--ingredient {path}={weight}: the weight is not finite: give a number")
     if not any(ingredients.values()):
-        raise UserError("--ingredient: no ingredient has a weight other than 0: give at least one")
+        raise UserError("--ingredient: all weights are 0: give at least one other weight")
     if not allow_any_sum:
         try:
             check_weights({str(path): weight for path, weight in ingredients.items()}, "--ingredient")
@@ -144,44 +145,48 @@ def soup(
     allow_any_sum: bool = False,
     dtype: str | None = None,
 ) -> dict[str, Any]:
-    """Writes the weighted average of the checkpoints `ingredients` (folder: weight) into the existing folder `out`.
+    """Write the weighted average of the checkpoints `ingredients` {folder: weight} into the existing folder `out`.
 
-    Ingredients of weight 0 must agree with the others too, and then take no part. Tokenizer and config are those of
-    the first ingredient. Float tensors become `dtype` (a key of `NAMES`), or what each is in the first ingredient.
-    Returns what run.json says of it: the types read and written, and the tensors left out (unused_tensors.py).
+    Tokenizer and config come from the first ingredient. Float tensors get `dtype` (a key of `NAMES`), by default each
+    tensor's dtype in the first ingredient. Ingredients of weight 0 are checked like the others and then ignored.
+    Returns facts for run.json: dtypes read and written, and tensors left out (unused_tensors.py).
     """
     check_ingredients(ingredients, allow_any_sum)
     limit = parse_size(shard_size)
     folders = list(ingredients)
     loaded = [without_unused(folder, read_tensors(folder)) for folder in folders]
-    found = [tensors for tensors, _ in loaded]
+    checkpoints = [tensors for tensors, _ in loaded]
     left_out = {str(folder): names for folder, (_, names) in zip(folders, loaded, strict=True) if names}
     for folder, names in left_out.items():
-        log.warning("%s: left out of the soup, its model does not load them: %s", folder, ", ".join(names))
-    check_tensors(folders, found)
+        log.warning(
+            "%s: tensors left out of the soup because the model does not load them: %s", folder, ", ".join(names)
+        )
+    check_tensors(folders, checkpoints)
     check_files(folders)
     used = [
-        (tensors, ingredients[folder]) for folder, tensors in zip(folders, found, strict=True) if ingredients[folder]
+        (tensors, ingredients[folder])
+        for folder, tensors in zip(folders, checkpoints, strict=True)
+        if ingredients[folder]
     ]
-    plan = plan_shards((as_written(tensor, dtype) for tensor in found[0].values()), limit)
+    plan = plan_shards((as_written(tensor, dtype) for tensor in checkpoints[0].values()), limit)
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     with contextlib.ExitStack() as stack:
         averager = Averager(stack)
         for name, shard in files.items():
             sources = (([(tensors[t.name], weight) for tensors, weight in used], t.dtype) for t in shard)
-            write_shard(out / name, shard, (piece for each in sources for piece in averager.average(*each)))
+            write_shard(out / name, shard, (piece for source in sources for piece in averager.average(*source)))
     if len(files) > 1:
         write_index(out, files)
     for file in copied_files(folders[0]):
         shutil.copyfile(file, out / file.name)
     if dtype is not None:
         set_dtype(out / "config.json", dtype)
-    read = {str(folder): dtypes_of(tensors.values()) for folder, tensors in zip(folders, found, strict=True)}
+    read = {str(folder): dtypes_of(tensors.values()) for folder, tensors in zip(folders, checkpoints, strict=True)}
     return {"dtypes_read": read, "dtypes_written": dtypes_of(t for shard in plan for t in shard), "left_out": left_out}
 
 
 def as_written(tensor: Tensor, dtype: str | None) -> Tensor:
-    """The soup's tensor in place of the first ingredient's: its type and size in bytes."""
+    """The soup's tensor for one of the first ingredient: with the soup's dtype and size in bytes."""
     if dtype is None or tensor.dtype not in FLOATS:
         return tensor
     name = NAMES[dtype]
@@ -189,19 +194,19 @@ def as_written(tensor: Tensor, dtype: str | None) -> Tensor:
 
 
 def dtypes_of(tensors: Iterable[Tensor]) -> list[str]:
-    """The element types that occur, sorted."""
+    """The dtypes that occur, sorted."""
     return sorted({tensor.dtype for tensor in tensors})
 
 
 def set_dtype(config: Path, dtype: str) -> None:
-    """Writes the weights' type into a config.json; vLLM loads them as that type."""
-    said = read_json(config)
-    said.pop("torch_dtype", None)
-    config.write_text(json.dumps({**said, "dtype": dtype}, indent=2) + "\n")
+    """Write the weights' dtype into a config.json; vLLM loads them as that dtype."""
+    settings = read_json(config)
+    settings.pop("torch_dtype", None)
+    config.write_text(json.dumps({**settings, "dtype": dtype}, indent=2) + "\n")
 
 
 def parse_ingredients(texts: list[str]) -> dict[Path, float]:
-    """DIR=WEIGHT arguments; a folder may be named once."""
+    """Parse DIR=WEIGHT arguments; each folder may occur once."""
     ingredients: dict[Path, float] = {}
     for text in texts:
         folder, _, weight = text.rpartition("=")
@@ -221,7 +226,11 @@ def parse_ingredients(texts: list[str]) -> dict[Path, float]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ingredient", action="append", required=True, metavar="DIR=WEIGHT", help="a checkpoint; give several"
+        "--ingredient",
+        action="append",
+        required=True,
+        metavar="DIR=WEIGHT",
+        help="a checkpoint and its weight; repeat for each ingredient",
     )
     parser.add_argument("--settings", default="{}", help="the config's soup section: JSON or FILE.yaml#section")
     parser.add_argument("--allow-any-sum", action="store_true", help="weights need not sum to 1")

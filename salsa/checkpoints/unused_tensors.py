@@ -1,7 +1,7 @@
-"""Tensors that a checkpoint stores and its model class does not load: they take no part in a soup.
+"""Tensors that a checkpoint stores but its model class does not load; they stay out of soups.
 
-Old conversions of Llama store the rotary embedding's frequencies, which the class computes. A model whose config ties
-its output head to its embedding may store the head as well; the class uses the embedding for both.
+Old Llama conversions store rotary frequencies, which the class computes. A model whose config ties the output head to
+the embedding may store a copy of the head; the class uses the embedding for both.
 """
 
 import re
@@ -17,9 +17,9 @@ BYTES = 1 << 20
 
 
 def without_unused(folder: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors that the model class loads, and the names of the others.
+    """Split the tensors into those the model class loads, and the names of the others.
 
-    A UserError where a tied head is not its embedding: nobody can say which of the two was trained.
+    Raises a UserError if a tied head differs from its embedding: it is unknown which of the two was trained.
     """
     unused = [name for name in tensors if COMPUTED.search(name)]
     embedding = next((tensors[name] for name in EMBEDDINGS if name in tensors), None)
@@ -34,17 +34,17 @@ def without_unused(folder: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, 
 
 
 def is_tied(folder: Path) -> bool:
-    """Whether the config ties the output head to the embedding; where it does not say, its class's default."""
+    """Whether the config ties the output head to the embedding; without the key, its class's default."""
     config = read_json(folder / "config.json")
     if "tie_word_embeddings" in config:
         return bool(config["tie_word_embeddings"])
-    from transformers import AutoConfig  # seconds to import, and most configs say
+    from transformers import AutoConfig  # slow to import, and most configs have the key
 
     return bool(AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).tie_word_embeddings)
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same to the bit."""
+    """Whether two tensors are bit-identical."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     buffers = bytearray(BYTES), bytearray(BYTES)

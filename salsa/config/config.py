@@ -1,6 +1,6 @@
-"""The config as a whole: the grid's sections, methods as data, and what has to agree between them.
+"""The whole config: all sections of a grid, methods as data, and checks across sections.
 
-No torch here: the Snakefile reads this on every start.
+The Snakefile imports this at every start, so torch stays out.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ S = TypeVar("S", bound=Section)
 
 
 class Method(Section):
-    """An algorithm, a start and a reference. Nothing else distinguishes PPO from SALSA."""
+    """A method is an algorithm, a starting checkpoint and a reference. PPO and SALSA differ only in the reference."""
 
     algorithm: Literal["none", "ppo", "dpo"]
     init: Checkpoint
@@ -63,24 +63,24 @@ class Method(Section):
     @model_validator(mode="after")
     def _reference_fits(self) -> "Method":
         if (self.algorithm == "none") != (self.reference is None):
-            raise ValueError("a trained method needs a reference, algorithm none takes none")
+            raise ValueError("a trained method needs a reference; algorithm none takes none")
         strategy, _ = self.reference_parts()
         if self.algorithm == "dpo" and strategy.moves:
-            raise ValueError(f"reference {strategy.kind} moves while the policy learns: dpo takes a fixed one")
+            raise ValueError(f"reference {strategy.kind} changes during training: dpo needs a fixed one")
         return self
 
     def reference_parts(self) -> tuple[Strategy, list[Checkpoint]]:
-        """The strategy, and the checkpoints it is made of; none for an untrained method."""
+        """The reference strategy and its checkpoints (none for an untrained method)."""
         return (Fixed(), []) if self.reference is None else parse_reference(self.reference)
 
 
 class Config(Section):
-    """The whole grid. Names of methods, models, benchmarks and comparisons come from here alone."""
+    """The config of a grid. It is the only source of the names of models, methods, benchmarks and comparisons."""
 
     grid: Name
     seed: int
     assumptions: str | None = Field(
-        None, description="Where each setting comes from (config/assumptions.yaml), for the report; default: not said"
+        None, description="File that says where each setting comes from (config/assumptions.yaml), for the report"
     )
     paths: Paths = Paths()
     world: World | None = None
@@ -97,7 +97,8 @@ class Config(Section):
     generate: GenerateSettings = GenerateSettings()
     generate_together: bool = Field(
         False,
-        description="One job, with one start of the engine, answers for all policies of a model; default: a job each",
+        description="Answer the benchmarks for all policies of a model in one job, starting the engine once; "
+        "default: one job per policy",
     )
     score: Score = Score()
     alpha: Alpha
@@ -146,23 +147,23 @@ class Config(Section):
             if getattr(self, name) is None:
                 raise ValueError(f"{where}.{name}: the config has no section {name}: add it")
             for key in sorted(COMMON_TO_MODELS & {f"{name}.{key}" for key in values}):
-                raise ValueError(f"{where}: {key} is common to all models: set it in the section")
+                raise ValueError(f"{where}: {key} is the same for all models: set it in the section")
             try:
                 _changed(getattr(self, name), values)
             except ValidationError as error:
                 raise ValueError(describe(error, f"{where}.{name}")) from None
 
     def _check_ingredient(self, where: str, ingredient: str) -> None:
-        found = SFT_NAME.match(ingredient)
-        if not found or int(found.group(1)) not in self.sft.seeds:
+        match = SFT_NAME.match(ingredient)
+        if not match or int(match.group(1)) not in self.sft.seeds:
             known = ", ".join(f"sft-{seed}" for seed in self.sft.seeds)
             raise ValueError(
-                f"{where}: {ingredient} is no SFT seed of this config: name one of {known}, or add it to sft.seeds"
+                f"{where}: {ingredient} is not an SFT seed of this config: name one of {known}, or add it to sft.seeds"
             )
 
 
 def parse_config(data: Any, where: str) -> Config:
-    """The checked config, or a UserError that names the first key that is wrong."""
+    """Validate a config. A UserError names the first wrong key; `where` names the source in the message."""
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -170,8 +171,8 @@ def parse_config(data: Any, where: str) -> Config:
 
 
 def load_config(*paths: Path) -> Config:
-    """The config of a YAML file; further files are merged into it as Snakemake's --configfile does."""
-    # Of all that reads this module only a command line given --config needs it.
+    """Load a config from YAML; further files are merged into the first one as Snakemake's --configfile does."""
+    # Imported here because only commands with --config need it.
     from snakemake.utils import update_config
 
     data: dict[str, Any] = {}
@@ -181,31 +182,33 @@ def load_config(*paths: Path) -> Config:
         except OSError as error:
             raise UserError(f"{path}: cannot read it: {error.strerror}; correct the path") from None
         except yaml.YAMLError as error:
-            raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+            raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; fix it") from None
         if not isinstance(part, dict):
-            raise UserError(f"{path}: a config is a mapping of sections, not {type(part).__name__}: mend it")
+            raise UserError(f"{path}: a config is a mapping of sections, not {type(part).__name__}: fix it")
         update_config(data, part)
     return parse_config(data, " + ".join(map(str, paths)))
 
 
 def with_local_copies(config: Config) -> tuple[Config, dict[str, DataSource]]:
-    """The config with each hub data set replaced by the local file that the stage `fetch` makes of it, and what to
-    fetch into which file. The files of one revision are common to all grids."""
-    found: dict[str, DataSource] = {}
+    """Replace each hub data set by the local file that the stage `fetch` downloads it to.
+
+    Returns the new config and {local file: hub source}. All grids share the file of a revision.
+    """
+    to_fetch: dict[str, DataSource] = {}
 
     def localised(value: Any) -> Any:
         if isinstance(value, list):
-            return [localised(each) for each in value]
+            return [localised(element) for element in value]
         if not isinstance(value, dict):
             return value
         if value.get("split") is None or value.get("hub") is None:
-            return {key: localised(each) for key, each in value.items()}
+            return {key: localised(element) for key, element in value.items()}
         hub = {key: value[key] for key in ("hub", "revision", "split")}
         path = f"{config.paths.data}/hub/{hub['hub'].replace('/', '--')}/{hub['revision']}/{hub['split']}.jsonl"
-        found[path] = DataSource(**hub)
+        to_fetch[path] = DataSource(**hub)
         return {"path": path, **{key: value[key] for key in value if key not in hub}}
 
-    return Config.model_validate(localised(config.model_dump(exclude_unset=True))), found
+    return Config.model_validate(localised(config.model_dump(exclude_unset=True))), to_fetch
 
 
 def _changed(section: S, changes: dict[str, Any]) -> S:
@@ -213,15 +216,15 @@ def _changed(section: S, changes: dict[str, Any]) -> S:
 
 
 def for_model(config: Config, model: str) -> Config:
-    """The config as a model's stages see it: its sections with the model's own changes."""
+    """The config with a model's own settings (`models.MODEL.settings`) applied to the sections."""
     changes = config.models[model].settings
     return config.model_copy(update={name: _changed(getattr(config, name), part) for name, part in changes.items()})
 
 
 def algorithm_settings(config: Config, model: str, method: str) -> Ppo | Dpo:
-    """The settings that a method's training runs with: its algorithm's section, the model's and its own changes."""
-    chosen = config.methods[method]
-    own = for_model(config, model)
-    section = {"ppo": own.ppo, "dpo": own.dpo}[chosen.algorithm]
+    """Training settings of a method: its algorithm's section, then the model's changes, then the method's own."""
+    entry = config.methods[method]
+    adapted = for_model(config, model)
+    section = {"ppo": adapted.ppo, "dpo": adapted.dpo}[entry.algorithm]
     assert section is not None, "checked with the config"
-    return _changed(section, chosen.settings)
+    return _changed(section, entry.settings)

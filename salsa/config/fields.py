@@ -1,4 +1,4 @@
-"""The types that config sections are made of."""
+"""Field types of config sections."""
 
 from typing import Annotated
 
@@ -8,12 +8,12 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="Never a branch or tag, which move")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="A commit; branches and tags can move")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 def distinct(seeds: list[int]) -> list[int]:
-    """A ValueError where a seed is listed twice: one model would count as two."""
+    """Refuse duplicate seeds: one model would count as two."""
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise ValueError(f"seed {twice[0]} is listed twice: list each seed once")
     return seeds
@@ -23,6 +23,6 @@ Seeds = Annotated[list[Count], Field(min_length=1), AfterValidator(distinct)]
 
 
 class Section(BaseModel):
-    """A part of the config in which an unknown key is an error."""
+    """Base class of config sections; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

@@ -1,4 +1,4 @@
-"""Where a grid's checkpoints and world lie, for a rule's inputs and for a stage that is run by hand with the config.
+"""Folders of a grid's checkpoints and mini world, for rules and for stages run by hand with --config.
 
 checkpoints/GRID/base/MODEL      sft/MODEL/SEED              soup/MODEL/WEIGHTS
                  reward/MODEL    policy/MODEL/METHOD-sSEED   perturbed/MODEL/SEED_DRAW_WEIGHTS
@@ -9,21 +9,22 @@ from salsa.config.naming import Checkpoint, checkpoint_name
 
 
 def world_folder(config: Config) -> str:
-    """What the mini world generates."""
+    """Folder of the generated mini world."""
     return f"{config.paths.data}/{config.grid}/world"
 
 
 def root(config: Config) -> str:
+    """Folder of all checkpoints of the grid."""
     return f"{config.paths.checkpoints}/{config.grid}"
 
 
 def checkpoint_folder(config: Config, model: str, checkpoint: Checkpoint) -> str:
-    """The folder of a checkpoint as a method or the alpha line names it."""
+    """Folder of a checkpoint that the config names (sft-1, a soup, a perturbed model)."""
     return f"{root(config)}/{checkpoint_name(checkpoint).format(model=model)}"
 
 
 def first_sft_folder(config: Config, model: str) -> str:
-    """SFT 1: the common measure of distance, and the reward model's start."""
+    """Folder of SFT 1: KL is measured to it, and the reward model starts from it."""
     return checkpoint_folder(config, model, f"sft-{config.sft.seeds[0]}")
 
 

@@ -1,4 +1,4 @@
-"""How a config names checkpoints, and the paths that follow from the names.
+"""Names of checkpoints in a config, and the paths that follow from them.
 
 sft-1                                                   an SFT model, by its seed
 {soup: {sft-1: 0.5, sft-2: 0.5}}                        a weighted average of SFT models
@@ -16,7 +16,7 @@ WEIGHT_TOLERANCE = 1e-6
 
 
 class Perturbed(Section):
-    """Each tensor of `of` plus noise of the length by which the soup `like` differs from it."""
+    """The SFT model `of` plus random noise; each tensor moves as far as the soup `like` is from it (L2 norm)."""
 
     of: str
     like: dict[str, float]
@@ -27,12 +27,12 @@ Checkpoint = str | dict[Literal["soup"], dict[str, float]] | dict[Literal["pertu
 
 
 def soup_of(weights: dict[str, float]) -> dict[Literal["soup"], dict[str, float]]:
-    """A soup as a config names it."""
+    """The config's name of a soup with these weights."""
     return {"soup": weights}
 
 
 def ingredients(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The SFT models that a checkpoint is made of."""
+    """Names of the SFT models that a checkpoint is made of."""
     match checkpoint:
         case str():
             return (checkpoint,)
@@ -44,12 +44,12 @@ def ingredients(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def soup_name(weights: dict[str, float]) -> str:
-    """The folder name of a soup, from which its weights can be read again: sft-1@0.5+sft-2@0.5."""
+    """The folder name of a soup, which encodes its weights: sft-1@0.5+sft-2@0.5."""
     return "+".join(f"{name}@{weight:g}" for name, weight in sorted(weights.items()))
 
 
 def parse_soup_name(name: str) -> dict[str, float]:
-    """The inverse of `soup_name`, so that a soup can be asked for by typing its path."""
+    """The inverse of `soup_name`, so that any soup can be requested by its path."""
     weights = {}
     for part in name.split("+"):
         ingredient, _, weight = part.partition("@")
@@ -61,21 +61,22 @@ def parse_soup_name(name: str) -> dict[str, float]:
 
 
 def check_weights(weights: dict[str, float], where: str) -> None:
-    """Soup weights sum to 1; a ValueError that says by how much they miss."""
+    """Raise a ValueError unless the weights sum to 1."""
     total = sum(weights.values())
     if abs(total - 1) > WEIGHT_TOLERANCE:
         raise ValueError(f"{where}: soup weights sum to {total:g}, not 1: correct them")
 
 
 def sft_seed(name: str) -> str:
-    """The seed of an SFT model's name."""
-    found = SFT_NAME.match(name)
-    if not found:
+    """The seed in the name of an SFT model: "1" for sft-1."""
+    match = SFT_NAME.match(name)
+    if not match:
         raise ValueError(f"{name}: name an SFT seed (sft-1) or a soup ({{soup: {{sft-1: 0.5, sft-2: 0.5}}}})")
-    return found.group(1)
+    return match.group(1)
 
 
 def checked_soup_name(weights: dict[str, float]) -> str:
+    """`soup_name` of valid weights; a ValueError otherwise."""
     if not weights:
         raise ValueError("a soup needs ingredients: {soup: {sft-1: 0.5, sft-2: 0.5}}")
     check_weights(weights, soup_name(weights))
@@ -83,7 +84,7 @@ def checked_soup_name(weights: dict[str, float]) -> str:
 
 
 def checkpoint_name(checkpoint: Checkpoint) -> str:
-    """The path of a checkpoint below checkpoints/GRID, with {model} open: `sft/{model}/1`, `soup/{model}/NAME`."""
+    """Path of a checkpoint below checkpoints/GRID, with {model} as a placeholder: `sft/{model}/1`."""
     match checkpoint:
         case str():
             return f"sft/{{model}}/{sft_seed(checkpoint)}"

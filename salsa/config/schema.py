@@ -1,4 +1,4 @@
-"""Prints the config's JSON schema as YAML: config/schema.yaml, by which editors check and complete a config."""
+"""Command `schema`: print the config's JSON schema as YAML (config/schema.yaml). Editors use it to check a config."""
 
 import argparse
 import sys
@@ -9,12 +9,12 @@ from salsa.config.config import Config
 
 
 def schema() -> str:
-    """The schema's text."""
+    """The JSON schema as YAML text."""
     return yaml.safe_dump(Config.model_json_schema(), sort_keys=False, allow_unicode=True, width=120)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: the schema depends on the code alone."""
+    """No arguments: the schema depends only on the code."""
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Stage `fetch`: one split of a hub data set at its revision, as a local JSONL file.
+"""Stage `fetch`: download one split of a hub data set at its revision into a local JSONL file.
 
-What trains and measures afterwards needs no network, and reads the rows that this file holds.
+All later stages read this file and need no network.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Stage `data`: makes token ids of everything that a model trains on, before a GPU waits for it, and counts.
+"""Stage `data`: tokenize all data sets of a model before a GPU has to wait for it.
 
-The file says of each set how many rows it has and how many cannot be used, by reason (salsa/data/token_cache.py).
+Writes for each set how many rows it has and how many were left out, by reason (see token_cache.py).
 """
 
 import argparse
@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     sets = parse_sets(arguments.set)
-    inputs = {name: Path(wanted.source.path) for name, wanted in sets.items() if wanted.source.path is not None}
-    settings = {name: wanted.model_dump(mode="json", exclude_none=True) for name, wanted in sets.items()}
+    inputs = {name: Path(dataset.source.path) for name, dataset in sets.items() if dataset.source.path is not None}
+    settings = {name: dataset.model_dump(mode="json", exclude_none=True) for name, dataset in sets.items()}
     record = Run("data", settings, {"base": arguments.base, **inputs}, {})
     tokenizer = load_tokenizer(arguments.base)
     card = {}
-    for name, wanted in sets.items():
-        counts = prepare(name, wanted, tokenizer, arguments.prepared).counts
-        card[name] = {"kind": wanted.kind, "source": source_name(wanted.source), "limit": wanted.max_length, **counts}
+    for name, dataset in sets.items():
+        counts = prepare(name, dataset, tokenizer, arguments.prepared).counts
+        about = {"kind": dataset.kind, "source": source_name(dataset.source), "limit": dataset.max_length}
+        card[name] = {**about, **counts}
     with output_file(arguments.out, record) as path:
         path.write_text(json.dumps(card, indent=2) + "\n")

@@ -1,22 +1,23 @@
-"""Data sets as token ids, made once for all jobs that use them.
+"""Tokenized data sets, stored once and shared by all jobs.
 
-A prepared set is a folder named by what it is made of: the rows (a file's content, or a hub data set's revision), the
-tokenizer with its chat template, the length limit and this code. The first job that needs it makes it, the others
-wait for it and map it into memory. What could not be used is counted:
+A set is a folder named after a hash of its rows (a file's content, or a hub revision), the tokenizer with its chat
+template, the length limit and this code. The first job that needs a set makes it; others wait and then map it into
+memory. counts.json has these counts:
 
-rows        of the source           used      of them
-empty       a turn says nothing     equal     both answers are the same
-tied        both scores are the same
-too_long    more tokens than the limit (of a demonstration: no word of the assistant is within it)
-malformed   not the schema: a turn has no role, or no text
-roles       a turn of an unknown role; no turn of the user, or not the assistant's where it has to end with one
-mismatched  chosen and rejected do not answer the same dialogue
-refused     the chat template does not write it
-cut         used demonstrations that go on beyond the limit
-tokens      of what is used (a pair's: of both dialogues)
+rows        rows in the source
+used        rows in the set
+empty       left out: a turn is empty
+equal       left out: chosen and rejected are the same
+tied        left out: both have the same score
+too_long    left out: more tokens than the limit (demonstrations: no assistant token within it)
+malformed   left out, invalid: wrong schema, a turn without role or text
+roles       left out, invalid: unknown role, no user turn, or not the assistant's turn at the end
+mismatched  left out, invalid: chosen and rejected answer different dialogues
+refused     left out, invalid: the chat template raises an error
+cut         used demonstrations that were truncated at the limit
+tokens      tokens in the set (of both dialogues of a pair)
 
-The last four reasons to leave a row out are faults of the data: a set with a larger share of them than its source's
-`unusable` ends the run.
+If the share of invalid rows exceeds the source's `unusable`, the run ends.
 """
 
 import fcntl
@@ -42,8 +43,8 @@ from salsa.data.rows import (
     Row,
     Unusable,
     conversation,
+    convert_rows,
     demonstration,
-    each,
     numbered_rows,
     preference,
     source_name,
@@ -72,49 +73,51 @@ COLUMNS = {
     "prompts": pa.schema([("messages", pa.string()), ("ids", IDS), ("length", pa.int32())]),
 }
 TOKENS = ("input_ids", "chosen_ids", "rejected_ids", "ids")
-EXAMPLES = 3  # of rows at fault, in a message
+EXAMPLES = 3  # invalid rows quoted in a message
 Counts = Counter[str]
-Made = Iterator[Row | Unusable]  # one of each row, in the rows' order
+Tokenized = Iterator[Row | Unusable]  # one result per row, in row order
 
 
 class Prepared(NamedTuple):
-    """The set, and the counts of the module's docstring."""
+    """A tokenized set, and the counts described in the module's docstring."""
 
     data: Dataset
     counts: dict[str, int]
 
 
-def demonstrations(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
-    """Whole dialogues with labels at the assistant's tokens alone, cut at the limit."""
+def demonstrations(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenized:
+    """Tokenize demonstrations, truncated at `limit`. Labels are IGNORED except at assistant tokens."""
     if "{% generation" not in str(tokenizer.chat_template).replace("{%-", "{%"):
         raise UserError(
-            f"{tokenizer.name_or_path}: its chat template marks no assistant tokens: "
-            "put {% generation %} … {% endgeneration %} round them"
+            f"{tokenizer.name_or_path}: its chat template does not mark assistant tokens: "
+            "put {% generation %} … {% endgeneration %} around them"
         )
-    talks = each(demonstration, rows)
-    kept = [talk for talk in talks if not isinstance(talk, Unusable)]
-    found: Any = {"input_ids": (), "assistant_masks": ()}
-    if kept:
-        found = tokenizer.apply_chat_template(kept, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    tokens = zip(found["input_ids"], found["assistant_masks"], strict=True)
-    for talk in talks:
-        if isinstance(talk, Unusable):
-            yield talk
+    dialogues = convert_rows(demonstration, rows)
+    usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, Unusable)]
+    encoded: Any = {"input_ids": (), "assistant_masks": ()}
+    if usable:
+        encoded = tokenizer.apply_chat_template(
+            usable, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+    tokens = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)
+    for dialogue in dialogues:
+        if isinstance(dialogue, Unusable):
+            yield dialogue
             continue
         ids, mask = next(tokens)
         labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)][:limit]
         if all(label == IGNORED for label in labels):
-            yield Unusable("too_long", f"no word of the assistant within {limit} tokens")
+            yield Unusable("too_long", f"no assistant token within the first {limit}")
             continue
         yield {"input_ids": ids[:limit], "labels": labels, "length": len(labels), "cut": len(ids) > limit}
 
 
-def preferences(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
-    """Pairs of whole dialogues; `prompt_length` tokens are common to both and written before the answer."""
-    pairs = each(preference, rows)
-    kept = [pair for pair in pairs if not isinstance(pair, Unusable)]
-    prompts = render_all(tokenizer, [chosen[:-1] for chosen, _ in kept], add_generation_prompt=True)
-    sides = (render_all(tokenizer, side) for side in ([pair[0] for pair in kept], [pair[1] for pair in kept]))
+def preferences(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenized:
+    """Tokenize preference pairs. The first `prompt_length` tokens, the prompt, are the same in both dialogues."""
+    pairs = convert_rows(preference, rows)
+    usable = [pair for pair in pairs if not isinstance(pair, Unusable)]
+    prompts = render_all(tokenizer, [chosen[:-1] for chosen, _ in usable], add_generation_prompt=True)
+    sides = (render_all(tokenizer, side) for side in ([pair[0] for pair in usable], [pair[1] for pair in usable]))
     tokens = zip(prompts, *sides, strict=True)
     for row, pair in zip(rows, pairs, strict=True):
         if isinstance(pair, Unusable):
@@ -123,8 +126,8 @@ def preferences(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int)
         prompt, chosen, rejected = next(tokens)
         if chosen[: len(prompt)] != prompt or rejected[: len(prompt)] != prompt:
             raise UserError(
-                f"{tokenizer.name_or_path}: its chat template writes a prompt otherwise where an answer follows: "
-                "mend it"
+                f"{tokenizer.name_or_path}: its chat template renders a prompt differently when an answer follows: "
+                "fix it"
             )
         longest = max(len(chosen), len(rejected))
         if longest > limit:
@@ -134,61 +137,61 @@ def preferences(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int)
         yield {"chosen_ids": chosen, "rejected_ids": rejected, "prompt_length": len(prompt), "length": longest, **gold}
 
 
-def prompts(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Made:
-    """Dialogues up to the user's last turn, with what the template writes before an answer."""
-    talks = each(conversation, rows)
-    kept = [talk for talk in talks if not isinstance(talk, Unusable)]
-    tokens = iter(render_all(tokenizer, kept, add_generation_prompt=True))
-    for talk in talks:
-        if isinstance(talk, Unusable):
-            yield talk
+def prompts(rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> Tokenized:
+    """Tokenize prompts: dialogues up to the last user turn, followed by the template's generation prompt."""
+    dialogues = convert_rows(conversation, rows)
+    usable = [dialogue for dialogue in dialogues if not isinstance(dialogue, Unusable)]
+    tokens = iter(render_all(tokenizer, usable, add_generation_prompt=True))
+    for dialogue in dialogues:
+        if isinstance(dialogue, Unusable):
+            yield dialogue
             continue
         ids = next(tokens)
         if len(ids) > limit:
             yield Unusable("too_long", f"{len(ids)} tokens, more than {limit}")
             continue
-        yield {"messages": json.dumps(talk, ensure_ascii=False), "ids": ids, "length": len(ids)}
+        yield {"messages": json.dumps(dialogue, ensure_ascii=False), "ids": ids, "length": len(ids)}
 
 
-KINDS: dict[str, Callable[[list[Row], PreTrainedTokenizerBase, int], Made]] = {
+KINDS: dict[str, Callable[[list[Row], PreTrainedTokenizerBase, int], Tokenized]] = {
     "demonstrations": demonstrations,
     "preferences": preferences,
     "prompts": prompts,
 }
 
 
-def written(kind: str, rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Row | Unusable]:
-    """The rows as token ids. A row that the chat template raises an error for is refused, and no other with it."""
+def tokenize(kind: str, rows: list[Row], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[Row | Unusable]:
+    """Tokenize rows of one kind. A row on which the chat template raises an error becomes an Unusable (`refused`)."""
     try:
         return list(KINDS[kind](rows, tokenizer, limit))
     except (SecurityError, TemplateSyntaxError) as error:
-        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: mend it") from None
+        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: fix it") from None
     except TypeError as error:
-        # Jinja lets Python's errors in a template through, and has no loader where one includes a file.
+        # Jinja passes Python errors of a template through; a template that includes a file has no loader.
         if traceback.extract_tb(error.__traceback__)[-1].filename != "<template>":
             raise
-        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: mend it") from None
+        raise UserError(f"{tokenizer.name_or_path}: its chat template cannot be used: {error}: fix it") from None
     except TemplateError as error:
         if len(rows) == 1:
             return [Unusable("refused", f"the chat template refuses it: {error}")]
-        return [found for row in rows for found in written(kind, [row], tokenizer, limit)]
+        return [result for row in rows for result in tokenize(kind, [row], tokenizer, limit)]
 
 
 def tokenizer_id(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A digest of all that decides on a dialogue's token ids."""
+    """A hash of everything that determines the token ids of a dialogue."""
     parts = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _code_id() -> str:
-    """A digest of the code that prepares, and of the library that tokenises."""
+    """A hash of the code here and in rows.py, and of the versions of the tokenizer libraries."""
     code = b"".join(Path(str(file)).read_bytes() for file in (__file__, salsa.data.rows.__file__))
     versions = [metadata.version(name) for name in ("transformers", "tokenizers")]
     return hashlib.sha256(code + json.dumps(versions).encode()).hexdigest()
 
 
 def provenance(wanted: DataSet, tokenizer: PreTrainedTokenizerBase) -> Run:
-    """The record of a prepared set; its id is the set's name. Where a file lies is not part of it, what is in it is."""
+    """Provenance of a set; its id names the set's folder. It depends on a file's content, not on its path."""
     settings = {
         **wanted.model_dump(exclude={"source", "seed"}),
         "source": wanted.source.model_dump(exclude={"path", "unusable"}, exclude_none=True),
@@ -200,35 +203,35 @@ def provenance(wanted: DataSet, tokenizer: PreTrainedTokenizerBase) -> Run:
 
 
 def prepare(name: str, wanted: DataSet, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Prepared:
-    """The set `name` of the config, from the cache or made now."""
+    """Return the set from the cache, making it if needed. `name` is its name in messages."""
     record = provenance(wanted, tokenizer)
     folder = cache / f"{wanted.kind}-{record.id()}"
     cache.mkdir(parents=True, exist_ok=True)
-    # Held while it is made, so that the processes and jobs that want it too wait instead of making it again.
+    # Other processes and jobs that need the set wait for this lock instead of making it again.
     with (cache / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             _make(name, wanted, tokenizer, folder, record)
     counts, examples = json.loads((folder / "counts.json").read_text()).values()
     _check(name, wanted, counts, examples)
-    # Without the file's name: what the trainers compute of a set would be kept beside it otherwise, under a name that
-    # does not say all it depends on.
+    # Opened without the file's name: `datasets` would otherwise cache derived sets beside the file, under a name that
+    # omits part of what they depend on.
     return Prepared(Dataset(pa.ipc.open_stream(pa.memory_map(str(folder / "data.arrow"))).read_all()), counts)
 
 
 def _check(name: str, wanted: DataSet, counts: dict[str, int], examples: list[str]) -> None:
-    """A UserError where too many rows are at fault, or none is left."""
+    """Raise a UserError if too many rows are invalid, or none is usable."""
     where, faults = source_name(wanted.source), sum(counts[reason] for reason in FAULTS)
     rows, first = counts["rows"], "; ".join(examples)
     if faults > wanted.source.unusable * rows:
         raise UserError(
             f"{name}: {where}: {faults} of {rows} rows cannot be used, more than {wanted.source.unusable:.2%} "
-            f"({first}): mend them, or raise the source's unusable"
+            f"({first}): fix them, or raise the source's unusable"
         )
     if not counts["used"]:
         why = ", ".join(f"{reason} {counts[reason]}" for reason in (*CHOICES, *FAULTS) if counts[reason])
         raise UserError(
-            f"{name}: of {rows} rows in {where} none can be used ({why}; limit {wanted.max_length} tokens): take other "
+            f"{name}: none of {rows} rows in {where} can be used ({why}; limit {wanted.max_length} tokens): use other "
             "data or raise the limit"
         )
 
@@ -244,9 +247,9 @@ def _make(name: str, wanted: DataSet, tokenizer: PreTrainedTokenizerBase, folder
             begins = range(0, len(rows), CHUNK)
             for begin in steps(begins, f"prepare {name}", lambda: {"used": counts["used"]}):
                 numbers, part = zip(*rows[begin : begin + CHUNK], strict=True)
-                found = written(wanted.kind, list(part), tokenizer, wanted.max_length)
-                used = [row for row in found if not isinstance(row, Unusable)]
-                left_out = [(n, row) for n, row in zip(numbers, found, strict=True) if isinstance(row, Unusable)]
+                results = tokenize(wanted.kind, list(part), tokenizer, wanted.max_length)
+                used = [row for row in results if not isinstance(row, Unusable)]
+                left_out = [(n, row) for n, row in zip(numbers, results, strict=True) if isinstance(row, Unusable)]
                 counts.update(_counted(used, columns), rows=len(part))
                 counts.update(unusable.reason for _, unusable in left_out)
                 examples += [f"row {n}: {unusable}" for n, unusable in left_out if unusable.reason in FAULTS]
@@ -263,7 +266,7 @@ def _make(name: str, wanted: DataSet, tokenizer: PreTrainedTokenizerBase, folder
 
 
 def _counted(used: list[Row], columns: Iterable[str]) -> dict[str, int]:
-    """Rows, rows that were cut, and tokens."""
+    """Counts of usable rows, truncated rows and tokens."""
     return {
         "used": len(used),
         "cut": sum(row.get("cut", False) for row in used),

@@ -1,6 +1,6 @@
-"""Which data the training stages take of their sections, and how long a row may be.
+"""Which data sets each training stage uses, with their length limits and seeds.
 
-The stages and the stage `data`, which prepares them beforehand, both ask here, so that they mean the same.
+Both the stages and the stage `data`, which tokenizes beforehand, use these functions, so they agree.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ TRAINED_ON = ("sft.train", "reward.train", "ppo.prompts", "dpo.train")
 
 
 class DataSet(Section):
-    """What token_cache.py makes token ids of. Demonstrations are cut at `max_length`, all else is left out."""
+    """A data set to tokenize. Longer rows than `max_length` are left out; demonstrations are truncated instead."""
 
     kind: Literal["demonstrations", "preferences", "prompts"]
     source: TrainingData
@@ -29,7 +29,7 @@ class DataSet(Section):
 def _sets(
     stage: str, kind: Literal["demonstrations", "preferences"], max_length: int, seed: int, **sources: TrainingData
 ) -> dict[str, DataSet]:
-    """A stage's sets by `stage.name`, each with a seed of its own."""
+    """The sets of a stage as {"stage.name": set}, each with its own seed."""
     return {
         f"{stage}.{name}": DataSet(kind=kind, source=source, max_length=max_length, seed=derive_seed(seed, stage, name))
         for name, source in sources.items()
@@ -37,14 +37,16 @@ def _sets(
 
 
 def sft_sets(settings: Sft, seed: int) -> dict[str, DataSet]:
+    """Sets of the stage `sft`."""
     return _sets("sft", "demonstrations", settings.max_length, seed, train=settings.train, test=settings.test)
 
 
 def reward_sets(settings: Reward, seed: int) -> dict[str, DataSet]:
-    asked = settings.normalisation_prompts.model_copy(update={"limit": settings.normalisation_samples})
+    """Sets of the stage `reward`: pairs, and prompts for normalisation."""
+    source = settings.normalisation_prompts.model_copy(update={"limit": settings.normalisation_samples})
     prompts = DataSet(
         kind="prompts",
-        source=asked,
+        source=source,
         max_length=settings.max_length,
         seed=derive_seed(seed, "reward", "normalisation"),
     )
@@ -53,19 +55,21 @@ def reward_sets(settings: Reward, seed: int) -> dict[str, DataSet]:
 
 
 def ppo_sets(settings: Ppo, seed: int) -> dict[str, DataSet]:
+    """Sets of the stage `align`."""
     limit = settings.max_prompt_length
     seed = derive_seed(seed, "ppo", "rows")
     return {"ppo.prompts": DataSet(kind="prompts", source=settings.prompts, max_length=limit, seed=seed)}
 
 
 def dpo_sets(settings: Dpo, seed: int) -> dict[str, DataSet]:
+    """Sets of the stage `dpo`."""
     return _sets("dpo", "preferences", settings.max_length, seed, train=settings.train)
 
 
 def alpha_sets(settings: Alpha, test: TrainingData, room: int, context: int, seed: int) -> dict[str, DataSet]:
-    """The prompts that leave room for an answer, and SFT's own test rows, as long as the context."""
-    asked = settings.prompts.model_copy(update={"limit": settings.samples})
-    prompts = DataSet(kind="prompts", source=asked, max_length=room, seed=derive_seed(seed, "alpha", "prompts"))
+    """Sets of the stage `alpha`: prompts of at most `room` tokens, and SFT's test rows up to the context length."""
+    source = settings.prompts.model_copy(update={"limit": settings.samples})
+    prompts = DataSet(kind="prompts", source=source, max_length=room, seed=derive_seed(seed, "alpha", "prompts"))
     return {
         "alpha.prompts": prompts,
         "alpha.test": _sets("sft", "demonstrations", context, seed, test=test)["sft.test"],
@@ -73,39 +77,39 @@ def alpha_sets(settings: Alpha, test: TrainingData, room: int, context: int, see
 
 
 def all_sets(config: Config, model: str) -> dict[str, DataSet]:
-    """Everything that a model trains on and holds out, by the section and key; a method's own in brackets."""
-    own = for_model(config, model)
-    sets = {**sft_sets(own.sft, own.seed), **reward_sets(own.reward, own.seed)}
-    for name, method in own.methods.items():
+    """All training and test sets of a model, named section.key; a set that differs for one method has its name."""
+    adapted = for_model(config, model)
+    sets = {**sft_sets(adapted.sft, adapted.seed), **reward_sets(adapted.reward, adapted.seed)}
+    for name, method in adapted.methods.items():
         if method.algorithm == "none":
             continue
         match algorithm_settings(config, model, name):
             case Ppo() as ppo:
-                found = ppo_sets(ppo, own.seed)
+                method_sets = ppo_sets(ppo, adapted.seed)
             case Dpo() as dpo:
-                found = dpo_sets(dpo, own.seed)
-        for key, wanted in found.items():
+                method_sets = dpo_sets(dpo, adapted.seed)
+        for key, wanted in method_sets.items():
             if sets.setdefault(key, wanted) != wanted:
                 sets[f"{key} ({name})"] = wanted
     return sets
 
 
 def training_sets(config: Config) -> dict[str, DataSet]:
-    """The sets that models learn from, each source once; where a model has another one, with its name."""
-    found: dict[str, DataSet] = {}
+    """All sets that models are trained on, without test sets; each source once, with the model's name if it differs."""
+    sets: dict[str, DataSet] = {}
     for model in config.models:
         for name, wanted in all_sets(config, model).items():
-            if name.split()[0] in TRAINED_ON and found.setdefault(name, wanted).source != wanted.source:
-                found[f"{name} of {model}"] = wanted
-    return found
+            if name.split()[0] in TRAINED_ON and sets.setdefault(name, wanted).source != wanted.source:
+                sets[f"{name} of {model}"] = wanted
+    return sets
 
 
 def parse_sets(texts: list[str]) -> dict[str, DataSet]:
-    """NAME=JSON arguments of the stages that take data sets."""
+    """Parse --set NAME=JSON arguments."""
     sets = {}
     for text in texts:
-        name, found, settings = text.partition("=")
-        if not found:
+        name, separator, settings = text.partition("=")
+        if not separator:
             raise UserError(f"--set {text}: write it as NAME=JSON")
         sets[name] = load_settings(settings, DataSet)
     return sets

@@ -1,8 +1,8 @@
-"""Runs a command on GPUs that no other command run like this has: `python -m salsa.devices.gpus COUNT COMMAND …`.
+"""Run a command on free GPUs: `python -m salsa.devices.gpus COUNT COMMAND …`.
 
-Snakemake's local executor counts GPUs, and says to no job which are its own. Each GPU has a lock here, which the
-command inherits: the kernel lets go of it when the command's process ends, however it ends. The GPUs given out are
-those of CUDA_VISIBLE_DEVICES, or all.
+Snakemake's local executor counts GPUs but does not tell a job which ones to use. Here each GPU has a lock file that
+the command inherits; the kernel releases it when the command ends, however it ends. GPUs are taken from
+CUDA_VISIBLE_DEVICES, or from all of the machine.
 """
 
 import contextlib
@@ -18,37 +18,37 @@ from pathlib import Path
 from salsa.runtime.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SECONDS = 1.0  # between looks at GPUs that are all taken
+POLL_SECONDS = 1.0
 
 
-def known_gpus() -> dict[str, str]:
-    """UUIDs of the machine's GPUs by their indices; none without a driver."""
+def gpu_uuids() -> dict[str, str]:
+    """UUIDs of the machine's GPUs by index; empty without a driver."""
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    return dict(line.split(", ", 1) for line in said.splitlines())
+    return dict(line.split(", ", 1) for line in output.splitlines())
 
 
 def pool() -> list[str]:
-    """The GPUs to give out, by what is the same for every process of the machine."""
-    known, visible = known_gpus(), os.environ.get(VISIBLE)
+    """UUIDs of the GPUs that may be used."""
+    uuids, visible = gpu_uuids(), os.environ.get(VISIBLE)
     if visible is None:
-        return list(known.values())
-    return [known.get(name, name) for name in visible.split(",") if name]
+        return list(uuids.values())
+    return [uuids.get(name, name) for name in visible.split(",") if name]
 
 
 def lock_file(name: str) -> int:
-    """A descriptor of the lock of that name, which all users of the machine share."""
+    """Open the lock file of a GPU; all users of the machine share it."""
     path = Path(tempfile.gettempdir()) / f"salsa-gpu-{name.replace('/', '-')}.lock"
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
     return os.open(path, os.O_RDONLY)
 
 
-def taken(descriptor: int, wait: bool = False) -> bool:
-    """Whether the lock is this process's now."""
+def acquire(descriptor: int, wait: bool = False) -> bool:
+    """Try to take the lock; returns whether this process holds it now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -57,23 +57,23 @@ def taken(descriptor: int, wait: bool = False) -> bool:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """While nobody else takes GPUs: of two that want two of three, one would wait for the other for ever."""
+def exclusive() -> Iterator[None]:
+    """Let only one process take GPUs at a time. Otherwise two jobs could each hold half of what they need, forever."""
     descriptor = lock_file("all")
     try:
-        taken(descriptor, wait=True)
+        acquire(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
 
 
 def take(count: int, gpus: Sequence[str]) -> list[str] | None:
-    """So many of the GPUs, whose locks this process holds from now on; None while there are fewer."""
-    with alone():
+    """Lock `count` of the GPUs and return their UUIDs; None if fewer are free."""
+    with exclusive():
         held: dict[str, int] = {}
         for gpu in gpus:
             descriptor = lock_file(gpu)
-            if len(held) < count and taken(descriptor):
+            if len(held) < count and acquire(descriptor):
                 held[gpu] = descriptor
             else:
                 os.close(descriptor)
@@ -87,15 +87,15 @@ def take(count: int, gpus: Sequence[str]) -> list[str] | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Waits until there are enough, then becomes the command."""
+    """Wait for enough free GPUs, then replace this process by the command."""
     count, *command = arguments
     gpus = pool()
     if not (count.isdecimal() and 0 < int(count) <= len(gpus)):
         where = f"{VISIBLE} names {len(gpus)}" if VISIBLE in os.environ else f"nvidia-smi shows {len(gpus)}"
-        raise UserError(f"{count} GPUs are wanted, {where}: correct the profile's gpu and launcher, or {VISIBLE}")
-    while (mine := take(int(count), gpus)) is None:
-        time.sleep(SECONDS)
-    os.environ[VISIBLE] = ",".join(mine)
+        raise UserError(f"{count} GPUs requested, {where}: correct the profile's gpu and launcher, or {VISIBLE}")
+    while (uuids := take(int(count), gpus)) is None:
+        time.sleep(POLL_SECONDS)
+    os.environ[VISIBLE] = ",".join(uuids)
     os.execvp(command[0], command)
 
 

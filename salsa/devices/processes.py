@@ -1,7 +1,7 @@
-"""The processes that share a run, each on a device of its own: who takes which rows, and how all know the same.
+"""Data-parallel processes of one run, one device each: split rows, gather results.
 
-accelerate's launcher starts them (docs/howto-gpus.md). All of them make the calls here in the same order; with one
-process each call is the plain thing itself.
+accelerate's launcher starts them (docs/howto-gpus.md). All processes have to call these functions in the same order.
+With a single process each function is the identity or a plain call.
 """
 
 import contextlib
@@ -22,42 +22,42 @@ T = TypeVar("T")
 
 
 def accelerator() -> Accelerator:
-    """accelerate's view of this process, from what its launcher said. Each model in training needs one of its own."""
-    found = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
-    if found.distributed_type == DistributedType.DEEPSPEED:
-        plain_loading()
-    if found.mixed_precision != "no":
+    """A new Accelerator, configured by the launcher. Each trained model needs its own."""
+    new = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    if new.distributed_type == DistributedType.DEEPSPEED:
+        load_models_unsharded()
+    if new.mixed_precision != "no":
         raise UserError(
-            f"accelerate: mixed_precision is {found.mixed_precision}: set it to no; the stage's setting dtype says "
-            "what to compute in, on one device and on many"
+            f"accelerate: mixed_precision is {new.mixed_precision}: set it to no; the stage's dtype decides the "
+            "precision, on one device and on many"
         )
-    return found
+    return new
 
 
-def plain_loading() -> None:
-    """Lets transformers load models whole under ZeRO-3: the frozen ones stay so, and the others are spread later."""
+def load_models_unsharded() -> None:
+    """Make transformers load complete models under ZeRO-3. Frozen models stay complete; trained ones shard later."""
     unset_hf_deepspeed_config()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[contextlib.ExitStack]:
-    """Among the other processes, on this one's device; only the main one says how the run goes. Gives a stack of what
-    is to be done before it leaves them, after a run that is done or that all processes stopped together.
+def process_group() -> Iterator[contextlib.ExitStack]:
+    """Join the process group of the run; only the main process logs progress.
 
-    After any other error a process just ends, and the launcher ends the others: to take leave of them it would have to
-    wait for those that wait for it.
+    Yields an ExitStack of clean-up work. It runs before the group is left, if the run finished or if all processes
+    stopped together (Interrupted). After any other error the process just ends and the launcher kills the others:
+    leaving the group would wait for processes that wait for this one.
     """
     accelerator()
     if not is_main():
         log.setLevel(logging.ERROR)
-    before_leaving, stop = contextlib.ExitStack(), None
+    cleanup, stop = contextlib.ExitStack(), None
     try:
-        yield before_leaving
+        yield cleanup
     except Interrupted as error:
         stop = error
-    before_leaving.close()
-    # The models have to go first. As the last to hold the process group, DDP's reducer would wait for gloo's thread,
-    # which waits for the interpreter's lock that the reducer holds (torch 2.13).
+    cleanup.close()
+    # Free the models first. If DDP's reducer held the last reference to the process group, it would wait for gloo's
+    # thread, which waits for the GIL that the reducer holds (torch 2.13).
     if stop is not None:
         traceback.clear_frames(stop.__traceback__)
     gc.collect()
@@ -75,40 +75,40 @@ def is_main() -> bool:
 
 
 def name() -> str:
-    """This process's, among so many."""
+    """For example "0 of 8"."""
     return f"{PartialState().process_index} of {count()}"
 
 
-def share(rows: int) -> range:
-    """Of so many rows, those of this process."""
+def even_rows(rows: int) -> range:
+    """Indices of this process's rows: every `count()`-th of `rows`."""
     return range(PartialState().process_index, rows, count())
 
 
-def dealt(lengths: Sequence[int]) -> list[int]:
-    """Of rows with these lengths, those of this process, the longest first: dealt out so that all have equal work."""
+def balanced_rows(lengths: Sequence[int]) -> list[int]:
+    """Indices of this process's rows, longest first. Rows are dealt out by length, so processes get equal work."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return [order[place] for place in share(len(order))]
+    return [order[place] for place in even_rows(len(order))]
 
 
-def gathered(found: Mapping[int, T]) -> list[T]:
-    """Each row's, in the rows' order, of what every process found for those it took."""
-    everything = {row: one for part in gather_object([dict(found)]) for row, one in part.items()}
-    return [everything[row] for row in sorted(everything)]
+def gather_rows(local: Mapping[int, T]) -> list[T]:
+    """Collect per-row results from all processes, in row order. Each process gives {row: result} for its rows."""
+    results = {row: result for part in gather_object([dict(local)]) for row, result in part.items()}
+    return [results[row] for row in sorted(results)]
 
 
-def total(figures: Mapping[str, float]) -> dict[str, float]:
-    """The sums of the processes' figures."""
+def sum_over_processes(figures: Mapping[str, float]) -> dict[str, float]:
+    """Sum each figure over all processes."""
     parts = gather_object([dict(figures)])
     return {name: sum(part[name] for part in parts) for name in figures}
 
 
-def any_says(flag: bool) -> bool:
-    """Whether it is so in any of the processes."""
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
     return any(gather_object([flag]))
 
 
-def on_main(action: Callable[[], T]) -> T:
-    """What the main process alone does: all of them return what it returns, or raise what it raises."""
+def run_on_main(action: Callable[[], T]) -> T:
+    """Run `action` on the main process only. Every process returns its result, or raises its exception."""
     if count() == 1:
         return action()
     outcome: list[Any] = [None, None]

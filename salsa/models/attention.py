@@ -1,7 +1,7 @@
-"""Attention over sequences that lie behind one another in one row, without padding.
+"""Variable-length attention over packed sequences (no padding).
 
-Registered with transformers under NAME. Given `lengths`, a model's pass over [1, N] tokens lets each sequence attend to
-itself alone, causally and within the layer's sliding window; without, it is transformers' own `sdpa` (generation).
+Registered with transformers under NAME. With `lengths`, a pass over [1, N] packed tokens lets each sequence attend only
+to itself, causally and within the layer's sliding window. Without `lengths` it is transformers' `sdpa` (generation).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ NAME = "sdpa_by_sequence"
 
 
 def window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """[length, length], True where a position sees another: itself and the window - 1 before it."""
+    """Causal sliding-window mask [length, length]: a position attends to itself and the window - 1 before it."""
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)
 
@@ -37,9 +37,9 @@ def attend(
     softcap: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query [1, H, N, d], key and value [1, H', N, d] to [1, N, H, d]."""
+    """transformers' attention interface: query [1, H, N, d], key and value [1, H', N, d]; returns [1, N, H, d]."""
     if softcap is not None:
-        raise UserError("attention with capped logits, as Gemma 2 has it, is not supported: name another base model")
+        raise UserError("attention with logit softcapping (Gemma 2) is not supported: use another base model")
     if lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     pieces = []
@@ -60,10 +60,10 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The last layer's states [N, D] of sequences with these lengths, whose tokens [N] lie behind one another."""
+    """Last-layer hidden states [N, D] of packed sequences: token ids [N], positions [N], and each sequence's length."""
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
-    # A mask of four dimensions is taken as it is: none of [N, N] is made.
+    # transformers passes a 4-dimensional mask through, so no [N, N] mask is built.
     no_mask = torch.empty(1, 1, 0, 0, device=ids.device)
     output = model.base_model(
         input_ids=ids[None], position_ids=positions[None], attention_mask=no_mask, lengths=lengths, use_cache=False

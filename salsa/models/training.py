@@ -1,17 +1,17 @@
-"""Learning-rate schedules, and batches of sequences of similar lengths."""
+"""Learning-rate schedules, and batches of similar length."""
 
 from collections.abc import Sequence
 
 import torch
 from transformers import get_scheduler
 
-POOL = 16  # batches that are sorted by length together
+POOL = 16  # batches that are sorted together by length
 
 
 def pooled_batches(lengths: Sequence[int], size: int, generator: torch.Generator) -> list[list[int]]:
-    """One pass over the indices in batches of similar lengths (less padding), batches in random order.
+    """Split indices into batches of similar length (less padding), in random order; one pass over the data.
 
-    A batch that is not full comes last, so that the indices in a row are cut into the same batches again.
+    An incomplete batch comes last, so cutting the concatenated indices by `size` gives the same batches.
     """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     pool = size * POOL
@@ -26,6 +26,6 @@ def pooled_batches(lengths: Sequence[int], size: int, generator: torch.Generator
 def schedule(
     optimiser: torch.optim.Optimizer, name: str, total: int, warmup_ratio: float = 0.0
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """A factor on the learning rate over `total` optimiser steps: linear or cosine to 0, or constant, after warm-up."""
+    """A learning-rate schedule over `total` optimiser steps: warm-up, then linear or cosine decay to 0, or constant."""
     kind = "constant_with_warmup" if name == "constant" else name
     return get_scheduler(kind, optimiser, num_warmup_steps=int(warmup_ratio * total), num_training_steps=total)

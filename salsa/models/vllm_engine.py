@@ -1,8 +1,8 @@
-"""Answers by vLLM: continuous batching on a GPU, and the same on a CPU for tests.
+"""vLLM engine: continuous batching on a GPU, and on a CPU for tests.
 
-Without a GPU, vLLM needs to be told what it otherwise derives from one: the type, the memory of its cache, and to run
-its core in this process. What the config says goes over these defaults. A process can have one engine: vLLM does not
-give back what an engine took, so the engine takes other weights instead.
+On a CPU some options need explicit values (dtype, cache memory, core in this process); the config's options override
+them. A process can have only one engine, because vLLM does not free an engine's memory; to change models, the engine
+loads other weights.
 """
 
 import os
@@ -19,11 +19,11 @@ from salsa.checkpoints.shards import read_tensors
 from salsa.models.sampling import Answer
 from salsa.runtime.errors import UserError
 
-AT_ONCE = 256  # what it runs side by side by default on most devices
-# Prompts whole: with seeds, vLLM 0.31 reads them in parts on a GPU alone ("CPU Generator does not use offset").
+AT_ONCE = 256  # vLLM's default number of concurrent sequences on most devices
+# No chunked prefill: with seeds vLLM 0.31 supports it only on a GPU ("CPU Generator does not use offset").
 CPU_DEFAULTS = {"enforce_eager": True, "kv_cache_memory_bytes": 64 << 20, "enable_chunked_prefill": False}
-# Weights from safetensors alone; generation_config "vllm": sampling is what is asked for here, not what the checkpoint
-# suggests; log-probabilities are those of the distribution that was drawn from.
+# Load only safetensors; ignore the checkpoint's sampling defaults (generation_config "vllm"); return log-probabilities
+# of the distribution that was sampled from.
 FIXED = {
     "load_format": "safetensors",
     "generation_config": "vllm",
@@ -33,13 +33,13 @@ FIXED = {
 
 
 class VllmEngine:
-    """`in_process`: the model runs in this process, so that it takes weights from tensors; then on one device."""
+    """A vLLM engine. `in_process` runs the model in this process, on one device, so that it can receive tensors."""
 
     def __init__(
         self, path: Path, eos: Sequence[int], dtype: str, options: Mapping[str, Any], in_process: bool = False
     ):
         if names := sorted(options.keys() & FIXED.keys()):
-            raise UserError(f"vllm: {', '.join(names)}: salsa sets this itself: leave it out")
+            raise UserError(f"vllm: {', '.join(names)}: set by salsa itself: leave it out")
         on_cpu = not torch.cuda.is_available()
         if on_cpu or in_process:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -67,13 +67,13 @@ class VllmEngine:
         self.llm.reset_prefix_cache()
         self.path, self.eos = path, list(eos)
 
-    def take(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Answers with these weights from now on: all of a checkpoint's, of the same shapes, under its names."""
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace the weights: all tensors of a checkpoint, under its names and with the same shapes."""
         self.llm.collective_rpc("weights_from_tensors", args=(weights,))
         self.llm.reset_prefix_cache()
 
     def close(self) -> None:
-        """Ends the engine, and with it the process group that it may share with the trainer."""
+        """Shut the engine down, and the process group that it may share with the trainer."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def generate(
@@ -84,40 +84,40 @@ class VllmEngine:
         seeds: Sequence[int],
         log_probs: bool = False,
     ) -> list[Answer]:
-        """See `Engine`; with the tokens' log-probabilities if they are asked for."""
+        """See `Engine`; optionally with the tokens' log-probabilities."""
         sampling = [
             self.vllm.SamplingParams(
                 temperature=temperature,
                 max_tokens=max_new_tokens,
                 seed=seed,
                 stop_token_ids=self.eos,
-                ignore_eos=True,  # what ends an answer is said here; the first checkpoint may say more
+                ignore_eos=True,  # only `eos` ends an answer; the first checkpoint may list more tokens
                 detokenize=False,
                 logprobs=0 if log_probs else None,
             )
             for temperature, seed in zip(temperatures, seeds, strict=True)
         ]
-        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-        results = self.llm.generate(asked, sampling, use_tqdm=sys.stderr.isatty())
+        requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+        results = self.llm.generate(requests, sampling, use_tqdm=sys.stderr.isatty())
         return [self._answer(result.outputs[0]) for result in results]
 
     def _answer(self, output: Any) -> Answer:
         ids = list(output.token_ids)
-        found = zip(ids, output.logprobs or [], strict=False)
-        return Answer(ids, ids[-1] in self.eos, [of_tokens[token].logprob for token, of_tokens in found])
+        pairs = zip(ids, output.logprobs or [], strict=False)
+        return Answer(ids, ids[-1] in self.eos, [candidates[token].logprob for token, candidates in pairs])
 
 
 def check_same_model(path: Path, other: Path) -> None:
-    """Refuses a checkpoint whose config is not that of the one in use."""
-    mine, others = (
+    """Raise a UserError if the checkpoint `other` has another model config than the loaded one at `path`."""
+    current, new = (
         AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).to_dict()
         for folder in (path, other)
     )
-    # The type on disk is no matter, and tokens are the engine's to be told.
+    # The stored dtype does not matter, and special tokens are passed with each request.
     ignored = {"_name_or_path", "transformers_version", "dtype", "eos_token_id", "pad_token_id", "bos_token_id"}
-    names = sorted(key for key in (mine.keys() | others.keys()) - ignored if mine.get(key) != others.get(key))
+    names = sorted(key for key in (current.keys() | new.keys()) - ignored if current.get(key) != new.get(key))
     if names:
         raise UserError(
-            f"{other}/config.json: not as that of {path} in {', '.join(names)}: a running engine takes other weights, "
-            "not another model: ask for it by a command of its own"
+            f"{other}/config.json differs from that of {path} in {', '.join(names)}: a running engine can load other "
+            "weights but not another model: use a separate command"
         )

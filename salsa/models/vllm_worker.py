@@ -1,6 +1,6 @@
-"""What salsa adds to vLLM's workers: other weights for a running engine, from a folder or from tensors at hand.
+"""Extension of vLLM's worker: load new weights into a running engine, from a folder or from tensors.
 
-vLLM mixes this class into its own worker (`worker_extension_cls`), in whatever process that runs.
+vLLM mixes this class into its worker (`worker_extension_cls`), in the worker's process.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Weights:
-    """Methods for `LLM.collective_rpc`. The caller resets the prefix cache, which was computed with the old weights."""
+    """Methods for `LLM.collective_rpc`. The caller has to reset the prefix cache, which the old weights filled."""
 
     def weights_from_folder(self, path: str) -> None:
-        """A checkpoint's, of the same shapes."""
+        """Load a checkpoint with the same shapes."""
         self._reload(weights_path=path)
 
     def weights_from_tensors(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """All of a checkpoint's, under its names; for a worker in the caller's process."""
+        """Load all tensors of a checkpoint, by name; only for a worker in the caller's process."""
         self._reload(weights_iterator=weights)
 
     def _reload(self, **source: Any) -> None:
@@ -25,8 +25,8 @@ class Weights:
 
         worker: Any = self
         worker.reload_weights(**source)
-        # A head tied to the embedding gets no weights of its own, so that on a CPU vLLM 0.31 goes on with the matrix
-        # that it once packed from the old ones.
+        # A head tied to the embedding receives no weights, so on a CPU vLLM 0.31 would keep using the matrix that it
+        # packed from the old ones.
         for module in worker.get_model().modules():
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)

@@ -1,10 +1,10 @@
 """The mathematics of PPO from human feedback, as pure functions.
 
 Shapes: B responses, T response positions (right-padded), N real response tokens of a batch in row order, D hidden
-size, V vocabulary. Log-probabilities, entropies and KL are in nats. A mask is True at real response tokens, the EOS
-token included. Every number here is float32, whatever the models' type.
+size, V vocabulary. Log-probabilities, entropies and KL are in nats. A mask is True at real response tokens, including
+EOS. All computations are float32, whatever the models' dtype.
 
-Left out on purpose: reward whitening, an adaptive beta and an entropy bonus (docs/protocol.md says why).
+Omitted on purpose: reward whitening, an adaptive beta and an entropy bonus (reasons in docs/protocol.md).
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ def token_log_probs(
 ) -> Tensor:
     """Log-probabilities [N] of `tokens` [N] under softmax(head(hidden) / temperature), hidden [N, D].
 
-    `head` maps [n, D] to logits [n, V]. With `chunk`, logits of at most that many positions exist at once: they are
-    computed again in the backward pass instead of kept.
+    `head` maps [n, D] to logits [n, V]. With `chunk`, logits of at most that many positions exist at once; they are
+    recomputed in the backward pass.
     """
     if chunk is None or len(tokens) <= chunk:
         return -_negative_log_probs(hidden, tokens, head, temperature)
@@ -36,12 +36,12 @@ def token_log_probs(
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy [...] of distributions given by log-probabilities [..., V]; a token of probability 0 adds nothing."""
+    """Entropy [...] of distributions given as log-probabilities [..., V]; tokens of probability 0 add nothing."""
     return -torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
 
 
 def k1(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """log pi - log ref of tokens drawn from pi: unbiased for KL(pi || ref), of either sign.
+    """log pi - log ref of tokens drawn from pi: an unbiased estimator of KL(pi || ref); can be negative.
 
     Schulman, "Approximating KL divergence" (2020).
     """
@@ -49,19 +49,19 @@ def k1(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """r - 1 - log r with r = ref / pi: unbiased for KL(pi || ref), never negative, of low variance near 0.
+    """r - 1 - log r with r = ref / pi: an unbiased, non-negative estimator of KL(pi || ref) with low variance near 0.
 
-    For monitoring only: as a reward its gradient is not the KL's. Schulman, "Approximating KL divergence" (2020).
+    Only for monitoring: used as a reward, its gradient is not that of the KL. Schulman, "Approximating KL divergence"
+    (2020).
     """
     log_ratio = reference - log_probs
     return torch.expm1(log_ratio) - log_ratio
 
 
 def token_rewards(kl: Tensor, scores: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """Rewards [B, T]: -beta * kl at every real token, and the score [B] added at the last one.
+    """Rewards [B, T]: -beta * kl at every real token, plus the score [B] at the last one; 0 outside the mask.
 
-    The last real token is the EOS where the response ended (as OpenRLHF and verl place it), else the last token
-    before the length limit. Rewards outside the mask are 0.
+    The last real token is EOS if the response ended (as in OpenRLHF and verl), else the last one before the limit.
     """
     rewards = torch.where(mask, -beta * kl, 0.0)
     return rewards.scatter_add(1, mask.sum(1, keepdim=True) - 1, scores[:, None])
@@ -71,7 +71,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     """Advantages and returns [B, T] by generalised advantage estimation (Schulman et al. 2016).
 
     delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lam A_{t+1};  return_t = A_t + V_t.
-    V is 0 after the last real token: nothing is bootstrapped there, whether or not the response ended.
+    V is 0 after the last real token: no bootstrapping, whether or not the response ended.
     """
     values = torch.where(mask, values, 0.0)
     following = functional.pad(values[:, 1:], (0, 1))
@@ -90,19 +90,19 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
-    """Variance [] over the mask of values [B, T], with Bessel's correction; 0 for a single value."""
+    """Unbiased variance [] over the mask of values [B, T]; 0 for a single value."""
     squares = torch.where(mask, (values - masked_mean(values, mask)).square(), 0.0)
     return squares.sum() / (mask.sum() - 1).clamp(min=1)
 
 
 def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Values [B, T] shifted and scaled to mean 0 and variance 1 over the mask, which spans the whole global batch."""
+    """Shift and scale values [B, T] to mean 0 and variance 1 over the mask, which spans the global batch."""
     centred = values - masked_mean(values, mask)
     return torch.where(mask, centred * torch.rsqrt(masked_variance(values, mask) + eps), 0.0)
 
 
 def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate loss of each token, and whether its clip is active (Schulman et al. 2017). All shapes equal.
+    """PPO's clipped loss per token, and whether the clip is active (Schulman et al. 2017). All shapes are equal.
 
     loss = max(-A ratio, -A clamp(ratio, 1 - clip, 1 + clip)) with ratio = exp(log_probs - old).
     """
@@ -113,7 +113,7 @@ def policy_losses(log_probs: Tensor, old: Tensor, advantages: Tensor, clip: floa
 
 
 def value_losses(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Clipped value loss of each token, and whether its clip is active. All shapes equal.
+    """Clipped value loss per token, and whether the clip is active. All shapes are equal.
 
     loss = 0.5 max((V - R)^2, (clamp(V, old - clip, old + clip) - R)^2).
     """

@@ -1,4 +1,4 @@
-"""The figures of a rollout, and the signs in them that a run has gone wrong. docs/metrics.md explains each."""
+"""Metrics of a rollout, and checks that stop a run that went wrong. docs/metrics.md explains each metric."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from salsa.runtime.errors import UserError
 from salsa.world.gold import gold_reward
 
 Metrics = dict[str, Any]
-MAX_SAMPLER_GAP = 0.2  # nats a token: ten times what bfloat16 rounds off
+MAX_SAMPLER_GAP = 0.2  # nats per token; ten times bfloat16's rounding
 
 
 def per_response(figures: Tensor, mask: Tensor) -> float:
-    """The mean over responses of the sum over tokens, of figures [B, T]."""
+    """Sum figures [B, T] over the tokens of each response, then average over responses."""
     return torch.where(mask, figures, 0.0).sum(1).mean().item()
 
 
 def rollout_metrics(rollout: Rollout, models: Models, beta: float, gold: bool) -> Metrics:
-    """What the responses were like, before the update."""
+    """Metrics of the sampled responses, before the update. `gold` adds the mini world's gold reward."""
     mask, lengths = rollout.mask, rollout.mask.sum(1).float()
     kl = per_response(k1(rollout.log_probs, rollout.reference), mask)
     golds = [
@@ -52,26 +52,26 @@ def rollout_metrics(rollout: Rollout, models: Models, beta: float, gold: bool) -
     }
 
 
-def mean_of(found: Sequence[Metrics]) -> Metrics:
-    return {name: sum(metrics[name] for metrics in found) / len(found) for name in found[0]}
+def mean_of(updates: Sequence[Metrics]) -> Metrics:
+    """Average each metric over several updates."""
+    return {name: sum(metrics[name] for metrics in updates) / len(updates) for name in updates[0]}
 
 
 def check_rollout(rollout: Rollout, metrics: Metrics, settings: Ppo) -> None:
-    """A UserError where there is nothing to learn from: no responses, or not the policy's own; and where the policy is
-    further away than it may be."""
+    """Raise a UserError if all responses are empty, the sampler is off the policy, or the KL exceeds `max_kl`."""
     if all(answer.ended and len(answer.token_ids) == 1 for answer in rollout.answers):
         raise UserError(
-            "all responses are empty: lower ppo.learning_rate or raise ppo.beta; if this is the first step, look at "
-            "what the policy starts from"
+            "all responses are empty: lower ppo.learning_rate or raise ppo.beta; if this is the first step, check the "
+            "checkpoint that the policy starts from"
         )
     if metrics["sampler_gap"] > MAX_SAMPLER_GAP:
         raise UserError(
-            f"the sampler's log-probabilities are {metrics['sampler_gap']:.2g} nats a token off the trainer's, where "
-            f"rounding makes less than {MAX_SAMPLER_GAP}: the responses are not the policy's. Take the other engine "
-            "(ppo.rollout), and report this"
+            f"the sampler's log-probabilities differ from the trainer's by {metrics['sampler_gap']:.2g} nats per token "
+            f"(rounding gives less than {MAX_SAMPLER_GAP}): the responses are not from the policy. Use the other "
+            "engine (ppo.rollout), and report this"
         )
     if settings.max_kl is not None and metrics["kl_ref_k1"] > settings.max_kl:
         raise UserError(
-            f"the KL to the reference is {metrics['kl_ref_k1']:.4g} nats a response, above ppo.max_kl "
-            f"{settings.max_kl:g}: lower ppo.learning_rate, raise ppo.beta, or raise the bound"
+            f"the KL to the reference is {metrics['kl_ref_k1']:.4g} nats per response, above ppo.max_kl "
+            f"{settings.max_kl:g}: lower ppo.learning_rate, raise ppo.beta, or raise ppo.max_kl"
         )

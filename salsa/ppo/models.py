@@ -1,6 +1,6 @@
-"""The models of a PPO run, and what they say about given responses: log-probabilities, entropies, values.
+"""The models of a PPO run, and their log-probabilities, entropies and values on given responses.
 
-Sequences are right-padded here, so that positions are those of the tokens themselves; only sampling pads on the left.
+Sequences here are right-padded, so that positions match the tokens; only sampling pads on the left.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from salsa.checkpoints.loading import check_vocabularies, device, load_causal, l
 from salsa.config.references import Fixed, Strategy
 from salsa.config.sections import Ppo
 from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
-from salsa.models.sharded import full, whole_copy
+from salsa.models.sharded import gather_model, gather_tensor
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.runtime.errors import UserError
 
@@ -25,23 +25,28 @@ T = TypeVar("T")
 
 
 class Frozen:
-    """A model that is only asked: kept in memory, or read from its folder each time that it is needed."""
+    """A frozen model, kept in memory or loaded from disk each time it is needed."""
 
     def __init__(self, load: Callable[[], PreTrainedModel], keep: bool = True):
         self._load = load
         self.kept = load() if keep else None
 
     @staticmethod
-    def of(model: PreTrainedModel) -> "Frozen":
+    def from_model(model: PreTrainedModel) -> "Frozen":
+        """Wrap a loaded model."""
         return Frozen(lambda: model)
 
-    def ask(self, question: Callable[[PreTrainedModel], T]) -> T:
-        """What `question` finds; a model that is not kept is gone afterwards."""
-        return question(self._load() if self.kept is None else self.kept)
+    def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
+        """Return fn(model). A model that is not kept is freed afterwards."""
+        return fn(self._load() if self.kept is None else self.kept)
 
 
-class Whole(torch.nn.Module):
-    """A model whose forward pass is an answer to a question, so that what DDP and FSDP do stands around all of it."""
+class ForwardWrapper(torch.nn.Module):
+    """A module whose forward pass calls a given function of the model.
+
+    DDP and FSDP hook into a module's forward, so every pass of a trained model has to go through one. PPO never builds
+    the logits of a whole batch, so it cannot use the model's own forward.
+    """
 
     def __init__(self, model: torch.nn.Module, dtype: str):
         super().__init__()
@@ -49,43 +54,43 @@ class Whole(torch.nn.Module):
         self.config = getattr(model, "config", None)
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
-    def forward(self, question: Callable[[torch.nn.Module], T]) -> T:
-        # In here, because DeepSpeed switches off what is around it.
-        with computing_in(self.dtype):
-            return question(self.model)
+    def forward(self, fn: Callable[[torch.nn.Module], T]) -> T:
+        # Inside forward, because DeepSpeed disables autocast around it.
+        with autocast(self.dtype):
+            return fn(self.model)
 
 
 class Trained:
-    """A model in training, which a Learner lets the processes share."""
+    """A trained model. A Learner distributes it over the processes."""
 
     def __init__(self, model: PreTrainedModel, dtype: str = "float32"):
         self.model = model
-        self.module: torch.nn.Module = Whole(model, dtype)
-        self.in_shards = False
+        self.module: torch.nn.Module = ForwardWrapper(model, dtype)
+        self.is_sharded = False
 
-    def shared(self, module: torch.nn.Module, in_shards: bool) -> None:
-        """From now on the model's passes go through `module`, of which each process may hold a part."""
-        self.module, self.in_shards = module, in_shards
+    def replace_module(self, module: torch.nn.Module, is_sharded: bool) -> None:
+        """Route all passes through `module`, the distributed version of the wrapper."""
+        self.module, self.is_sharded = module, is_sharded
 
-    def ask(self, question: Callable[[PreTrainedModel], T]) -> T:
-        """What `question` finds in one pass; every process has to ask."""
-        return self.module(question)
+    def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
+        """Return fn(model), computed in one pass. Every process has to call it."""
+        return self.module(fn)
 
     def parameters(self) -> Iterator[Tensor]:
-        """The parameters, whole, one at a time; every process has to take them."""
-        return map(full, self.model.parameters())
+        """Yield the complete parameters one at a time. Every process has to iterate."""
+        return map(gather_tensor, self.model.parameters())
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The parameters like this, with the names that a checkpoint has them under."""
-        return ((name, full(parameter)) for name, parameter in self.model.named_parameters())
+        """Like `parameters`, with their names in a checkpoint."""
+        return ((name, gather_tensor(parameter)) for name, parameter in self.model.named_parameters())
 
     @contextlib.contextmanager
-    def whole(self, dtype: str) -> Iterator[PreTrainedModel]:
-        """The model with all its weights on this device: itself, or where it is in shards, a copy in `dtype`.
+    def complete(self, dtype: str) -> Iterator[PreTrainedModel]:
+        """Yields the complete model on this device, in evaluation mode; a copy in `dtype` if it is sharded.
 
-        In evaluation mode: in training mode, gradient checkpointing throws away the cache that sampling lives on.
+        In training mode, gradient checkpointing would disable the key-value cache that sampling needs.
         """
-        if not self.in_shards:
+        if not self.is_sharded:
             was_training = self.model.training
             self.model.eval()
             try:
@@ -93,14 +98,14 @@ class Trained:
             finally:
                 self.model.train(was_training)
             return
-        yield whole_copy(self.model, AutoModelForCausalLM, dtype)
+        yield gather_model(self.model, AutoModelForCausalLM, dtype)
 
 
 @dataclass(frozen=True)
 class Models:
-    """`policy` and `value` are trained, in float32; the others are frozen. Equal folders are one model.
+    """All models of a run. `policy` and `value` are trained in float32; the others are frozen.
 
-    The reference is what `strategy` makes of `references`.
+    `strategy` computes the reference from `references`. A folder that is used twice is loaded once.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -113,7 +118,7 @@ class Models:
     strategy: Strategy = field(default_factory=Fixed)
 
     def after_step(self, step: int) -> None:
-        """Lets a reference that moves follow the policy's optimiser step, the `step`th."""
+        """Update a moving reference after the policy's optimiser step number `step`."""
         if self.strategy.moves:
             with torch.no_grad():
                 self.strategy.after_step([reference.kept for reference in self.references], self.policy, step)
@@ -122,7 +127,7 @@ class Models:
 def load_models(
     init: Path, references: Sequence[Path], strategy: Strategy, sft: Path, reward: Path, settings: Ppo
 ) -> Models:
-    """All of them, in evaluation mode: dropout stays off, also in training."""
+    """Load all models, in evaluation mode: dropout is off even in training."""
     tokenizer = load_tokenizer(init)
     named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
     check_vocabularies(tokenizer, named)
@@ -134,14 +139,14 @@ def load_models(
         path: frozen(load_causal, path)
         for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
-    cpu = torch.device("cpu")  # a Learner brings them to the device, or each process its shard of them
+    cpu = torch.device("cpu")  # a Learner moves the model, or each process's shard of it, to the device
     models = Models(
         tokenizer=tokenizer,
         policy=Trained(load_causal(init, place=cpu), settings.dtype),
         value=Trained(load_reward(reward, place=cpu), settings.dtype),
         references=[
-            # In a narrower type small steps of a moving reference would be rounded away.
-            Frozen.of(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
+            # A moving reference is float32: in bfloat16 its small steps would be rounded away.
+            Frozen.from_model(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
             for path in references
         ],
         sft=fixed[sft.resolve()],
@@ -153,22 +158,22 @@ def load_models(
         for model in (models.policy.model, models.value.model):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()
-            drop_nothing(model)
+            disable_dropout(model)
     return models
 
 
-def drop_nothing(model: PreTrainedModel) -> None:
-    """Gradient checkpointing works in training mode alone; dropout stays off there too."""
+def disable_dropout(model: PreTrainedModel) -> None:
+    """Turn dropout off in training mode, which gradient checkpointing requires."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     for key in ("attention_dropout", "hidden_dropout"):
         if getattr(model.config, key, 0.0):
-            raise UserError(f"{model.name_or_path}/config.json: {key} is not 0: PPO needs it to be")
+            raise UserError(f"{model.name_or_path}/config.json: {key} is not 0: set it to 0 for PPO")
 
 
-def computing_in(dtype: str) -> contextlib.AbstractContextManager:
-    """bfloat16 passes over float32 weights, or nothing."""
+def autocast(dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast to bfloat16 over float32 weights, or do nothing for float32."""
     if dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device().type, torch.bfloat16)
@@ -176,7 +181,8 @@ def computing_in(dtype: str) -> contextlib.AbstractContextManager:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts and responses [B, L], right-padded, and the places [N] that response tokens [N] are predicted from."""
+    """Prompts with responses: `ids` and `mask` [B, L], right-padded, and for the N response tokens their `tokens` [N]
+    and the positions `index` [N] (of B * L) that predict them."""
 
     ids: Tensor
     mask: Tensor
@@ -184,16 +190,17 @@ class Sequences:
     tokens: Tensor
 
     @staticmethod
-    def of(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> "Sequences":
-        whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        ids, mask = right_pad(whole, pad, device())
+    def build(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> "Sequences":
+        """Concatenate and pad prompts and responses (token ids)."""
+        joined = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        ids, mask = right_pad(joined, pad, device())
         index, _ = predictors(prompts, responses, ids.shape[1])
         tokens = torch.tensor([token for response in responses for token in response], device=device())
         return Sequences(ids, mask, index.to(device()), tokens)
 
 
 def chunk_size(model: PreTrainedModel) -> int:
-    """Positions whose logits may exist at once."""
+    """Number of positions whose logits may exist at once."""
     return max(1, LOGITS_AT_A_TIME // model.config.get_text_config().vocab_size)
 
 
@@ -205,19 +212,19 @@ def log_probs(model: PreTrainedModel, sequences: Sequences, temperature: float) 
 
 @torch.no_grad()
 def log_probs_and_entropy(model: PreTrainedModel, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N] of the response tokens, and the entropies [N] of what they were drawn from."""
+    """Log-probabilities [N] of the response tokens, and the entropies [N] of the distributions at their positions."""
     states = states_at(model, sequences.ids, sequences.mask, sequences.index)
     head, chunk = output_head(model), chunk_size(model)
-    found, entropies = [], []
+    log_probs, entropies = [], []
     for part, tokens in zip(states.split(chunk), sequences.tokens.split(chunk), strict=True):
         distribution = (head(part).float() / temperature).log_softmax(-1)
-        found.append(distribution.gather(1, tokens[:, None])[:, 0])
+        log_probs.append(distribution.gather(1, tokens[:, None])[:, 0])
         entropies.append(entropy(distribution))
-    return torch.cat(found), torch.cat(entropies)
+    return torch.cat(log_probs), torch.cat(entropies)
 
 
 def values(model: PreTrainedModel, sequences: Sequences, normalise: tuple[float, float]) -> Tensor:
-    """Values [N] of the states that the response tokens are chosen in, in units of the normalised reward."""
+    """Values [N] of the states before each response token, in units of the normalised reward."""
     states = states_at(model, sequences.ids, sequences.mask, sequences.index)
     mean, std = normalise
     return (model.score(states)[:, 0].float() - mean) / std

@@ -1,9 +1,9 @@
-"""The states of an unfinished run on disk: what is needed to go on as if nothing had happened.
+"""Save and load the state of an unfinished run, so that it resumes as if it had never stopped.
 
 FOLDER/step-000012/   weights, optimisers and schedules after 12 steps (torch.distributed.checkpoint), and metrics.jsonl
-FOLDER/metrics.jsonl  a line for each step so far, written as the run goes
+FOLDER/metrics.jsonl  one line per step so far
 
-Random numbers and the place in the data follow from the seeds and the number of steps: they need no state.
+Random numbers and the position in the data follow from the seeds and the step, so they need no state.
 """
 
 import contextlib
@@ -30,89 +30,90 @@ UNREADABLE = (CheckpointException, OSError, EOFError, ValueError, RuntimeError)
 
 
 class Checkpoints:
-    """Saves a run's state every so many minutes and keeps the last few; the newest is where the run goes on."""
+    """Saved states of a run: one every `minutes`, of which the last `keep` stay. A run resumes from the newest."""
 
     def __init__(self, folder: Path, minutes: float, keep: int):
         self.folder, self.interval, self.keep = folder, 60 * minutes, keep
         self.last = time.monotonic()
-        processes.on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
+        processes.run_on_main(lambda: folder.mkdir(parents=True, exist_ok=True))
 
     def steps(self) -> list[int]:
-        """The steps after which a state was saved, the oldest first."""
-        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        """Step numbers of the saved states, ascending."""
+        matches = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
     def newest(self) -> int:
-        """The number of steps that the newest holds, 0 without any."""
+        """Step number of the newest state; 0 if there is none."""
         return max(self.steps(), default=0)
 
     def path(self, step: int) -> Path:
+        """Folder of the state after `step` steps."""
         return self.folder / f"step-{step:06d}"
 
     def due(self) -> bool:
-        """Whether it is time to save; the processes' clocks may differ."""
-        return processes.on_main(lambda: time.monotonic() - self.last >= self.interval)
+        """Whether it is time to save. The main process decides, because clocks differ."""
+        return processes.run_on_main(lambda: time.monotonic() - self.last >= self.interval)
 
     def save(self, step: int, state: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
-        """The state after `step` steps; then those before the last `keep` are removed."""
+        """Save the state after `step` steps, then remove all but the last `keep`."""
         try:
-            with contextlib.ExitStack() as writing, alone():
-                folder = processes.on_main(lambda: writing.enter_context(output_folder(self.path(step))))
+            with contextlib.ExitStack() as writing, without_single_process_warning():
+                folder = processes.run_on_main(lambda: writing.enter_context(output_folder(self.path(step))))
                 dcp.save(state, checkpoint_id=folder)
-                processes.on_main(lambda: write_jsonl(folder / METRICS, history))
-                processes.on_main(writing.close)
+                processes.run_on_main(lambda: write_jsonl(folder / METRICS, history))
+                processes.run_on_main(writing.close)
         except (CheckpointException, OSError) as error:
             raise UserError(
-                f"{self.path(step)}: cannot be saved ({first_line(error)}): make room and run it again; it goes on "
-                f"from {self.path(self.newest()).name if self.newest() else 'the beginning'}"
+                f"{self.path(step)}: cannot save it ({first_line(error)}): make room and rerun; the run resumes from "
+                f"{self.path(self.newest()).name if self.newest() else 'the beginning'}"
             ) from None
-        processes.on_main(self.prune)
+        processes.run_on_main(self.prune)
         self.last = time.monotonic()
 
     def prune(self) -> None:
-        """Removes all but the last `keep`."""
+        """Remove all but the last `keep` states."""
         for old in self.steps()[: -self.keep]:
-            # Renamed first: what is half removed must not look whole.
-            going = self.path(old).rename(self.folder / f".step-{old:06d}.old")
-            shutil.rmtree(going)
+            # Renamed first, so that a half-removed state is never taken for a complete one.
+            renamed = self.path(old).rename(self.folder / f".step-{old:06d}.old")
+            shutil.rmtree(renamed)
 
-    def found(self) -> list[int]:
-        """The steps with a state, and nothing else in the folder that an interruption may have left."""
+    def clean_steps(self) -> list[int]:
+        """Remove leftovers of an interrupted run; returns the step numbers of the saved states."""
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover)
         return self.steps()
 
     def load(self, state: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The newest state that was saved, and the metrics of its steps; None without any.
+        """Load the newest state and the metrics up to it; (None, []) if there is none.
 
-        `state` gives the tensors to read it into. It is asked only where there is something to read: to have moments at
-        all, an optimiser that is new makes an empty step for it, and that step would count in Adam's bias correction.
+        `state` returns the tensors to load into. It is called only if there is something to load: a new optimiser has
+        to take an empty step to create its moments, and that step would count in Adam's bias correction.
         """
-        saved = processes.on_main(self.found)
-        found, history = None, []
+        saved = processes.run_on_main(self.clean_steps)
+        loaded, history = None, []
         if saved:
-            found = state()
+            loaded = state()
             folder = self.path(saved[-1])
             try:
-                with alone():
-                    dcp.load(found, checkpoint_id=folder)
+                with without_single_process_warning():
+                    dcp.load(loaded, checkpoint_id=folder)
             except UNREADABLE as error:
                 raise UserError(
-                    f"{folder}: cannot be read ({first_line(error)}): remove it, to go on from "
+                    f"{folder}: cannot read it ({first_line(error)}): remove it to resume from "
                     f"{self.path(saved[-2]).name if len(saved) > 1 else 'the beginning'}"
                 ) from None
-            history = processes.on_main(lambda: read_jsonl(folder / METRICS))
-            log.info("ppo: going on after %d steps, from %s", saved[-1], folder)
-        processes.on_main(lambda: write_jsonl(self.folder / METRICS, history))
-        return found, history
+            history = processes.run_on_main(lambda: read_jsonl(folder / METRICS))
+            log.info("ppo: resuming after %d steps, from %s", saved[-1], folder)
+        processes.run_on_main(lambda: write_jsonl(self.folder / METRICS, history))
+        return loaded, history
 
     def append(self, metrics: dict[str, Any]) -> None:
-        """A step's line in the metrics file of the run so far."""
-        processes.on_main(lambda: write_jsonl(self.folder / METRICS, [metrics], "a"))
+        """Append a step to the metrics file."""
+        processes.run_on_main(lambda: write_jsonl(self.folder / METRICS, [metrics], "a"))
 
 
 def first_line(error: BaseException) -> str:
-    """What is wrong, of an error that may tell of every process and its stack."""
+    """First line of an error's cause; a CheckpointException lists a stack for every process."""
     if isinstance(error, CheckpointException) and error.failures:
         [(cause, _), *_] = error.failures.values()
         return first_line(cause)
@@ -120,8 +121,8 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Without the notice that a single process saves or loads by itself, which is as it should be."""
+def without_single_process_warning() -> Iterator[None]:
+    """Silence torch's warning about saving or loading with a single process, which is intended here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

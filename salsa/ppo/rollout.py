@@ -1,6 +1,6 @@
-"""One batch of experience: responses sampled from the policy, scored, with all that the update needs of them.
+"""One batch of experience: sample responses, score them, and compute all that the updates need.
 
-Everything is computed before the first gradient step and stays as it is through all epochs.
+Everything is computed before the first gradient step and stays fixed for all epochs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from salsa.devices import processes
 from salsa.models.sampling import Answer
 from salsa.models.scoring import rewards
 from salsa.ppo.math import gae, k1, token_rewards, whiten
-from salsa.ppo.models import Models, Sequences, computing_in, log_probs_and_entropy, values
+from salsa.ppo.models import Models, Sequences, autocast, log_probs_and_entropy, values
 from salsa.ppo.samplers import Sampler
 
 Messages = list[dict[str, str]]
@@ -26,7 +26,7 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that ends with the user's turn, and its token ids."""
+    """A dialogue that ends with a user turn, and its token ids."""
 
     messages: Messages
     ids: list[int]
@@ -38,11 +38,11 @@ class Rollout:
 
     prompts: list[Prompt]
     answers: list[Answer]
-    scores: Tensor  # [B] normalised reward, without the penalty
-    penalised: Tensor  # [B] what the response's last token earns
+    scores: Tensor  # [B] normalised rewards
+    penalised: Tensor  # [B] scores minus the penalty for a missing EOS
     mask: Tensor
     log_probs: Tensor
-    sampled: Tensor  # what the sampler took for log_probs
+    sampled: Tensor  # the sampler's own log-probabilities
     reference: Tensor
     sft: Tensor
     entropy: Tensor
@@ -52,7 +52,7 @@ class Rollout:
 
 
 def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Generator) -> Iterator[list[Prompt]]:
-    """Batches without end, in an order that is drawn anew for each pass over the prompts."""
+    """Yield batches of prompts forever, reshuffled for each pass."""
     waiting: list[int] = []
     while True:
         while len(waiting) < size:
@@ -61,77 +61,81 @@ def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Genera
         waiting = waiting[size:]
 
 
-def measured(
+def compute_in_batches(
     prompts: Sequence[list[int]],
     responses: Sequence[list[int]],
     pad: int,
     batch_size: int,
-    measure: Callable[[Sequences], Sequence[Tensor]],
+    compute: Callable[[Sequences], Sequence[Tensor]],
 ) -> list[Tensor]:
-    """Each of the figures [N] that `measure` finds for batches of similar length, as [B, T] in the rows' order.
+    """Compute per-token figures of all responses; each comes back as [B, T] in row order.
 
-    A process measures batches of up to `batch_size` of its share of the rows, and has the figures of all.
+    `compute` maps a batch to one tensor [N] per figure. Each process handles its share of the rows, in batches of
+    similar length of at most `batch_size`; all processes get all results.
     """
     lengths = [len(response) for response in responses]
-    own = processes.dealt([len(prompt) + n for prompt, n in zip(prompts, lengths, strict=True)])
-    rows: dict[int, list[Tensor]] = {row: [] for row in own}
-    for begin in range(0, len(own), batch_size):
-        batch = own[begin : begin + batch_size]
-        found = measure(Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad))
-        for parts in (figure.cpu().split([lengths[i] for i in batch]) for figure in found):
+    local_rows = processes.balanced_rows([len(prompt) + n for prompt, n in zip(prompts, lengths, strict=True)])
+    results: dict[int, list[Tensor]] = {row: [] for row in local_rows}
+    for begin in range(0, len(local_rows), batch_size):
+        batch = local_rows[begin : begin + batch_size]
+        figures = compute(Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch], pad))
+        for parts in (figure.cpu().split([lengths[i] for i in batch]) for figure in figures):
             for i, part in zip(batch, parts, strict=True):
-                rows[i].append(part)
-    return [pad_sequence(list(figures), batch_first=True) for figures in zip(*processes.gathered(rows), strict=True)]
+                results[i].append(part)
+    columns = zip(*processes.gather_rows(results), strict=True)
+    return [pad_sequence(list(column), batch_first=True) for column in columns]
 
 
 @torch.no_grad()
 def collect(models: Models, sampler: Sampler, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
-    """Samples a response to each prompt and measures it."""
-    own = processes.share(len(prompts))
-    found = sampler(models.policy, [prompts[i].ids for i in own], [seeds[i] for i in own])
-    answers = processes.gathered(dict(zip(own, found, strict=True)))
-    with computing_in(settings.dtype):
+    """Sample one response per prompt and compute the rollout."""
+    local_rows = processes.even_rows(len(prompts))
+    sampled = sampler(models.policy, [prompts[i].ids for i in local_rows], [seeds[i] for i in local_rows])
+    answers = processes.gather_rows(dict(zip(local_rows, sampled, strict=True)))
+    with autocast(settings.dtype):
         return experience(models, prompts, answers, settings)
 
 
 @torch.no_grad()
 def experience(models: Models, prompts: list[Prompt], answers: list[Answer], settings: Ppo) -> Rollout:
-    """Scores given responses and computes all that the updates need of them."""
+    """Score given responses and compute log-probabilities, values, advantages and returns."""
     pad = models.tokenizer.pad_token_id
     micro = settings.micro_batch_size or settings.rollout_batch_size
-    asked, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
-    whole = [prompt + response for prompt, response in zip(asked, responses, strict=True)]
-    mine = processes.dealt([len(sequence) for sequence in whole])
-    scored = models.reward.ask(
-        lambda model: rewards(model, [whole[i] for i in mine], pad, micro, *models.normalisation)
+    prompt_ids, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
+    sequences = [prompt + response for prompt, response in zip(prompt_ids, responses, strict=True)]
+    local_rows = processes.balanced_rows([len(sequence) for sequence in sequences])
+    local_scores = models.reward.forward(
+        lambda model: rewards(model, [sequences[i] for i in local_rows], pad, micro, *models.normalisation)
     )
-    scores = torch.tensor(processes.gathered(dict(zip(mine, scored, strict=True))))
-    measure = partial(measured, asked, responses, pad, micro)
+    scores = torch.tensor(processes.gather_rows(dict(zip(local_rows, local_scores, strict=True))))
+    compute = partial(compute_in_batches, prompt_ids, responses, pad, micro)
 
-    def of_distribution(ask: Callable[[Callable[[PreTrainedModel], Any]], Any]) -> list[Tensor]:
-        return measure(lambda s: ask(lambda model: log_probs_and_entropy(model, s, settings.temperature)))
+    def log_probs_by(forward: Callable[[Callable[[PreTrainedModel], Any]], Any]) -> list[Tensor]:
+        return compute(lambda batch: forward(lambda model: log_probs_and_entropy(model, batch, settings.temperature)))
 
-    def of_frozen(model: PreTrainedModel) -> Tensor:
-        return of_distribution(lambda question: question(model))[0]
+    def frozen_log_probs(model: PreTrainedModel) -> Tensor:
+        return log_probs_by(lambda fn: fn(model))[0]
 
-    # One model after the other, so that those that are not kept need memory one at a time.
-    own, entropies = of_distribution(models.policy.ask)
-    [old_values] = measure(lambda s: [models.value.ask(lambda model: values(model, s, models.normalisation))])
-    frozen = {model: model.ask(of_frozen) for model in dict.fromkeys([*models.references, models.sft])}
+    # One model after the other, so that at most one model that is not kept is in memory.
+    policy, entropies = log_probs_by(models.policy.forward)
+    [old_values] = compute(
+        lambda batch: [models.value.forward(lambda model: values(model, batch, models.normalisation))]
+    )
+    frozen = {model: model.forward(frozen_log_probs) for model in dict.fromkeys([*models.references, models.sft])}
     reference, sft = models.strategy.combine([frozen[model] for model in models.references]), frozen[models.sft]
     lengths = torch.tensor([len(response) for response in responses])
-    mask = torch.arange(own.shape[1])[None] < lengths[:, None]
+    mask = torch.arange(policy.shape[1])[None] < lengths[:, None]
     ended = torch.tensor([answer.ended for answer in answers])
     penalised = scores - settings.missing_eos_penalty * ~ended
-    earned = token_rewards(k1(own, reference), penalised, mask, settings.beta)
-    advantages, returns = gae(earned, old_values, mask, settings.gamma, settings.lam)
+    rewards_by_token = token_rewards(k1(policy, reference), penalised, mask, settings.beta)
+    advantages, returns = gae(rewards_by_token, old_values, mask, settings.gamma, settings.lam)
     return Rollout(
         prompts=prompts,
         answers=answers,
         scores=scores,
         penalised=penalised,
         mask=mask,
-        log_probs=own,
+        log_probs=policy,
         sampled=pad_sequence([torch.tensor(answer.log_probs) for answer in answers], batch_first=True),
         reference=reference,
         sft=sft,

@@ -1,7 +1,7 @@
-"""The algorithm, top to bottom: sample, score, then some epochs of clipped policy and value updates.
+"""PPO from top to bottom: sample, score, then some epochs of clipped policy and value updates.
 
-On one device or on many (processes.py); what is larger than a device's memory goes through in micro-batches. What each
-metric means: docs/metrics.md.
+Runs on one device or many (salsa/devices/processes.py). Batches that do not fit in memory are processed in
+micro-batches. docs/metrics.md explains the metrics.
 """
 
 import math
@@ -28,10 +28,10 @@ from salsa.runtime.seeds import derive_seed
 
 
 def make_learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> Learner:
-    """The Learner for how the run was launched."""
+    """A Learner for the way the run was launched."""
     if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
         return Learner(trained, rate, settings, updates)
-    from salsa.ppo.zero import ZeroLearner  # DeepSpeed is installed where it is used
+    from salsa.ppo.zero import ZeroLearner  # needs DeepSpeed, an optional dependency
 
     return ZeroLearner(trained, rate, settings, updates)
 
@@ -39,67 +39,68 @@ def make_learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> 
 def update(
     models: Models, policy: Learner, value: Learner, rollout: Rollout, rows: list[int], settings: Ppo
 ) -> Metrics:
-    """One optimiser step of both models on the responses `rows`; each loss is a mean over their tokens.
+    """One optimiser step of policy and value model on the responses `rows`; losses are means over their tokens.
 
-    Each process takes its share of the rows. First the one model, then the other: so only one's gradients exist at a
-    time.
+    Each process handles its share of the rows. The policy is updated first, then the value model, so gradients of only
+    one model exist at a time.
     """
     pad = models.tokenizer.pad_token_id
     prompts, responses = [prompt.ids for prompt in rollout.prompts], [answer.token_ids for answer in rollout.answers]
     count = sum(len(responses[row]) for row in rows)
-    own = [rows[place] for place in processes.dealt([len(prompts[row]) + len(responses[row]) for row in rows])]
-    size = settings.micro_batch_size or len(own)
-    batches = [own[begin : begin + size] for begin in range(0, len(own), size)]
+    lengths = [len(prompts[row]) + len(responses[row]) for row in rows]
+    local_rows = [rows[place] for place in processes.balanced_rows(lengths)]
+    size = settings.micro_batch_size or len(local_rows)
+    batches = [local_rows[begin : begin + size] for begin in range(0, len(local_rows), size)]
 
-    def policy_figures(sequences: Sequences, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        old = of(rollout.log_probs)
-        new = models.policy.ask(lambda model: log_probs(model, sequences, settings.temperature))
-        losses, clipped = policy_losses(new, old, of(rollout.advantages), settings.clip)
+    def policy_figures(sequences: Sequences, select: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        old = select(rollout.log_probs)
+        new = models.policy.forward(lambda model: log_probs(model, sequences, settings.temperature))
+        losses, clipped = policy_losses(new, old, select(rollout.advantages), settings.clip)
         return {"loss_policy": losses, "clip_fraction_policy": clipped, "approx_kl": k3(old, new)}
 
-    def value_figures(sequences: Sequences, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        new = models.value.ask(lambda model: values(model, sequences, models.normalisation))
-        losses, clipped = value_losses(new, of(rollout.values), of(rollout.returns), settings.value_clip)
+    def value_figures(sequences: Sequences, select: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        new = models.value.forward(lambda model: values(model, sequences, models.normalisation))
+        losses, clipped = value_losses(new, select(rollout.values), select(rollout.returns), settings.value_clip)
         return {"loss_value": losses, "clip_fraction_value": clipped}
 
     metrics: Metrics = {}
     for name, trained, figures in (("policy", policy, policy_figures), ("value", value, value_figures)):
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            sequences = Sequences.of([prompts[i] for i in batch], [responses[i] for i in batch], pad)
-            of = partial(tokens_of, chosen=batch, mask=rollout.mask[batch], device=sequences.ids.device)
+            sequences = Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch], pad)
+            select = partial(select_tokens, rows=batch, mask=rollout.mask[batch], device=sequences.ids.device)
             with trained.micro_batch(last=batch is batches[-1]):
-                found = figures(sequences, of)
-                # The mean of the processes' gradients is that of their losses: each counts for the whole.
-                trained.backward(found[f"loss_{name}"].sum() / count * processes.count())
-            for key, figure in found.items():
+                by_token = figures(sequences, select)
+                # Gradients are averaged over processes, so the sum over local tokens is scaled up by their number.
+                trained.backward(by_token[f"loss_{name}"].sum() / count * processes.count())
+            for key, figure in by_token.items():
                 sums[key] = sums.get(key, 0.0) + figure.detach().float().sum()
-        totals = processes.total({key: figure.item() for key, figure in sums.items()})
+        totals = processes.sum_over_processes({key: figure.item() for key, figure in sums.items()})
         metrics |= {key: figure / count for key, figure in totals.items()}
         metrics[f"grad_norm_{name}"] = trained.clip()
         if names := not_finite(metrics):
             raise UserError(
-                f"{' and '.join(names)} not finite: lower ppo.learning_rate and ppo.value_learning_rate, or use "
+                f"{' and '.join(names)} not finite: lower ppo.learning_rate and ppo.value_learning_rate, or set "
                 "dtype float32"
             )
         trained.step()
     return metrics
 
 
-def tokens_of(figures: Tensor, chosen: list[int], mask: Tensor, device: torch.device) -> Tensor:
-    """Of figures [B, T], those [N] of the chosen rows' real tokens."""
-    return figures[chosen][mask].to(device)
+def select_tokens(figures: Tensor, rows: list[int], mask: Tensor, device: torch.device) -> Tensor:
+    """The figures [N] of the real tokens of some rows, from figures [B, T]; `mask` is that of the rows."""
+    return figures[rows][mask].to(device)
 
 
 def not_finite(metrics: Metrics) -> list[str]:
-    """The figures that are not finite."""
+    """Names of metrics that are NaN or infinite."""
     return [name for name, figure in metrics.items() if isinstance(figure, float) and not math.isfinite(figure)]
 
 
 class Training:
-    """A run's models, optimisers, and the draws that are still to come.
+    """A run's models, optimisers and random generators.
 
-    No seed here depends on the method: arms of one RL seed meet the same prompts with the same random numbers.
+    No seed depends on the method: runs of different methods with one RL seed get the same prompts and random numbers.
     """
 
     def __init__(
@@ -120,8 +121,8 @@ class Training:
 
         if settings.train_batch_size % processes.count():
             raise UserError(
-                f"ppo.train_batch_size: {settings.train_batch_size} is no multiple of the {processes.count()} "
-                "processes: change the one or the other"
+                f"ppo.train_batch_size: {settings.train_batch_size} is not a multiple of the {processes.count()} "
+                "processes: change one of them"
             )
         self.models, self.sampler, self.settings, self.gold, self.derived = models, sampler, settings, gold, derived
         self.batches = prompt_batches(prompts, settings.rollout_batch_size, generator("prompts"))
@@ -131,28 +132,28 @@ class Training:
         self.value = make_learner(models.value, settings.value_learning_rate, settings, updates)
 
     def orders(self) -> list[list[int]]:
-        """The order of the rollout's responses in each of its epochs."""
+        """Draw the order of the rollout's responses for each epoch."""
         size = self.settings.rollout_batch_size
         return [torch.randperm(size, generator=self.shuffles).tolist() for _ in range(self.settings.epochs)]
 
     def step(self, step: int) -> Metrics:
-        """A rollout and the updates on it; a UserError where it cannot go on, then without the update at fault."""
-        settings, asked = self.settings, next(self.batches)
-        draws = [self.derived("sampling", step, i) for i in range(len(asked))]
-        rollout = collect(self.models, self.sampler, asked, settings, draws)
+        """One rollout and its updates; returns the metrics. After a UserError the failing update is not applied."""
+        settings, prompts = self.settings, next(self.batches)
+        seeds = [self.derived("sampling", step, i) for i in range(len(prompts))]
+        rollout = collect(self.models, self.sampler, prompts, settings, seeds)
         metrics = rollout_metrics(rollout, self.models, settings.beta, self.gold)
         check_rollout(rollout, metrics, settings)
-        rate, found = self.policy.rate(), []
+        rate, updates = self.policy.rate(), []
         for order in self.orders():
             for begin in range(0, len(order), settings.train_batch_size):
                 rows = order[begin : begin + settings.train_batch_size]
-                found.append(update(self.models, self.policy, self.value, rollout, rows, settings))
+                updates.append(update(self.models, self.policy, self.value, rollout, rows, settings))
                 self.models.after_step(self.policy.steps)
         episodes = (step + 1) * settings.rollout_batch_size
-        return {"step": step, "episodes": episodes, **metrics, **mean_of(found), "learning_rate": rate}
+        return {"step": step, "episodes": episodes, **metrics, **mean_of(updates), "learning_rate": rate}
 
     def state(self) -> dict[str, Any]:
-        """All that steps change, but for the draws."""
+        """Everything that steps change, except the random generators."""
         moving = enumerate(self.models.references) if self.models.strategy.moves else ()
         return {
             "policy": self.policy.state(),
@@ -161,7 +162,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any], steps: int) -> None:
-        """Takes up a `state` after `steps` steps, whose tensors are those in use; takes the draws that those took."""
+        """Restore the `state` after `steps` steps, and advance the random generators by as many."""
         self.policy.restore(state["policy"])
         self.value.restore(state["value"])
         for _ in range(steps):
@@ -173,31 +174,31 @@ def train(
     training: Training,
     checkpoints: Checkpoints | None = None,
     report: Callable[[Metrics], None] = lambda metrics: None,
-    stop_asked: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> list[Metrics]:
-    """Trains in place, on from the newest of the checkpoints; returns each step's metrics, and reports them."""
+    """Train in place, resuming from the newest checkpoint. Returns the metrics of all steps; reports each new step."""
     history: list[Metrics] = []
     if checkpoints is not None:
         state, history = checkpoints.load(training.state)
         if state is not None:
             training.restore(state, len(history))
-    total, begun = training.settings.steps, len(history)
+    total, done = training.settings.steps, len(history)
     shown = ("reward", "kl_ref_k1", "length", "eos_share")
-    for step in steps(range(total), "ppo", lambda: {key: history[-1][key] for key in shown if history}, begun):
+    for step in steps(range(total), "ppo", lambda: {key: history[-1][key] for key in shown if history}, done):
         try:
             history.append(training.step(step))
         except UserError as error:
-            kept = f"; what was saved stays in {checkpoints.folder}" if checkpoints and checkpoints.newest() else ""
+            kept = f"; saved states are in {checkpoints.folder}" if checkpoints and checkpoints.newest() else ""
             raise UserError(f"ppo: step {step}: {error}{kept}") from None
         report(history[-1])
         if checkpoints is not None:
             checkpoints.append(history[-1])
-            stopping = processes.any_says(stop_asked()) and step + 1 < total
+            stopping = processes.any_process(stop_requested()) and step + 1 < total
             if stopping or checkpoints.due():
                 checkpoints.save(step + 1, training.state(), history)
             if stopping:
                 raise Interrupted(
-                    f"ppo: stopped after {step + 1} steps, as SIGTERM asked; the same command goes on from "
+                    f"ppo: stopped after {step + 1} steps on SIGTERM; rerun the same command to resume from "
                     f"{checkpoints.path(step + 1)}"
                 )
     return history

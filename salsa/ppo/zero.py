@@ -1,4 +1,4 @@
-"""A model in training under DeepSpeed's ZeRO-3, whose engine holds weights, gradients and moments in parts."""
+"""A Learner under DeepSpeed's ZeRO-3, whose engine shards weights, gradients and Adam moments."""
 
 import contextlib
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ZeroLearner(Learner):
-    """A Learner whose engine clips, steps and forgets gradients by itself. Its state fits as many processes again."""
+    """A Learner whose engine clips and steps by itself. Its state can be restored only with as many processes."""
 
-    in_shards = True
+    is_sharded = True
 
-    def prepared(self, module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+    def distribute(self, module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
         config = accelerator.deepspeed_plugin.deepspeed_config
-        # The size of a micro-batch is a word to DeepSpeed's logs alone.
+        # DeepSpeed uses the micro-batch size only in its logs.
         config |= {"gradient_clipping": self.limit, "train_micro_batch_size_per_gpu": 1}
-        # No parameter is so small that all hold the whole of it: so what `restore` sets is all there is.
+        # Shard every parameter, however small, so that `restore` covers all of them.
         config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        self.engine = cast(Any, super().prepared(module, accelerator))
-        processes.plain_loading()
-        # Adam would make these at its first step; a run that goes on reads them in before.
+        self.engine = cast(Any, super().distribute(module, accelerator))
+        processes.load_models_unsharded()
+        # Adam creates its moments at the first step; a resumed run restores them before that.
         for weights in self.engine.optimizer.fp32_partitioned_groups_flat:
             begin = {"step": torch.zeros((), device=weights.device)}
             self.optimiser.state[weights] = begin | {moment: torch.zeros_like(weights) for moment in MOMENTS}
@@ -46,7 +46,7 @@ class ZeroLearner(Learner):
         self.engine.backward(loss)
 
     def clip(self) -> float:
-        """The norm of the gradients gathered, which are clipped and gone: the engine makes its step in one."""
+        """Clip and step, which the engine does together; returns the gradient norm."""
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
@@ -54,7 +54,7 @@ class ZeroLearner(Learner):
         self.schedule.step()
 
     def parts(self) -> dict[str, dict[str, torch.Tensor]]:
-        """This process's parts of each parameter and its moments."""
+        """This process's shards of each parameter and its moments."""
         return {
             name: {"weight": safe_get_local_fp32_param(parameter)}
             | {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
@@ -68,7 +68,7 @@ class ZeroLearner(Learner):
         for name, parameter in self.engine.module.named_parameters():
             part = state[processes.name()][name]
             safe_set_local_fp32_param(parameter, part["weight"])
-            parameter.ds_tensor.data.copy_(part["weight"])  # what passes are computed with, a copy of that
+            parameter.ds_tensor.data.copy_(part["weight"])  # the copy that forward passes use
             for moment in MOMENTS:
                 safe_set_local_optimizer_state(parameter, part[moment], moment)
         self.schedule.load_state_dict(state["schedule"])

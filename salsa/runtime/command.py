@@ -1,4 +1,4 @@
-"""How a command starts and how it ends: its arguments, its log, and one line for what a user can mend."""
+"""Run a stage from the command line: parse arguments, set up the log, turn errors into one line and an exit status."""
 
 import argparse
 import gc
@@ -14,11 +14,13 @@ from salsa.runtime.texts import VisibleFormatter, visible
 
 
 def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
-    """Runs the stage named on the command line; a UserError becomes one line and exit status 1, an Interrupted
-    one line and RESUBMIT, Ctrl-C one line and 130 as in shells, a full or closed disk one line and 1.
+    """Run the stage named on the command line and return its exit status.
 
-    `commands` maps a name to its module and help line. Only the module of the command asked for is imported
-    (its `add_arguments(parser)` and `run(arguments)`), so that tables never wait for torch.
+    `commands` maps each name to its module and help line. A module has `add_arguments(parser)` and `run(arguments)`;
+    only the requested one is imported, so that commands without torch start fast.
+
+    Exit status: 0; 1 for a UserError or a disk that cannot be written; RESUBMIT if the stage stopped on request; 130
+    for Ctrl-C. All but 0 come with one line on stderr. Other exceptions are bugs and keep their traceback.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     listing = "\n".join(f"  {name:<12}{text}" for name, (_, text) in commands.items())
@@ -32,7 +34,7 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(logging.INFO)
     try:
-        # A sixth of the start-up of torch and transformers is the collector's search through what they define.
+        # Importing torch and transformers is a sixth faster without garbage collection.
         gc.disable()
         module = importlib.import_module(module_name)
         gc.freeze()
@@ -47,7 +49,7 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
         print(interruption, file=sys.stderr)
         return RESUBMIT
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: rerun the same command to resume", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
         if (line := disk_fault(error)) is None:

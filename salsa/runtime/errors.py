@@ -1,4 +1,4 @@
-"""The exceptions whose text is all that a user sees: what they can mend, and what needs only the same command again."""
+"""Errors that end a command with one line instead of a traceback."""
 
 import errno
 
@@ -11,23 +11,23 @@ DISK_FAULTS = {
     errno.EROFS: "it is mounted read-only: name another folder in the config's paths",
     errno.EACCES: "name a folder that you may write to in the config's paths",
 }
-# Libraries that write in another language say it in words of their own.
+# Libraries written in Rust or C++ raise their own exception types, with these words in the message.
 FULL = ("No space left on device", "os error 28")
 
 
 def disk_fault(error: Exception) -> str | None:
-    """A line for a user where an error is the disk's fault; None where it is another's."""
+    """A one-line message if the error comes from the disk (full, read-only, no permission), else None."""
     if isinstance(error, OSError) and error.errno in DISK_FAULTS:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}: {DISK_FAULTS[error.errno]}, and run again: what is whole stays"
+        return f"{where}{error.strerror}: {DISK_FAULTS[error.errno]}, then rerun; finished outputs are kept"
     if any(text in str(error) for text in FULL):
-        return f"{FULL[0]}: {DISK_FAULTS[errno.ENOSPC]}, and run again: what is whole stays"
+        return f"{FULL[0]}: {DISK_FAULTS[errno.ENOSPC]}, then rerun; finished outputs are kept"
     return None
 
 
 class UserError(Exception):
-    """Wrong input: the text names what is wrong, where, and what to do; it is printed without a traceback."""
+    """A mistake that the user can fix. The text says what is wrong, where, and what to do."""
 
 
 class Interrupted(Exception):
-    """A stage stopped as it was asked to, and goes on from there when it runs again; exit status RESUBMIT."""
+    """The stage stopped on request and saved its state; rerunning it resumes. Exit status RESUBMIT."""

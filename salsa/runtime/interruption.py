@@ -1,4 +1,4 @@
-"""Being asked to stop: a SIGTERM from a cluster or a spot machine is noted, and answered when the work is safe."""
+"""Defer SIGTERM (from a cluster or a spot machine) until the current step is finished."""
 
 import contextlib
 import signal
@@ -9,16 +9,16 @@ from salsa.runtime.log import log
 
 
 @contextlib.contextmanager
-def sigterm_noted() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether a SIGTERM has come; inside, it ends nothing by itself."""
-    asked = threading.Event()
+def defer_sigterm() -> Iterator[Callable[[], bool]]:
+    """Catch SIGTERM inside the block. Yields a function that returns whether one has arrived."""
+    requested = threading.Event()
 
     def note(*_: object) -> None:
-        asked.set()
+        requested.set()
         log.warning("SIGTERM: stopping after this step")
 
     previous = signal.signal(signal.SIGTERM, note)
     try:
-        yield asked.is_set
+        yield requested.is_set
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""JSONL files: one JSON object a line, UTF-8."""
+"""Read and write JSONL files: one JSON object per line, UTF-8."""
 
 import json
 import re
@@ -13,16 +13,16 @@ ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: Literal["w", "a"] = "w") -> None:
-    """One JSON object a line, UTF-8, keys in the order given; mode "a" adds them to the file."""
+    """Write one JSON object per line, keys in the given order. Mode "a" appends."""
     with path.open(mode, encoding="utf-8") as handle:
         for row in rows:
             handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; a broken line is the user's error and is named.
+    """Read all objects of a JSONL file. A UserError names the first line that is not UTF-8 or not a JSON object.
 
-    UTF-8, with or without a byte order mark; a lone surrogate becomes U+FFFD.
+    A byte order mark is skipped; lone surrogates become U+FFFD.
     """
     rows = []
     try:
@@ -37,10 +37,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 row = json.loads(text)
             except UnicodeDecodeError as error:
-                raise UserError(f"{path}:{number}: not UTF-8 ({error}): convert the file, or remove the line") from None
+                raise UserError(f"{path}:{number}: not UTF-8 ({error}): convert the file or remove the line") from None
             except ValueError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error}): mend or remove the line") from None
+                raise UserError(f"{path}:{number}: not JSON ({error}): fix or remove the line") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a JSON object is expected, not {type(row).__name__}: mend the line")
+                raise UserError(f"{path}:{number}: expected a JSON object, not {type(row).__name__}: fix the line")
             rows.append(without_lone_surrogates(row) if ESCAPED_SURROGATE.search(text) else row)
     return rows

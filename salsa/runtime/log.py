@@ -1,4 +1,4 @@
-"""The program's log, and progress through a long loop."""
+"""The program's logger, and progress of long loops."""
 
 import logging
 import sys
@@ -13,7 +13,10 @@ log = logging.getLogger("salsa")
 
 
 def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]], done: int = 0) -> Iterator[T]:
-    """The items after the `done` first, with a progress bar on a terminal, or a line now and then in a log file."""
+    """Iterate over `items[done:]` with a progress bar on a terminal, or ten log lines otherwise.
+
+    `figures` returns the values shown beside the progress.
+    """
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         bar = tqdm(items[done:], desc=what, leave=False, initial=done, total=len(items))
         for item in bar:

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all: written beside, then renamed."""
+"""Atomic outputs: files and folders are written under a temporary name and renamed when complete."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ DAY = 86_400  # seconds
 
 
 def _beside(path: Path, kind: str = "tmp") -> Path:
-    """A name of its own next to `path`, on the same file system, so that two jobs never write the same bytes.
+    """A unique temporary name next to `path`, on the same file system.
 
-    It names this process and host, by which the next writer of `path` knows what a killed one left.
+    The name holds process id and host, so the next writer of `path` can tell what a killed writer left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -28,10 +28,10 @@ def _beside(path: Path, kind: str = "tmp") -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files and folders of writers of `path` that were killed.
+    """Remove temporary files and folders that killed writers of `path` left.
 
-    A writer on this host is dead when its process is gone. One on another host, or whose process number was given
-    out again, is taken for dead when it wrote nothing for a day.
+    A writer on this host is dead if its process is gone. A writer on another host, or one whose process id is in use
+    again, counts as dead if it wrote nothing for a day.
     """
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-[0-9a-f]{{8}}@(.*)\.(?:tmp|work)")
     for leftover in path.parent.iterdir():
@@ -39,7 +39,7 @@ def _remove_leftovers(path: Path) -> None:
             continue
         process, host = int(match[1]), match[2]
         if (host == platform.node() and not _is_alive(process)) or time.time() - _last_written(leftover) > DAY:
-            log.info("%s: removed, its writer was killed", leftover)
+            log.info("removed %s, left by a killed run", leftover)
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
@@ -52,12 +52,12 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # another user's
+        return True  # another user's process
     return True
 
 
 def _last_written(path: Path) -> float:
-    """When the file, or the folder or anything in it, was last written; now where it vanishes meanwhile."""
+    """Modification time of the file, or the latest one in the folder; the current time if it vanishes meanwhile."""
     try:
         return max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
     except FileNotFoundError:
@@ -66,7 +66,10 @@ def _last_written(path: Path) -> float:
 
 @contextlib.contextmanager
 def output_file(path: Path, run: Run | None = None) -> Iterator[Path]:
-    """Yields a name to write to; the file appears under `path` when the block ends well, not at all otherwise."""
+    """Yields a temporary path to write to. On success the file is renamed to `path`; on an error it is removed.
+
+    With `run`, its provenance is written beside the file.
+    """
     temporary = _beside(path)
     try:
         yield temporary
@@ -79,7 +82,7 @@ def output_file(path: Path, run: Run | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
-    """Like `output_file` for a folder; an older folder of that name is replaced only by a whole one."""
+    """Like `output_file`, for a folder. An existing folder is replaced only when the new one is complete."""
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -99,7 +102,7 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for what is of no use once the stage is done; it is gone then."""
+    """Yields a temporary folder beside `out` that is removed at the end."""
     folder = _beside(out, "work")
     folder.mkdir()
     try:

@@ -1,7 +1,7 @@
 """Provenance: what an output was made from, by what code, on which machine.
 
-A run.json lies inside an output folder, or beside an output file. Its id depends on stage, settings, seeds and inputs
-alone: the same on every machine and day.
+Each stage writes a run.json inside its output folder, or beside its output file. The run id depends only on stage,
+settings, seeds and inputs, so it is the same on every machine and day.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def sha256(path: Path) -> str:
 
 
 def input_id(path: Path) -> str:
-    """What an input is known by: the run id that a stage left, else the sha256 of the file (or of a folder's files)."""
+    """Identify an input: by the run id in its run.json, else by the sha256 of the file or of the folder's files."""
     run = path / RUN_FILE if path.is_dir() else run_file(path)
     if run.exists():
         return f"run:{json.loads(run.read_text())['id']}"
@@ -44,16 +44,16 @@ def input_id(path: Path) -> str:
 
 
 def run_file(path: Path) -> Path:
-    """Where the provenance of `path` lies: inside a folder, beside a file."""
+    """Path of the run.json that belongs to `path`."""
     return path / RUN_FILE if path.is_dir() else path.with_suffix(f".{RUN_FILE}")
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, with a mark when the tree differs from it; None outside a checkout."""
+    """Commit of the running code, with "+changes" if the working tree differs; None outside a git checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        # What a run itself writes, tables that are kept in git for one, is no change of the code.
+        # Runs write files that are under git (the mini grid's tables); only changes to code count.
         code = [str(CODE / name) for name in ("salsa", "eval", "rules", "Snakefile")]
         changed = [*git, "status", "--porcelain", "--untracked-files=no", "--", *code]
         dirty = subprocess.run(changed, capture_output=True, text=True, check=True).stdout
@@ -63,15 +63,15 @@ def _git_commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _processor() -> str:
-    """The processor's name, as Linux or else Python has it."""
+    """Model name of the CPU."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -80,23 +80,23 @@ def _processor() -> str:
 
 
 def _device() -> dict[str, Any]:
-    """What the stage computed on, and the most that this process held of a GPU's memory.
+    """The hardware of this run, and the peak GPU memory of this process in MB.
 
-    Sums depend in their last digits on the processor's vector instructions and on the number of threads.
+    Vector instructions and thread count are recorded because floating-point sums depend on them in the last digits.
     """
     torch = sys.modules.get("torch")
-    found: dict[str, Any] = {"device": f"cpu ({platform.machine()})", "processor": _processor()}
+    device: dict[str, Any] = {"device": f"cpu ({platform.machine()})", "processor": _processor()}
     if torch is None:
-        return found
-    found |= {"vector_instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+        return device
+    device |= {"vector_instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_reserved() / 2**20
-        found |= {"device": torch.cuda.get_device_name(), "peak_device_memory_mb": round(peak, 1)}
-    return found
+        device |= {"device": torch.cuda.get_device_name(), "peak_device_memory_mb": round(peak, 1)}
+    return device
 
 
 class Run:
-    """The provenance of one stage's run; `extra` takes what only that stage knows (data revisions, counts)."""
+    """Provenance of one run of a stage. A stage adds its own facts to `extra` (data revisions, counts)."""
 
     def __init__(self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], seeds: Mapping[str, int]):
         self.stage, self.settings, self.seeds = stage, dict(settings), dict(seeds)
@@ -105,11 +105,12 @@ class Run:
         self.started = time.time()
 
     def id(self) -> str:
-        """Content id: the same stage, settings, seeds and inputs give the same id on every machine and day."""
+        """Content id: a hash of stage, settings, seeds and input ids."""
         key = [self.stage, self.settings, self.seeds, {name: entry["id"] for name, entry in self.inputs.items()}]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
+        """Contents of run.json. Call it when the work is done: it includes the time and memory used."""
         return {
             "id": self.id(),
             "stage": self.stage,

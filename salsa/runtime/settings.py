@@ -1,4 +1,4 @@
-"""A stage's settings: read from the command line, checked, shown in --help."""
+"""Settings of a stage: parse them from the command line, validate them, show them in --help."""
 
 import json
 import textwrap
@@ -15,7 +15,7 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def describe(error: ValidationError, where: str) -> str:
-    """A pydantic error as one line: where it is, the first thing that is wrong, and how many more there are."""
+    """A pydantic error as one line: the location, the first problem, and how many more there are."""
     first, *rest = error.errors()
     key = ".".join(str(part) for part in first["loc"])
     fix = {
@@ -28,7 +28,7 @@ def describe(error: ValidationError, where: str) -> str:
 
 
 def load_settings(text: str, schema: type[S]) -> S:
-    """The stage's settings from JSON text, or from `FILE.yaml#section.subsection`."""
+    """Parse settings from JSON text, or from a reference `FILE.yaml#section.subsection`."""
     if text.lstrip().startswith("{"):
         where, data = "--settings", json.loads(text)
     else:
@@ -42,7 +42,7 @@ def load_settings(text: str, schema: type[S]) -> S:
             ) from None
         for key in filter(None, section.split(".")):
             if not isinstance(data, Mapping) or key not in data:
-                raise UserError(f"{file}: no section {section}: give one that the file has")
+                raise UserError(f"{file}: no section {section}: name a section of this file")
             data = data[key]
     try:
         return schema.model_validate(data)
@@ -51,7 +51,7 @@ def load_settings(text: str, schema: type[S]) -> S:
 
 
 def settings_help(schema: type[BaseModel]) -> str:
-    """A section's keys with defaults and meanings, for a command's --help."""
+    """The keys of a section with defaults and descriptions, for --help."""
     lines = ["settings:"]
     for name, field in schema.model_fields.items():
         value = field.get_default(call_default_factory=True, validated_data={})

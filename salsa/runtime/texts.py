@@ -1,32 +1,32 @@
-"""Texts from outside: what they may hold that our files cannot."""
+"""Sanitize text from models, judges and data files: lone surrogates, terminal escapes, bidirectional controls."""
 
 import logging
 import re
 from typing import Any
 
-# Control characters but for tab and line feed, and those that change the direction of text.
-COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters except tab and line feed, and the controls of bidirectional text.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def without_lone_surrogates(value: Any) -> Any:
-    """JSON with U+FFFD in place of each lone surrogate: half an emoji, which JSON can hold and UTF-8 cannot."""
+    """Replace lone surrogates (half an emoji) by U+FFFD in a JSON value. JSON can escape them; UTF-8 cannot."""
     if isinstance(value, str):
         return LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
-        return [without_lone_surrogates(one) for one in value]
+        return [without_lone_surrogates(element) for element in value]
     if isinstance(value, dict):
-        return {without_lone_surrogates(key): without_lone_surrogates(one) for key, one in value.items()}
+        return {without_lone_surrogates(key): without_lone_surrogates(element) for key, element in value.items()}
     return value
 
 
 def visible(text: str) -> str:
-    """The text with escapes in place of characters that command a terminal or turn text round; lines stay lines."""
-    return COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+    """Escape control characters so that the text cannot drive a terminal. Line feeds and tabs stay."""
+    return CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))
 
 
 class VisibleFormatter(logging.Formatter):
-    """Log lines may quote what an endpoint or a file says."""
+    """Escapes control characters in log lines, which may quote an endpoint's reply or a file."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

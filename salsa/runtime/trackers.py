@@ -1,4 +1,4 @@
-"""Experiment trackers beside the metrics file, through accelerate's: TensorBoard, Weights & Biases, or none."""
+"""Experiment trackers (TensorBoard, Weights & Biases) through accelerate. The metrics file is written in any case."""
 
 import argparse
 import contextlib
@@ -19,11 +19,11 @@ Report = Callable[[Mapping[str, Any]], None]
 
 
 def tracker_names(text: str) -> list[str]:
-    """The trackers of a list with commas; "none" is no tracker."""
+    """Parse a comma-separated list of trackers; "none" means no tracker."""
     names = [name for name in text.split(",") if name != "none"]
     for name in names:
         if name not in TRACKERS:
-            raise argparse.ArgumentTypeError(f"{name}: name some of {', '.join(TRACKERS)}, or none")
+            raise argparse.ArgumentTypeError(f"{name}: unknown tracker: choose from {', '.join(TRACKERS)}, or none")
     return names
 
 
@@ -31,10 +31,10 @@ def tracker_names(text: str) -> list[str]:
 def trackers(
     names: Sequence[str], folder: Path, run_id: str, settings: Mapping[str, Any], done: int
 ) -> Iterator[Report]:
-    """Yields a function that reports a step's metrics to the trackers named; after `done` steps the run goes on.
+    """Yields a function that sends one step's metrics to the named trackers.
 
-    Their files are in `folder`; on TensorBoard, a run that goes on replaces what was reported after those steps. A
-    tracker that fails is left out with a warning: the metrics file has all that it would have shown.
+    The run starts, or resumes, after `done` steps. On TensorBoard a resumed run replaces the points after that step.
+    A tracker that fails is dropped with a warning; the metrics file holds everything it would have shown.
     """
     missing = [name for name in names if name not in map(str, get_available_trackers())]
     if missing:
@@ -54,13 +54,13 @@ def trackers(
     def only_warned(name: str) -> Iterator[None]:
         try:
             yield
-        except mistakes as error:  # wandb's without a key, which it says
+        except mistakes as error:  # for example wandb without an API key
             reason = str(error).splitlines()[0]
             raise UserError(f"--report-to {name}: {reason} Or set WANDB_MODE=offline.") from None
         except failures as error:
             boards.pop(name, None)
             reason = str(error).splitlines()[0]
-            log.warning("--report-to %s: it fails (%s): training goes on without it", name, reason)
+            log.warning("--report-to %s failed (%s); training continues without it", name, reason)
 
     for name in names:
         with only_warned(name):
@@ -83,9 +83,9 @@ def trackers(
 
 
 def _failures(names: Sequence[str]) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """What the trackers raise of a user's mistake, and what where their disk or server fails."""
+    """Exception types of the trackers: user mistakes, and failures of disk or server."""
     if "wandb" not in names:
         return (), (OSError,)
-    import wandb  # an extra
+    import wandb  # installed with the extra `trackers`
 
     return (wandb.errors.UsageError,), (OSError, wandb.errors.Error)

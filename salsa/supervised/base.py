@@ -1,6 +1,6 @@
-"""Stage `base`: a base checkpoint, pretrained in the mini world, fetched from the hub at its revision, or a folder's.
+"""Stage `base`: make a base checkpoint. Pretrain a mini model, or adopt one from the hub or from a local folder.
 
-The mini models are ordinary transformers checkpoints of the real architectures; only their size is their own.
+Mini models are ordinary transformers checkpoints of the real architectures, only smaller.
 """
 
 import argparse
@@ -39,21 +39,21 @@ from salsa.runtime.settings import load_settings
 WEIGHT_DECAY = 0.01
 WARMUP_RATIO = 0.05
 ADAM_BETAS = (0.9, 0.95)
-# At transformers' default of 0.02 so narrow a model, Gemma above all, needs several times the steps to learn to copy.
+# At transformers' default of 0.02 such narrow models, Gemma above all, need several times the steps to learn to copy.
 INITIAL_STD = 0.06
-IGNORED = -100  # the label that transformers' loss leaves out
+IGNORED = -100  # label that transformers' loss ignores
 Document = tuple[torch.Tensor, torch.Tensor]
 
 
 class BaseSettings(Section):
-    """What the stage reads of the config: the model, and how the world's models are pretrained."""
+    """The part of the config that this stage uses: the model, and how mini models are pretrained."""
 
     model: Model
     base: Base | None = None
 
 
 def build(model: WorldModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model of the architecture with random weights, drawn from torch's global generator."""
+    """A model of this architecture with random weights from torch's global generator."""
     common: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": model.hidden_size,
@@ -76,25 +76,25 @@ def build(model: WorldModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMo
 
 
 def documents(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[Document]:
-    """Each row's turns as plain text in token ids, with a mask that is True at the answers and at the EOS.
+    """Token ids of each row's turns as plain text, with a mask that is True at answers and EOS.
 
-    The words of a prompt are drawn at random: to predict them teaches nothing and takes most of the gradient.
+    Prompts consist of random words; training to predict them would teach nothing and dominate the gradient.
     """
-    found = []
+    result = []
     for row in rows:
         ids, mask = [tokenizer.bos_token_id], [False]
         for turn in row["turns"]:
             prompt, answer = (tokenizer(turn[key], add_special_tokens=False).input_ids for key in ("prompt", "answer"))
             ids += [*prompt, *answer]
             mask += [False] * len(prompt) + [True] * len(answer)
-        found.append((torch.tensor([*ids, tokenizer.eos_token_id]), torch.tensor([*mask, True])))
-    return found
+        result.append((torch.tensor([*ids, tokenizer.eos_token_id]), torch.tensor([*mask, True])))
+    return result
 
 
 def pretrain(
     model: PreTrainedModel, data: list[Document], settings: Base, pad: int, generator: torch.Generator
 ) -> float:
-    """Next-token training on the answers; returns the mean loss of the last tenth, nats a token."""
+    """Train on the next token of answers. Returns the mean loss of the last tenth of steps, in nats per token."""
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -109,9 +109,9 @@ def pretrain(
     for batch in steps(order, "pretraining", lambda: {"loss": losses[-1]} if losses else {}):
         rows = [data[i] for i in batch]
         ids = pad_sequence([ids for ids, _ in rows], batch_first=True, padding_value=pad)
-        wanted = pad_sequence([mask for _, mask in rows], batch_first=True, padding_value=False)
-        labels = torch.where(wanted, ids, IGNORED)
-        # Padding stands on the right, where no real token attends to it: no attention mask is needed.
+        learned = pad_sequence([mask for _, mask in rows], batch_first=True, padding_value=False)
+        labels = torch.where(learned, ids, IGNORED)
+        # Padding is on the right, where no real token attends to it, so no attention mask is needed.
         loss = model(input_ids=ids.to(model.device), labels=labels.to(model.device), use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -124,7 +124,7 @@ def pretrain(
 
 
 def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str, out: Path, record: Run) -> None:
-    """Pretrains one of the world's models and writes it with the world's tokenizer."""
+    """Pretrain a mini model and write it with the mini world's tokenizer."""
     tokenizer = load_tokenizer(world / "tokenizer")
     torch.manual_seed(derive_seed(seed, "base", name, "weights"))
     network = build(model, tokenizer).to(device())
@@ -141,7 +141,7 @@ def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the model's name in the config")
     parser.add_argument("--settings", required=True, help="JSON with the keys model and base")
-    parser.add_argument("--world", type=Path, help="the mini world's folder, for a model that is made there")
+    parser.add_argument("--world", type=Path, help="the mini world's folder, for a mini model")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
 
@@ -160,7 +160,7 @@ def run(arguments: argparse.Namespace) -> None:
         from_folder(settings.model.local, arguments.out, record)
         return
     if arguments.world is None or settings.base is None or settings.model.world is None:
-        raise UserError(f"base {arguments.model}: a model of the mini world needs --world and a section base")
+        raise UserError(f"base {arguments.model}: a mini model needs --world and the section base")
     pretrained(
         settings.model.world, settings.base, arguments.world, arguments.seed, arguments.model, arguments.out, record
     )

@@ -1,7 +1,7 @@
-"""Stage `dpo`: trains a policy on preference pairs with TRL's DPOTrainer, against a fixed reference.
+"""Stage `dpo`: train a policy on preference pairs with TRL's DPOTrainer, against a fixed reference.
 
-Soup-DPO is this command with a soup as --reference. The reference's log-probabilities are computed once, before
-training; its models are then let go.
+With a soup as --reference this is soup-DPO. The reference's log-probabilities are computed once before training; its
+models are then freed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
-from salsa.config.policy_arguments import add_policy_arguments, complete, of_references
+from salsa.config.policy_arguments import add_policy_arguments, complete, reference_inputs
 from salsa.config.references import Strategy, strategy_data
 from salsa.config.sections import Dpo
 from salsa.data.token_cache import prepare
@@ -32,9 +32,9 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
-# TRL's names for what docs/metrics.md explains.
+# TRL's metric names and ours (docs/metrics.md).
 METRICS = {
     "loss": "loss",
     "rewards/accuracies": "reward_accuracy",
@@ -47,7 +47,7 @@ METRICS = {
 
 
 class ReferencesTrainer(StageTrainer, DPOTrainer):
-    """TRL's DPOTrainer on batches of similar lengths, with a reference that a strategy makes of several models."""
+    """TRL's DPOTrainer on batches of similar length, with a reference strategy over one or more models."""
 
     def __init__(self, references: Sequence[PreTrainedModel], strategy: Strategy, **options: Any):
         self.references, self.strategy = list(references), strategy
@@ -57,29 +57,30 @@ class ReferencesTrainer(StageTrainer, DPOTrainer):
         self.references = []
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        """The pairs as they are: they are token ids already."""
+        """Return the pairs unchanged; they are tokenized already."""
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """The pairs with the reference's log-probabilities, which each process has of all.
+        """Add the reference's log-probabilities of all pairs, on every process.
 
-        TRL keeps them in a file, in a folder of each process's own where the pairs are not in a file themselves.
+        TRL's version stores them in a file, which fails here: our pairs are in memory, so each process would look in a
+        different folder.
         """
         loader = self.accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))
         gather = self.accelerator.gather_for_metrics
         parts = [gather(self.compute_ref_log_probs(self.model, batch)) for batch in loader]
-        for side, found in zip(("chosen", "rejected"), zip(*parts, strict=True), strict=True):
-            dataset = dataset.add_column(f"ref_{side}_logps", torch.cat(found).tolist())
+        for side, log_probs in zip(("chosen", "rejected"), zip(*parts, strict=True), strict=True):
+            dataset = dataset.add_column(f"ref_{side}_logps", torch.cat(log_probs).tolist())
         return dataset
 
     def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
-        """Log-probabilities of the chosen and the rejected answers, each [B]; `model`, the policy, is not asked."""
-        found = [super(ReferencesTrainer, self).compute_ref_log_probs(each, inputs) for each in self.references]
-        return tuple(self.strategy.combine(side) for side in zip(*found, strict=True))
+        """The reference's log-probs of chosen and rejected answers, each [B]. `model`, the policy, is not used."""
+        parts = [super(ReferencesTrainer, self).compute_ref_log_probs(part, inputs) for part in self.references]
+        return tuple(self.strategy.combine(side) for side in zip(*parts, strict=True))
 
 
 class History(TrainerCallback):
-    """The Trainer's figures of each step."""
+    """Collects the Trainer's metrics of each step."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -91,7 +92,7 @@ class History(TrainerCallback):
 
 
 def split(pair: dict[str, Any]) -> dict[str, list[int]]:
-    """A pair of dialogues as TRL's DPO takes it: the prompt, and what follows it on either side."""
+    """Convert a pair to TRL's DPO format: prompt, chosen answer, rejected answer."""
     begin = pair["prompt_length"]
     answers = {side: pair[side][begin:] for side in ("chosen_ids", "rejected_ids")}
     return {"prompt_ids": pair["chosen_ids"][:begin], **answers}
@@ -107,10 +108,10 @@ def train(
     work: Path,
     cache: Path,
 ) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
-    """A trainer whose model is trained, its figures step by step, and how many pairs there were."""
+    """Train; returns the trainer, the metrics of each step, and the data counts."""
     tokenizer = load_tokenizer(init)
     check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
-    found = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
+    pairs = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
     history = History()
     arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
     trainer = ReferencesTrainer(
@@ -124,13 +125,13 @@ def train(
             precompute_ref_log_probs=True,
             disable_dropout=True,
         ),
-        train_dataset=found.data.map(split, keep_in_memory=True),
+        train_dataset=pairs.data.map(split, keep_in_memory=True),
         processing_class=tokenizer,
         callbacks=[history, Progress("dpo")],
     )
     check_saving(trainer.model, tokenizer, work, settings.dtype)
     trainer.train()
-    return trainer, history.rows, found.counts
+    return trainer, history.rows, pairs.counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,19 +139,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
 
 
-@among_processes("dpo")
+@distributed("dpo")
 def run(arguments: argparse.Namespace) -> None:
     strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
     if strategy.moves:
-        raise UserError(
-            f"--strategy {strategy.kind}: it moves while the policy learns, and DPO takes a fixed reference"
-        )
+        raise UserError(f"--strategy {strategy.kind} changes during training: DPO needs a fixed reference")
     settings = load_settings(arguments.settings, Dpo)
-    inputs = {"init": arguments.init} | of_references(arguments.reference)
+    inputs = {"init": arguments.init} | reference_inputs(arguments.reference)
     if settings.train.path is not None:
         inputs["train"] = Path(settings.train.path)
-    given = {**settings.model_dump(), "reference": strategy_data(strategy)}
-    record = Run("dpo", given, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
+    recorded = {**settings.model_dump(), "reference": strategy_data(strategy)}
+    record = Run("dpo", recorded, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
     with scratch(arguments.out) as work:
         trainer, history, counts = train(
             arguments.init,
@@ -164,7 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
     log.info("dpo: %s", history[-1])
-    model = trainer.whole_model(AutoModelForCausalLM, settings.dtype)
+    model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
     if not processes.is_main():
         return
     with output_folder(arguments.out, record) as folder, torch.no_grad():

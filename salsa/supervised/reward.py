@@ -1,7 +1,7 @@
-"""Stage `reward`: trains the reward model with TRL's RewardTrainer, measures it on held-out pairs, normalises it.
+"""Stage `reward`: train the reward model with TRL's RewardTrainer, evaluate it on held-out pairs, normalise it.
 
-It starts from SFT 1 with a new scalar head. Its score has mean 0 and standard deviation 1 on SFT 1's own samples: the
-two numbers lie in its config.json as `reward_mean` and `reward_std`, and every arm divides by the same.
+It starts from SFT 1 with a new scalar head. The score is normalised to mean 0 and std 1 on SFT 1's own samples; both
+numbers are stored in config.json (`reward_mean`, `reward_std`), so all methods use the same scale.
 """
 
 import argparse
@@ -31,26 +31,27 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
 CONFIDENCE = 0.95
 
 
 class PooledRewardTrainer(StageTrainer, RewardTrainer):
-    """TRL's RewardTrainer on batches of similar lengths."""
+    """TRL's RewardTrainer on batches of similar length."""
 
 
 def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Weights of the scalar head from N(0, 1/(d + 1)) (Stiennon et al. 2020); it has no bias."""
+    """Initialise the scalar head from N(0, 1/(d + 1)) (Stiennon et al. 2020); it has no bias."""
     with torch.no_grad():
         weight = model.score.weight
         weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
 def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model that is trained on the preference pairs, and what it was trained on.
+    """Train on preference pairs; returns the model and facts for its card.
 
-    In float32, also where it was in shards: the scores that fix its scale do not depend on the number of processes.
+    The model is returned in float32 even if it was sharded, so that the normalisation does not depend on the number of
+    processes.
     """
     model = load_reward(sft)
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
@@ -68,31 +69,31 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) ->
     result = trainer.train()
     left_out = data.counts["rows"] - data.counts["used"]
     card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
-    return trainer.whole_model(AutoModelForSequenceClassification, "float32").eval(), card
+    return trainer.complete_model(AutoModelForSequenceClassification, "float32").eval(), card
 
 
-def share_right(right: int, count: int) -> tuple[float | None, float | None, float | None]:
-    """The share of right orders and its Wilson interval; None of nothing."""
+def accuracy_interval(correct: int, count: int) -> tuple[float | None, float | None, float | None]:
+    """Accuracy with its Wilson interval; all None if count is 0."""
     if not count:
         return None, None, None
-    interval = binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
-    return right / count, float(interval.low), float(interval.high)
+    interval = binomtest(correct, count).proportion_ci(CONFIDENCE, method="wilson")
+    return correct / count, float(interval.low), float(interval.high)
 
 
-def shared_rewards(model: PreTrainedModel, sequences: list[list[int]], pad: int, batch: int) -> list[float]:
-    """Raw scores; each process computes those of its share, and has all."""
-    own = processes.share(len(sequences))
-    scores = rewards(model, [sequences[row] for row in own], pad, batch, 0.0, 1.0)
-    return processes.gathered(dict(zip(own, scores, strict=True)))
+def raw_scores(model: PreTrainedModel, sequences: list[list[int]], pad: int, batch: int) -> list[float]:
+    """Raw scores of all sequences, computed by all processes together."""
+    local_rows = processes.even_rows(len(sequences))
+    scores = rewards(model, [sequences[row] for row in local_rows], pad, batch, 0.0, 1.0)
+    return processes.gather_rows(dict(zip(local_rows, scores, strict=True)))
 
 
-def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
-    """Accuracy on held-out pairs: against the annotator's choice and, in the mini world, the gold reward's order."""
+def evaluate(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
+    """Accuracy on held-out pairs, against the annotators' choice and (mini world) against the gold reward."""
     pairs = list(test.data)
     sequences = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
-    scores = shared_rewards(model, sequences, pad, batch)
+    scores = raw_scores(model, sequences, pad, batch)
     higher = [chosen > rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
-    accuracy, low, high = share_right(sum(higher), len(higher))
+    accuracy, low, high = accuracy_interval(sum(higher), len(higher))
     card = {
         "pairs_test": len(pairs),
         "dropped_test": test.counts["rows"] - test.counts["used"],
@@ -105,7 +106,7 @@ def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> di
         for pair, right in zip(pairs, higher, strict=True)
         if pair["gold_chosen"] is not None and pair["gold_chosen"] != pair["gold_rejected"]
     ]
-    accuracy, low, high = share_right(sum(gold), len(gold))
+    accuracy, low, high = accuracy_interval(sum(gold), len(gold))
     return {
         **card,
         "accuracy_gold": accuracy,
@@ -115,17 +116,17 @@ def measured(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> di
     }
 
 
-def normalised(
+def normalisation_of(
     model: PreTrainedModel, sft: Path, settings: Reward, prompts: list[list[int]], seed: int
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the raw score over SFT 1's samples at temperature 1."""
+    """Mean and std of the raw score over SFT 1's samples at temperature 1."""
     tokenizer = load_tokenizer(sft)
     policy = load_causal(sft, settings.dtype)
     batch = settings.micro_batch_size or settings.batch_size
-    own = processes.share(len(prompts))
-    answered: dict[int, list[int]] = {}
-    for begin in range(0, len(own), batch):
-        rows = own[begin : begin + batch]
+    local_rows = processes.even_rows(len(prompts))
+    sequences: dict[int, list[int]] = {}
+    for begin in range(0, len(local_rows), batch):
+        rows = local_rows[begin : begin + batch]
         answers = sample(
             policy,
             [prompts[row] for row in rows],
@@ -135,15 +136,17 @@ def normalised(
             [tokenizer.eos_token_id],
             tokenizer.pad_token_id,
         )
-        answered |= {row: prompts[row] + answer.token_ids for row, answer in zip(rows, answers, strict=True)}
-    scores = shared_rewards(model, processes.gathered(answered), tokenizer.pad_token_id, batch)
+        sequences |= {row: prompts[row] + answer.token_ids for row, answer in zip(rows, answers, strict=True)}
+    scores = raw_scores(model, processes.gather_rows(sequences), tokenizer.pad_token_id, batch)
     if len(scores) < 2 or not statistics.stdev(scores) > 0:
-        raise UserError("reward.normalisation_prompts: SFT 1's samples all score alike: give at least two prompts")
+        raise UserError("reward.normalisation_prompts: all samples of SFT 1 have one score: give at least two prompts")
     return statistics.fmean(scores), statistics.stdev(scores)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the start, and whose samples fix the scale")
+    parser.add_argument(
+        "--sft", type=Path, required=True, help="SFT 1: the start, and the source of samples for normalisation"
+    )
     parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
@@ -151,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
 
 
-@among_processes("reward")
+@distributed("reward")
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Reward)
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
@@ -162,11 +165,11 @@ def run(arguments: argparse.Namespace) -> None:
     data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
     with scratch(arguments.out) as work:
         model, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
-    gc.collect()  # the Trainer, whose optimiser has three times the model's memory
+    gc.collect()  # frees the Trainer, whose optimiser holds three times the model's memory
     batch = settings.micro_batch_size or settings.batch_size
-    card |= measured(model, tokenizer.pad_token_id, data["reward.test"], batch)
+    card |= evaluate(model, tokenizer.pad_token_id, data["reward.test"], batch)
     prompts = list(data["reward.normalisation_prompts"].data["ids"])
-    mean, std = normalised(model, arguments.sft, settings, prompts, arguments.seed)
+    mean, std = normalisation_of(model, arguments.sft, settings, prompts, arguments.seed)
     card |= {"mean": mean, "std": std, "samples": len(prompts)}
     log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
     record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}

@@ -1,6 +1,6 @@
-"""Stage `sft`: fine-tunes a base model on demonstrations with TRL's SFTTrainer, loss on the assistant's tokens alone.
+"""Stage `sft`: fine-tune a base model on demonstrations with TRL's SFTTrainer; the loss is on assistant tokens only.
 
-The seeds of one model differ in the share of the demonstrations that they see, if `sample` is below 1, and in order.
+Seeds differ in the order of the data and, if `sample` is below 1, in the share of the demonstrations that they use.
 """
 
 import argparse
@@ -25,16 +25,16 @@ from salsa.runtime.outputs import output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, among_processes, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
 
 class PooledSFTTrainer(StageTrainer, SFTTrainer):
-    """TRL's SFTTrainer on batches of similar lengths, with a held-out loss that no batch size changes."""
+    """TRL's SFTTrainer on batches of similar length, with a held-out loss that does not depend on batch size."""
 
     def held_out_loss(self) -> float:
-        """Nats a token over the evaluation set: the sum over its tokens, divided by their number.
+        """Mean loss per token over the evaluation set, in nats.
 
-        The Trainer's `eval_loss` is the mean of its batches' means, in which a token of a short answer weighs more.
+        The Trainer's `eval_loss` averages the means of batches, which gives tokens of short answers more weight.
         """
         self.nats, self.tokens = 0.0, 0
         self.evaluate()
@@ -43,7 +43,7 @@ class PooledSFTTrainer(StageTrainer, SFTTrainer):
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
-        """One batch; the sums are over the rows of all processes, each row once."""
+        """Add one batch's loss to the sums, over the rows of all processes, each once."""
         inputs = self._prepare_inputs(inputs)
         targets = inputs["labels"][:, 1:]
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -55,37 +55,37 @@ class PooledSFTTrainer(StageTrainer, SFTTrainer):
         return nats.sum() / tokens.sum().clamp(min=1), None, None
 
 
-def share(count: int, fraction: float, seed: int) -> list[int]:
-    """A random share of so many rows, as indices in their order; never none."""
+def random_share(count: int, fraction: float, seed: int) -> list[int]:
+    """Sorted indices of a random share of `count` rows; at least one."""
     return sorted(random.Random(seed).sample(range(count), max(1, round(fraction * count))))
 
 
 def train(
     base: Path, settings: Sft, seed: int, sft_seed: int, work: Path, cache: Path
 ) -> tuple[PooledSFTTrainer, dict[str, Any]]:
-    """A trainer whose model is trained, and its loss on held-out demonstrations, nats a token of the assistant."""
+    """Train; returns the trainer and facts for run.json, among them the held-out loss (nats per assistant token)."""
     tokenizer = load_tokenizer(base)
-    found: dict[str, Prepared] = {
+    sets: dict[str, Prepared] = {
         name: prepare(name, wanted, tokenizer, cache) for name, wanted in sft_sets(settings, seed).items()
     }
-    data = found["sft.train"].data
-    chosen = data.select(share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
+    data = sets["sft.train"].data
+    selected = data.select(random_share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
         model=load_causal(base),
         args=SFTConfig(
             **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
-            max_length=None,  # the data are cut
+            max_length=None,  # the data are truncated already
         ),
-        train_dataset=chosen,
-        eval_dataset=found["sft.test"].data,
+        train_dataset=selected,
+        eval_dataset=sets["sft.test"].data,
         processing_class=tokenizer,
         callbacks=[Progress("sft")],
     )
     check_saving(trainer.model, tokenizer, work, settings.dtype)
     trainer.train()
     return trainer, {
-        "demonstrations": len(chosen),
-        "data": {name: prepared.counts for name, prepared in found.items()},
+        "demonstrations": len(selected),
+        "data": {name: prepared.counts for name, prepared in sets.items()},
         "steps": trainer.state.global_step,
         "test_loss": round(trainer.held_out_loss(), 5),
         "processes": processes.count(),
@@ -96,12 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, required=True, help="base checkpoint")
     parser.add_argument("--settings", required=True, help="the config's sft section: JSON or FILE.yaml#sft")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    parser.add_argument("--sft-seed", type=int, required=True, help="which of the SFT models")
+    parser.add_argument("--sft-seed", type=int, required=True, help="seed of this SFT model")
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
 
 
-@among_processes("sft")
+@distributed("sft")
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Sft)
     inputs = {"base": arguments.base}
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared
         )
     log.info("sft %d: %d steps, test loss %.4f", arguments.sft_seed, record.extra["steps"], record.extra["test_loss"])
-    model = trainer.whole_model(AutoModelForCausalLM, settings.dtype)
+    model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
     if processes.is_main():
         with output_folder(arguments.out, record) as folder:
             save(model, trainer.processing_class, folder, settings.dtype)

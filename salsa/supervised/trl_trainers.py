@@ -1,4 +1,4 @@
-"""What the stages share that train with TRL: the Trainer's arguments, its figures as log lines, its scratch folder."""
+"""Shared code of the stages that train with TRL: Trainer arguments, log lines, batches of similar length."""
 
 import contextlib
 import itertools
@@ -22,29 +22,29 @@ from transformers import (
 
 from salsa.config.sections import Optimisation
 from salsa.devices import processes
-from salsa.models.sharded import in_shards, whole_copy
+from salsa.models.sharded import gather_model, is_sharded
 from salsa.models.training import pooled_batches
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import LINES_IN_A_LOG, log
 
 
-def passes_of(settings: Optimisation, count: int) -> tuple[int, int]:
-    """Rows of a pass, and a process's passes an update, where `count` processes share a batch."""
-    own, rest = divmod(settings.batch_size, count)
+def micro_batches(settings: Optimisation, count: int) -> tuple[int, int]:
+    """Micro-batch size and accumulation steps of each process when `count` processes share a batch."""
+    local_size, rest = divmod(settings.batch_size, count)
     if rest:
         raise UserError(
-            f"batch_size: {settings.batch_size} is no multiple of the {count} processes: change the one or the other"
+            f"batch_size: {settings.batch_size} is not a multiple of the {count} processes: change one of them"
         )
-    most = min(settings.micro_batch_size or own, own)
-    micro = max(size for size in range(1, most + 1) if own % size == 0)
-    return micro, own // micro
+    most = min(settings.micro_batch_size or local_size, local_size)
+    micro = max(size for size in range(1, most + 1) if local_size % size == 0)
+    return micro, local_size // micro
 
 
 def trainer_arguments(settings: Optimisation, seed: int, work: Path) -> dict[str, Any]:
-    """What TRL's SFT and reward trainers are told alike. Weights stay float32; passes compute in `dtype`."""
+    """Arguments common to TRL's trainers. Weights stay float32; passes compute in `dtype`."""
     if not sys.stderr.isatty():
         disable_progress_bars()
-    micro, passes = passes_of(settings, processes.count())
+    micro, passes = micro_batches(settings, processes.count())
     return {
         "output_dir": work,
         "learning_rate": settings.learning_rate,
@@ -69,7 +69,7 @@ def trainer_arguments(settings: Optimisation, seed: int, work: Path) -> dict[str
 
 
 class Progress(TrainerCallback):
-    """The Trainer's loss as lines of a log file."""
+    """Logs the Trainer's loss."""
 
     def __init__(self, what: str):
         self.what = what
@@ -82,10 +82,9 @@ class Progress(TrainerCallback):
 
 
 class BatchesByLength(Sampler[int]):
-    """The indices of a Trainer's batches of similar lengths, drawn anew at each pass.
+    """Sampler of batches of similar length, redrawn at each pass.
 
-    The Trainer's own `group_by_length` goes through each group from long to short, and the last steps see short
-    sequences alone.
+    The Trainer's own `group_by_length` sorts each group from long to short, so its last steps see only short sequences.
     """
 
     def __init__(self, lengths: Sequence[int], size: int, seed: int):
@@ -100,33 +99,35 @@ class BatchesByLength(Sampler[int]):
 
 
 class StageTrainer:
-    """Mixed into a TRL trainer: batches of similar lengths, half the time where lengths differ by much; one GPU a
-    process; figures as log lines. Its data have a column `length`."""
+    """Mixin for TRL trainers: batches of similar length, one GPU per process, metrics as log lines.
+
+    The data need a column `length`. Where lengths differ much, such batches halve the training time.
+    """
 
     def __init__(self: Any, args: TrainingArguments, **options: Any):
-        # Of several GPUs that the process sees, a Trainer would put a batch on each.
+        # With several visible GPUs the Trainer would split each batch over them.
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(**options | {"args": args})
-        self.remove_callback(PrinterCallback)  # which prints the figures as dictionaries
+        self.remove_callback(PrinterCallback)  # it prints metrics as dictionaries
 
     def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
-        # Not those handed over: they are stripped of the columns that the model does not take.
+        # Not `train_dataset`: the Trainer has removed the columns that the model does not use.
         lengths = list(self.train_dataset["length"])
-        # Of these batches the processes take a pass's rows in turn: an update is on the rows of one batch.
+        # The size of a whole update over all processes, so that each update uses the rows of one batch.
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return BatchesByLength(lengths, size, self.args.data_seed)
 
-    def whole_model(self: Any, auto: Any, dtype: str) -> PreTrainedModel:
-        """The model, whole on each process; all have to call. Where it is in shards it is a copy in `dtype`."""
-        return whole_copy(self.model, auto, dtype) if in_shards(self.model) else self.model
+    def complete_model(self: Any, auto: Any, dtype: str) -> PreTrainedModel:
+        """The complete model on every process (all have to call); a copy in `dtype` if it is sharded."""
+        return gather_model(self.model, auto, dtype) if is_sharded(self.model) else self.model
 
 
 @contextlib.contextmanager
-def among_processes(stage: str) -> Iterator[None]:
-    """Around a stage that accelerate's launcher may start in several processes (salsa/devices/processes.py)."""
-    with processes.joined():
+def distributed(stage: str) -> Iterator[None]:
+    """Wrap a stage that may run in several processes; refuses DeepSpeed, which only the stage `align` supports."""
+    with processes.process_group():
         if processes.accelerator().distributed_type == DistributedType.DEEPSPEED:
             raise UserError(
-                f"{stage}: of all stages DeepSpeed is for align alone: launch it with profiles/accelerate/fsdp2.yaml"
+                f"{stage}: only align supports DeepSpeed: launch this stage with profiles/accelerate/fsdp2.yaml"
             )
         yield

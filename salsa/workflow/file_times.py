@@ -1,8 +1,8 @@
-"""The order in which runs were made, where a copy has lost it.
+"""Restore modification times that a copy of the folder has lost.
 
-Snakemake makes an output again whose input is newer, and `cp -r` gives every file the time at which it was copied. A
-run.json says what its run took, and when. Where that shows that an input is the one that was taken, and was whole
-before the run began, the input's time is set back to when it was made.
+Snakemake reruns a job whose input is newer than its output, and `cp -r` gives every file the time of the copy. Each
+run.json records the inputs of its run and when the run took place. If it shows that an input is unchanged and was
+complete before the run began, the input's modification time is set back to when the input was made.
 """
 
 import calendar
@@ -16,23 +16,23 @@ from typing import Any
 
 from salsa.runtime.provenance import RUN_FILE, input_id, run_file
 
-TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own, in a folder that a rule makes: the folder's time to it
-SLACK_SECONDS = 2.0  # records have whole seconds
+TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own file in an output folder; its time stands for the folder's
+SLACK_SECONDS = 2.0  # records hold whole seconds
 Record = dict[str, Any]
 
 
 def began(record: Record) -> float:
-    """When the run began, in seconds since 1970."""
+    """Start of the run, in seconds since 1970."""
     return calendar.timegm(time.strptime(record["started"], "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def ended(record: Record) -> float:
-    """When the run ended, in seconds since 1970."""
+    """End of the run, in seconds since 1970."""
     return began(record) + float(record["wall_seconds"])
 
 
 def _record(file: Path) -> Record | None:
-    """A run's record; None where there is none, or none that can be read."""
+    """Read a run.json; None if it is missing or unreadable."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         ended(record)
@@ -41,49 +41,52 @@ def _record(file: Path) -> Record | None:
         return None
 
 
-def _whole(path: Path) -> Path:
-    """What Snakemake knows of a run's input: itself, or the folder that a stage made and the run took a file of."""
+def _snakemake_input(path: Path) -> Path:
+    """The input as Snakemake sees it: the file itself, or the folder that holds it if a stage made the folder."""
     return path if run_file(path).exists() else path.parent
 
 
-def _made(path: Path, known: dict[Path, float | None]) -> float | None:
-    """When an output was whole, and not before what it was made from: records have whole seconds and many clocks."""
-    if path not in known:
+def _completed_at(path: Path, cache: dict[Path, float | None]) -> float | None:
+    """When an output was complete, never earlier than its inputs; None without a record.
+
+    Records hold whole seconds and may come from machines whose clocks differ, so a run's own end is not enough.
+    """
+    if path not in cache:
         record = _record(run_file(path))
-        known[path] = None if record is None else ended(record)
+        cache[path] = None if record is None else ended(record)
         if record is not None:
-            before = [_made(_whole(Path(entry["path"])), known) for entry in record["inputs"].values()]
+            times = [_completed_at(_snakemake_input(Path(entry["path"])), cache) for entry in record["inputs"].values()]
             limit = began(record) + SLACK_SECONDS
-            known[path] = max([ended(record), *(each for each in before if each is not None and each <= limit)])
-    return known[path]
+            cache[path] = max([ended(record), *(time for time in times if time is not None and time <= limit)])
+    return cache[path]
 
 
 def _clock(path: Path) -> Path:
-    """The file whose time Snakemake takes for that of `path`."""
+    """The file whose modification time Snakemake uses for `path`."""
     return path / TIMESTAMP if (path / TIMESTAMP).exists() else path
 
 
 def restore_times(folders: Iterable[Path]) -> list[Path]:
-    """The inputs whose times were set back, of all runs whose records lie below the folders."""
+    """Restore the times of the inputs of all runs recorded below the folders; returns the inputs that changed."""
     restored: list[Path] = []
-    known: dict[Path, float | None] = {}
+    cache: dict[Path, float | None] = {}
     seen: set[tuple[str, str]] = set()
     for file in sorted(file for folder in folders for file in folder.rglob(f"*{RUN_FILE}")):
         record = _record(file)
         if record is None:
             continue
         for entry in record["inputs"].values():
-            taken = Path(entry["path"])
-            whole = _whole(taken)
-            made = _made(whole, known)
-            if made is None or (str(taken), entry["id"]) in seen or not taken.exists():
+            recorded = Path(entry["path"])
+            path = _snakemake_input(recorded)
+            completed = _completed_at(path, cache)
+            if completed is None or (str(recorded), entry["id"]) in seen or not recorded.exists():
                 continue
-            clock = _clock(whole)
-            late = clock.stat().st_mtime > made + SLACK_SECONDS
-            if late and made <= began(record) + SLACK_SECONDS and input_id(taken) == entry["id"]:
-                # Where it may not be set, Snakemake goes by the times that there are.
+            clock = _clock(path)
+            late = clock.stat().st_mtime > completed + SLACK_SECONDS
+            if late and completed <= began(record) + SLACK_SECONDS and input_id(recorded) == entry["id"]:
+                # Without permission to set the time, Snakemake uses the one that is there.
                 with contextlib.suppress(OSError):
-                    os.utime(clock, (made, made))
-                    restored.append(whole)
-            seen.add((str(taken), entry["id"]))
+                    os.utime(clock, (completed, completed))
+                    restored.append(path)
+            seen.add((str(recorded), entry["id"]))
     return restored

@@ -1,4 +1,4 @@
-"""What a profile asks for by the size of a model: expressions that Snakemake evaluates for each job.
+"""Resources by model size, for profiles: each method returns an expression that Snakemake evaluates for each job.
 
 __use_yte__: true
 __definitions__:
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FSDP = Path(__file__).parents[2] / "profiles/accelerate/fsdp2.yaml"
-# A run that is told to stop has the time of a step.
+# On SIGTERM a run finishes its current step, so the launcher has to wait that long.
 LAUNCH = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540 accelerate launch --config_file {shlex.quote(str(FSDP))}"
-# Of accelerate's launcher on each node of a Slurm job: its number, where the first one is, and a port there that is
-# this job's alone.
+# Options of accelerate's launcher on each node of a Slurm job: the node's rank, the first node's address, and a port
+# that no other job uses.
 MEET = (
     '--machine_rank "$SLURM_NODEID" --main_process_ip "$SLURM_LAUNCH_NODE_IPADDR" '
     "--main_process_port $((20000 + SLURM_JOB_ID % 20000))"
@@ -26,10 +26,10 @@ MEET = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """The models of about 7B and 2B parameters, by the names that the config gives them; all others are small.
+    """Models of about 7B (`large`) and 2B (`middle`) parameters, by their names in the config; all others are small.
 
-    Where a model wants more GPUs than a node has, the job is one of several nodes: `nodes`, `tasks`, `extra`, `mpi`,
-    which keeps Snakemake's plugin from running the job inside of a step of its own, and the launcher.
+    A job that needs more GPUs than a node has runs on several nodes. For that a profile sets `nodes`, `tasks`, `extra`,
+    `mpi` (which keeps Snakemake's Slurm plugin from wrapping the job in a step) and the launcher.
     """
 
     large: Sequence[str] = ()
@@ -37,21 +37,21 @@ class Sizes:
     gpus_per_node: int = 8
 
     def __call__(self, large: object, middle: object, small: object) -> str:
-        """The one or the other, by the job's model."""
-        known = [(name, large) for name in self.large] + [(name, middle) for name in self.middle]
-        # Not written with braces: Snakemake fails over those in a `runtime`.
-        return f"dict({known}).get(wildcards.model, {small!r})"
+        """The value for the job's model."""
+        values = [(name, large) for name in self.large] + [(name, middle) for name in self.middle]
+        # dict(…), because Snakemake fails on braces in a `runtime` expression.
+        return f"dict({values}).get(wildcards.model, {small!r})"
 
     def hours(self, large: float, middle: float, small: float) -> str:
-        """Minutes, as `runtime` wants them; more at each attempt."""
+        """For `runtime`, in minutes; grows with each attempt."""
         return f"60 * attempt * {self(large, middle, small)}"
 
     def gb(self, large: float, middle: float, small: float, more: float = 1) -> str:
-        """Megabytes, as `mem_mb` wants them; at each further attempt so many times the first one's more."""
+        """For `mem_mb`, in MB; each further attempt adds `more` times the first amount."""
         return f"int(1000 * (1 + {more} * (attempt - 1)) * {self(large, middle, small)})"
 
     def launcher(self, large: int, middle: int, small: int, take: bool = False) -> str:
-        """Of a model that so many GPUs share; `take` has the job take those that are free (salsa/devices/gpus.py)."""
+        """Command prefix for a run on that many GPUs; with `take` it waits for free GPUs (salsa/devices/gpus.py)."""
 
         def of(gpus: int) -> str:
             own = f"python -m salsa.devices.gpus {gpus} " if take else ""
@@ -60,19 +60,19 @@ class Sizes:
         return self(of(large), of(middle), of(small))
 
     def nodes(self, large: int, middle: int, small: int) -> str:
-        """How many nodes have so many GPUs."""
+        """Nodes needed for that many GPUs."""
         return self(self._nodes(large), self._nodes(middle), self._nodes(small))
 
     def mpi(self, large: int, middle: int, small: int) -> str:
-        """What Snakemake's plugin calls a job over several nodes; unset for all others."""
+        """For `mpi`: set on a job of several nodes, unset otherwise."""
         return self._spread("srun", large, middle, small)
 
     def tasks(self, large: int, middle: int, small: int) -> str:
-        """Tasks of each node, of which the plugin wants two at least; unset for a job of one node."""
+        """For `tasks_per_node`: at least 2 (the plugin's minimum) on a job of several nodes, unset otherwise."""
         return self._spread(max(2, self.gpus_per_node), large, middle, small)
 
     def extra(self, large: int, middle: int, small: int, also: str = "") -> str:
-        """Further options of sbatch: as many GPUs on each node of several, and `also`."""
+        """For `slurm_extra`: GPUs per node on a job of several nodes, and `also`."""
         own = [
             f"--gpus-per-node={self.gpus_per_node} {also}".strip() if self._nodes(gpus) > 1 else also
             for gpus in (large, middle, small)

@@ -1,4 +1,4 @@
-"""The files that a grid can make, and which of them a misspelt target probably means."""
+"""List a grid's possible outputs, and suggest one for a misspelt target."""
 
 import difflib
 import itertools
@@ -10,22 +10,22 @@ SHOWN = 3
 
 
 def outputs(patterns: Iterable[str], values: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """All paths of patterns such as results/{model}.jsonl; those with a wildcard that has no values are left out."""
+    """All paths that patterns such as results/{model}.jsonl expand to; skips patterns with an unknown wildcard."""
     for pattern in patterns:
         names = sorted(set(WILDCARD.findall(pattern)))
         if all(name in values for name in names):
-            for chosen in itertools.product(*(values[name] for name in names)):
-                yield pattern.format(**dict(zip(names, chosen, strict=True)))
+            for combination in itertools.product(*(values[name] for name in names)):
+                yield pattern.format(**dict(zip(names, combination, strict=True)))
 
 
 def nearest(target: str, known: Iterable[str]) -> list[str]:
-    """The known names that are most like the target, the best first; none where nothing is like it."""
-    # By parts: in long paths a wrong folder weighs little, and difflib compares every pair.
-    near = [name for name in set(known) if name.count("/") == target.count("/")]
+    """Up to three known names that resemble the target, best first."""
+    # Compare folder by folder: in a long path, one wrong folder hardly changes a ratio over the whole.
+    candidates = [name for name in set(known) if name.count("/") == target.count("/")]
 
-    def unlike(name: str) -> float:
+    def distance(name: str) -> float:
         pairs = zip(target.split("/"), name.split("/"), strict=True)
         return sum(1 - difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs if pair[0] != pair[1])
 
-    ranked = sorted((unlike(name), name) for name in near)
-    return [name for distance, name in ranked[:SHOWN] if distance < 1]
+    ranked = sorted((distance(name), name) for name in candidates)
+    return [name for far, name in ranked[:SHOWN] if far < 1]

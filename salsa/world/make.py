@@ -1,4 +1,4 @@
-"""Stage `world`: writes the mini world's tokenizer, data sets and benchmarks as one folder."""
+"""Stage `world`: write the mini world's tokenizer, data sets and benchmarks into one folder."""
 
 import argparse
 import random
@@ -16,7 +16,7 @@ from salsa.world.tokenizer import train_tokenizer
 
 
 def write_world(folder: Path, settings: World, seed: int) -> None:
-    """All files of the world. Each file draws from a generator of its own, so that a size changes no other file."""
+    """Write all files. Each has its own random generator, so changing one size changes no other file."""
 
     def rng(name: str) -> random.Random:
         return random.Random(derive_seed(seed, "world", name))

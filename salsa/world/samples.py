@@ -1,6 +1,6 @@
-"""Drawing from the mini world: prompts, imperfect answers, demonstrations, preferences, benchmark questions.
+"""Sample from the mini world: prompts, imperfect answers, demonstrations, preferences, benchmark questions.
 
-Prompts are split by a hash of their text: no held-out prompt is ever trained on, in any stage.
+Prompts are split by a hash of their text, so no stage trains on a held-out prompt.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ REFERENCE_FAMILIES = ("math", "reasoning", "coding")
 
 @dataclass(frozen=True)
 class Quality:
-    """How an imperfect author answers: chances of an error per item, of manners, of a remark, of breaking off."""
+    """An imperfect author: probabilities of a wrong item, of opening and closing, of a remark, of breaking off."""
 
     wrong_item: float
     opening: float
@@ -49,7 +49,7 @@ def held_out(prompt: str) -> bool:
 
 
 def draw_prompt(rng: random.Random, family: str, sizes: tuple[int, ...], test: bool) -> str:
-    """A prompt of the family, from the held-out part or from the rest."""
+    """Draw a prompt of the family; held-out if `test`."""
     while True:
         prompt = FAMILIES[family].write(rng, rng.choice(sizes))
         if held_out(prompt) == test:
@@ -57,7 +57,7 @@ def draw_prompt(rng: random.Random, family: str, sizes: tuple[int, ...], test: b
 
 
 def answer(rng: random.Random, user_turns: list[str], quality: Quality) -> str:
-    """An answer to the last turn by an author of the given quality."""
+    """Draw an answer to the last turn by an author of this quality."""
     distractors = FAMILIES[str(family_of(user_turns[0]))].distractors
     items = [rng.choice(distractors) if rng.random() < quality.wrong_item else item for item in solve(user_turns) or ()]
     if rng.random() < quality.break_off:
@@ -73,7 +73,7 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def draw_dialogue(rng: random.Random, two_turn_share: float, test: bool) -> list[dict[str, str]]:
-    """Messages that end with the user's turn; the first answer of a two-turn one is a demonstrator's."""
+    """Draw a dialogue that ends with a user turn; in a two-turn dialogue, a demonstrator gave the first answer."""
     messages = [_message("user", draw_prompt(rng, rng.choice(list(FAMILIES)), TRAINING_SIZES, test))]
     if rng.random() < two_turn_share:
         messages.append(_message("assistant", answer(rng, [messages[0]["content"]], DEMONSTRATOR)))
@@ -86,9 +86,9 @@ def _turns(messages: list[dict[str, str]]) -> list[str]:
 
 
 def pretraining_documents(rng: random.Random, count: int) -> Iterator[dict[str, Any]]:
-    """Plain text: tasks with their right answers after some cue, at times polite, at times with a follow-up.
+    """Plain-text documents for pretraining: a task, a cue and the correct answer, sometimes with a follow-up.
 
-    {turns: [{prompt, answer}]}. No chat marks: what a base model has read of dialogues, not how to be an assistant.
+    Rows are {turns: [{prompt, answer}]}. Without a chat template, the base model does not learn to be an assistant.
     """
     for _ in range(count):
         users = [draw_prompt(rng, rng.choice(list(FAMILIES)), TRAINING_SIZES, test=False)]
@@ -102,7 +102,7 @@ def pretraining_documents(rng: random.Random, count: int) -> Iterator[dict[str, 
 
 
 def demonstrations(rng: random.Random, count: int, two_turn_share: float, test: bool) -> Iterator[dict[str, Any]]:
-    """UltraChat's schema; the authors err, forget their manners and ramble on purpose."""
+    """Demonstrations in UltraChat's schema, with deliberate errors, missing manners and superfluous remarks."""
     for index in range(count):
         messages = draw_dialogue(rng, two_turn_share, test)
         messages.append(_message("assistant", answer(rng, _turns(messages), DEMONSTRATOR)))
@@ -110,17 +110,17 @@ def demonstrations(rng: random.Random, count: int, two_turn_share: float, test: 
 
 
 def _any_quality(rng: random.Random) -> Quality:
-    """An author of the preference data: better and worse ones than the demonstrator."""
+    """Draw an author for preference data, better or worse than the demonstrator."""
     return Quality(rng.uniform(0, 0.6), rng.random(), rng.random(), rng.uniform(0, 0.6), rng.uniform(0, 0.2))
 
 
 def preferences(
     rng: random.Random, count: int, two_turn_share: float, temperature: float, test: bool, name: str
 ) -> Iterator[dict[str, Any]]:
-    """UltraFeedback's schema, with the gold rewards beside it.
+    """Preference pairs in UltraFeedback's schema, with their gold rewards.
 
-    The scores are gold / temperature plus Gumbel noise, so that the higher score is drawn with Bradley-Terry's
-    probability sigmoid((gold_1 - gold_2) / temperature).
+    Scores are gold / temperature plus Gumbel noise, so answer 1 is preferred with the Bradley-Terry probability
+    sigmoid((gold_1 - gold_2) / temperature).
     """
     for index in range(count):
         messages = draw_dialogue(rng, two_turn_share, test)
@@ -144,14 +144,14 @@ def preferences(
 
 
 def rl_prompts(rng: random.Random, count: int, two_turn_share: float) -> Iterator[dict[str, Any]]:
-    """UltraFeedback's _gen schema: messages end with the user's turn."""
+    """Prompts in UltraFeedback's _gen schema: messages end with a user turn."""
     for index in range(count):
         messages = draw_dialogue(rng, two_turn_share, test=False)
         yield {"prompt": messages[0]["content"], "prompt_id": f"rl-{index}", "messages": messages}
 
 
 def mt_bench_questions(rng: random.Random, per_category: int) -> Iterator[dict[str, Any]]:
-    """MT-Bench's schema: two turns, with references in the categories that have them there."""
+    """Questions in MT-Bench's schema: two turns, with reference answers in math, reasoning and coding."""
     number = 81
     for family in FAMILIES:
         for _ in range(per_category):
@@ -164,7 +164,7 @@ def mt_bench_questions(rng: random.Random, per_category: int) -> Iterator[dict[s
 
 
 def arena_hard_questions(rng: random.Random, count: int) -> Iterator[dict[str, Any]]:
-    """Arena-Hard's schema: longer tasks than any seen in training."""
+    """Questions in Arena-Hard's schema: tasks with more items than in training."""
     for index in range(count):
         family = list(FAMILIES)[index % len(FAMILIES)]
         prompt = draw_prompt(rng, family, HARD_SIZES, test=True)

@@ -1,8 +1,7 @@
 """The tasks of the mini world: eight families, named after MT-Bench's categories.
 
-A family writes prompts and solves them. The solution is computed from the prompt's text alone, so that
-whoever holds a prompt (the gold reward, the gold judge, a reader) can know the right answer; nothing else
-about a task is stored. A second turn asks for a change of the first answer.
+A family writes prompts and solves them. The solution depends only on the prompt's text, so the gold reward, the gold
+judge and a reader can all compute it. A second turn asks for a change of the first answer.
 """
 
 import itertools
@@ -45,10 +44,10 @@ Items = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Family:
-    """`write(rng, size)` makes a prompt about `size` items; `solve` gives the items of the right answer, in order.
+    """A family of tasks. `write(rng, size)` makes a prompt with `size` items.
 
-    `solve` returns None for a text that is no prompt of this family. `distractors` are words of the kind that
-    answers are made of, for plausible wrong answers.
+    `solve` returns the items of the correct answer in order, or None if the text is not a prompt of this family.
+    `distractors` are words for plausible wrong answers.
     """
 
     write: Callable[[random.Random, int], str]
@@ -57,7 +56,7 @@ class Family:
 
 
 def join(items: Sequence[str]) -> str:
-    """A list in running text: a, b and c."""
+    """Join items as in running text: a, b and c."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
@@ -67,15 +66,15 @@ def split(text: str) -> Items:
 
 
 def _pattern(regex: str, answer: Callable[[re.Match[str]], Sequence[str]]) -> Callable[[str], Items | None]:
-    """A solver for prompts that match `regex` as a whole; unknown words make it None, not an error."""
+    """A solver for prompts that match `regex`; it returns None for other prompts and for unknown words."""
     compiled = re.compile(regex)
 
     def solve(prompt: str) -> Items | None:
-        found = compiled.fullmatch(prompt)
-        if not found:
+        match = compiled.fullmatch(prompt)
+        if not match:
             return None
         try:
-            return tuple(answer(found))
+            return tuple(answer(match))
         except (KeyError, IndexError):
             return None
 
@@ -83,7 +82,7 @@ def _pattern(regex: str, answer: Callable[[re.Match[str]], Sequence[str]]) -> Ca
 
 
 def _first(*solvers: Callable[[str], Items | None]) -> Callable[[str], Items | None]:
-    """The first solver that knows the prompt."""
+    """A solver that tries several solvers in turn."""
     return lambda prompt: next((items for solver in solvers if (items := solver(prompt)) is not None), None)
 
 
@@ -127,17 +126,17 @@ def _write_math(rng: random.Random, size: int) -> str:
     return f"Add {NUMBERS[rng.randint(1, 5)]} to {join([NUMBERS[n] for n in rng.sample(range(11), size)])}."
 
 
-def _solve_math(found: re.Match[str]) -> list[str]:
-    return [NUMBERS[NUMBER_OF[found.group("add")] + NUMBER_OF[word]] for word in split(found.group("to"))]
+def _solve_math(match: re.Match[str]) -> list[str]:
+    return [NUMBERS[NUMBER_OF[match.group("add")] + NUMBER_OF[word]] for word in split(match.group("to"))]
 
 
 def _write_coding(rng: random.Random, size: int) -> str:
     return f"{rng.choice(('Reverse', 'Double each in'))} the list {join(rng.sample(THINGS, size))}."
 
 
-def _solve_coding(found: re.Match[str]) -> Sequence[str]:
-    words = split(found.group("words"))
-    return words[::-1] if found.group("how") == "Reverse" else [f"{word} {word}" for word in words]
+def _solve_coding(match: re.Match[str]) -> Sequence[str]:
+    words = split(match.group("words"))
+    return words[::-1] if match.group("how") == "Reverse" else [f"{word} {word}" for word in words]
 
 
 def _write_stem(rng: random.Random, size: int) -> str:
@@ -153,14 +152,14 @@ def _write_humanities(rng: random.Random, size: int) -> str:
 FAMILIES: dict[str, Family] = {
     "writing": Family(
         _write_writing,
-        _pattern(r"Write a line that names the (.+)\.", lambda found: split(found.group(1))),
+        _pattern(r"Write a line that names the (.+)\.", lambda match: split(match.group(1))),
         [f"{colour} {thing}" for colour in COLOURS for thing in THINGS],
     ),
     "roleplay": Family(
         _write_roleplay,
         _pattern(
             r"Speak as a (\w+) and greet (.+)\.",
-            lambda found: [f"{PERSONAS[found.group(1)]} {name}" for name in split(found.group(2))],
+            lambda match: [f"{PERSONAS[match.group(1)]} {name}" for name in split(match.group(2))],
         ),
         [f"{word} {name}" for word in PERSONAS.values() for name in NAMES],
     ),
@@ -182,14 +181,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "stem": Family(
         _write_stem,
-        _pattern(r"What kind of animal is the (.+)\?", lambda found: [KIND_OF[a] for a in split(found.group(1))]),
+        _pattern(
+            r"What kind of animal is the (.+)\?", lambda match: [KIND_OF[animal] for animal in split(match.group(1))]
+        ),
         list(KINDS),
     ),
     "humanities": Family(
         _write_humanities,
         _first(
-            _pattern(r"What is the capital of (.+)\?", lambda found: [CAPITALS[c] for c in split(found.group(1))]),
-            _pattern(r"What is the opposite of (.+)\?", lambda found: [OPPOSITES[w] for w in split(found.group(1))]),
+            _pattern(
+                r"What is the capital of (.+)\?", lambda match: [CAPITALS[name] for name in split(match.group(1))]
+            ),
+            _pattern(r"What is the opposite of (.+)\?", lambda match: [OPPOSITES[w] for w in split(match.group(1))]),
         ),
         (*CAPITALS.values(), *OPPOSITES),
     ),
@@ -203,12 +206,12 @@ FOLLOW_UPS: dict[str, Callable[[Items], Items]] = {
 
 
 def family_of(prompt: str) -> str | None:
-    """The family that a first turn belongs to; None if this is no task of the world."""
+    """The family of a first turn; None if it is not a task of the mini world."""
     return next((name for name, family in FAMILIES.items() if family.solve(prompt) is not None), None)
 
 
 def solve(user_turns: Sequence[str]) -> Items | None:
-    """The items of the right answer to the last of one or two user turns; None if this is no task of the world."""
+    """Items of the correct answer to the last user turn; None if the dialogue is not a task of the mini world."""
     family = family_of(user_turns[0])
     items = FAMILIES[family].solve(user_turns[0]) if family is not None else None
     for turn in user_turns[1:]:

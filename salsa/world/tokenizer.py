@@ -1,4 +1,4 @@
-"""The mini world's tokenizer: byte-level BPE, so that any text can be encoded, with a chat template."""
+"""The mini world's tokenizer: byte-level BPE, which can encode any text, with a chat template."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 PAD, BOS, EOS = "<pad>", "<bos>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
-# The end-of-turn token is EOS, and nothing follows it: what a reward model reads last in training is what PPO
-# shows it last. The generation marks let TRL put the loss on the assistant's tokens alone.
+# The end-of-turn token is EOS and nothing follows it, so the reward model's last token is the same in training and in
+# PPO. The generation marks let TRL restrict the loss to assistant tokens.
 CHAT_TEMPLATE = """\
 {{- bos_token }}
 {%- for message in messages %}
@@ -24,9 +24,9 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `vocabulary` tokens, the 256 bytes and the special tokens among them."""
+    """Train a tokenizer of `vocabulary` tokens, including the 256 bytes and the special tokens."""
     tokenizer = Tokenizer(models.BPE())
-    # Text starts with a space wherever it stands, so that a word is the same token at the start of an answer.
+    # Every text starts with a space, so a word is the same token at the start of an answer as inside it.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -151,8 +151,8 @@ def told_to_stop(folder: Path, longer: Path) -> None:
     subprocess.run(["scancel", "--signal=TERM", number], check=True, timeout=20)
     text, _ = process.communicate(timeout=SLOW)
     assert process.returncode == 0, text
-    assert "the same command goes on from" in text, "the first attempt's log is shown"
-    assert "ppo: going on after" in (folder / "logs/smoke/align/llama-mini/ppo-s1.log").read_text()
+    assert "rerun the same command to resume from" in text, "the first attempt's log is shown"
+    assert "ppo: resuming after" in (folder / "logs/smoke/align/llama-mini/ppo-s1.log").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ for step in range(settings.steps):
     assert 0 < metrics["sampler_gap"] < 1e-4, metrics
     theirs, ours = greedy()
     assert theirs != ours, "the engine has the weights of before the update: else nothing was learnt here"
-    sampler.engine.take(models.policy.weights())
+    sampler.engine.load_weights(models.policy.weights())
     theirs, ours = greedy()
     assert theirs == ours, step
 """

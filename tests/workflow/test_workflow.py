@@ -124,7 +124,7 @@ def test_two_runs_of_a_grid_keep_out_of_each_others_way(tmp_path):
     assert status != 0 and "Traceback" not in said
     [line] = [line for line in said.splitlines() if "error:" in line]
     who = f"process {first.pid} on {socket.gethostname()}"
-    assert line == f"error: results/smoke: another run of this grid is at work here ({who}): wait until it ends"
+    assert line == f"error: results/smoke: another run of this grid is active here ({who}): wait until it ends"
     assert set(made) <= set(tmp_path.rglob("*")), "it has taken nothing away"
     assert first.poll() is None, "the first is still at work"
     status, said = snakemake(tmp_path, "data/other/world", config=(tmp_path / "other.yaml",))
@@ -279,7 +279,7 @@ def test_a_models_own_settings_are_its_alone(tmp_path):
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(tmp_path, "-n", config=(tmp_path / "two.yaml",))
     assert status != 0
-    assert "models.other.settings: sft.seeds is common to all models: set it in the section" in said
+    assert "models.other.settings: sft.seeds is the same for all models: set it in the section" in said
 
 
 def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
@@ -398,7 +398,7 @@ def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_d
     ("change", "expected"),
     [
         ({"ppo": {"betta": 1}}, "ppo.betta: unknown key: remove it or correct its spelling"),
-        ({"methods": {"salsa": {"reference": "sft-7"}}}, "methods.salsa.reference: sft-7 is no SFT seed"),
+        ({"methods": {"salsa": {"reference": "sft-7"}}}, "methods.salsa.reference: sft-7 is not an SFT seed"),
         ({"methods": {"salsa": {"reference": {"soup": {"sft-1": 0.9}}}}}, "soup weights sum to 1.4, not 1"),
     ],
 )

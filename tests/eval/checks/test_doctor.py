@@ -483,7 +483,7 @@ def test_files_that_the_config_names(monkeypatch):
         checks = files.checks(config)
         assert found(checks, "turns.jinja") == "a chat template"
         assert found(checks, "mine") == (
-            "FAILED models: mine: no config.json there: name the folder of a checkpoint and its tokenizer"
+            "FAILED models: mine: no config.json there: name a folder with a checkpoint and its tokenizer"
         )
         assert found(checks, "train.jsonl") == "sft.train of m"
         assert found(checks, "gone.jsonl").startswith("FAILED benchmarks.own.questions: cannot read it (No such file")

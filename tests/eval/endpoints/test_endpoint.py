@@ -270,7 +270,7 @@ def test_what_a_reasoning_model_is_asked_with(flaky, tmp_path):
     ("keys", "wrong"),
     [
         ({"parameters": {"max_tokens": 3}}, "parameters: max_tokens is not set here"),
-        ({"parameters": {"extra_body": {"a": 1}}}, "extra_body: write what it holds directly under parameters"),
+        ({"parameters": {"extra_body": {"a": 1}}}, "extra_body: write its contents directly under parameters"),
         ({"budget": 3}, "budget needs input_price and output_price"),
     ],
 )

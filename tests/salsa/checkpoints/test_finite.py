@@ -44,7 +44,7 @@ def test_what_has_diverged_is_not_saved(tmp_path, llamas):
     save(model, load_tokenizer(llamas[0]), tmp_path / "whole", "bfloat16")
     with torch.no_grad():
         model.float().get_parameter(NAME)[0, 0] = float("nan")
-    with pytest.raises(UserError, match=f"training has diverged: parameter {NAME} holds NaN or infinity"):
+    with pytest.raises(UserError, match=f"training diverged: parameter {NAME} holds NaN or infinity"):
         save(model, load_tokenizer(llamas[0]), tmp_path / "broken", "float32")
     assert not (tmp_path / "broken").exists()
 
@@ -56,7 +56,7 @@ def test_an_sft_that_diverges_leaves_no_checkpoint(command, tmp_path, llamas):
     settings |= {name: {"path": str(tmp_path / "rows.jsonl")} for name in ("train", "test")}
     options = ("--base", llamas[0], "--settings", json.dumps(settings), "--seed", 1, "--sft-seed", 1)
     status, said = command("salsa", "sft", *options, "--out", tmp_path / "out")
-    assert status == 1 and "training has diverged: parameter" in said
+    assert status == 1 and "training diverged: parameter" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -112,7 +112,7 @@ def test_what_would_fail_when_it_is_saved_is_tried_before(tmp_path, llamas):
     check_saving(model, tokenizer, tmp_path, "float32")
     assert list(tmp_path.iterdir()) == []
     model.generation_config.temperature = 0.9
-    with pytest.raises(UserError, match="what is trained from it could not be saved .GenerationConfig is invalid"):
+    with pytest.raises(UserError, match="a model trained from it could not be saved .GenerationConfig is invalid"):
         check_saving(model, tokenizer, tmp_path, "float32")
     assert list(tmp_path.iterdir()) == []
 
@@ -136,5 +136,5 @@ def test_nothing_is_trained_that_the_disk_has_no_room_for(stage, command, tmp_pa
     monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it is trained"))
     options = ("--settings", json.dumps(settings | more[0]), "--seed", 1, *more[1], "--out", tmp_path / "out")
     status, said = command("salsa", stage, *options)
-    assert status == 1 and re.search(r"the trained model takes \S+ GB, and 1e-06 GB are free\n", said), said
+    assert status == 1 and re.search(r"the trained model needs \S+ GB, 1e-06 GB are free: make room\n", said), said
     assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from salsa.checkpoints.loading import load_causal, load_tokenizer, render
 from salsa.config.config import parse_config
 from salsa.config.sections import DataSource
-from salsa.data.rows import conversation, demonstration, each, load_rows, preference
+from salsa.data.rows import conversation, convert_rows, demonstration, load_rows, preference
 from salsa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -157,7 +157,10 @@ def test_a_base_checkpoint_is_fetched_at_its_revision_and_made_fit_for_chat(hub,
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"pad_token": "<pad>"}, "models: org/base has no token <pad> to pad with: name one that it has, not EOS"),
+        (
+            {"pad_token": "<pad>"},
+            "models: org/base: <pad> cannot be the pad token: name one of its vocabulary, not EOS",
+        ),
         ({"pad_token": "</s>"}, "models: org/base has no token </s> to pad with: name one that it has, not EOS"),
         ({"revision": "0" * 40}, f"org/base@{'0' * 40}: cannot download it ("),
         ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
@@ -236,7 +239,7 @@ def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
     source = DataSource(hub=str(data_set), revision=REVISION, split="train_prefs")
     rows = load_rows(source, 1)
     assert [row["prompt_id"] for row in rows] == ["1", "2"]
-    pair, blank = each(preference, rows)
+    pair, blank = convert_rows(preference, rows)
     assert pair == (talk("a", "x"), talk("a", "z")) and blank.reason == "empty"
     assert demonstration(rows[0]) == talk("a", "x")
     generation = load_rows(source.model_copy(update={"split": "train_gen"}), 1)
@@ -281,7 +284,7 @@ def test_a_folder_is_a_base_model_whose_weights_are_not_copied(repository, tmp_p
     ("missing", "expected"),
     [
         ("model.safetensors", r"no \*\.safetensors there: save the checkpoint in that form"),
-        ("config.json", r"no config\.json there: name the folder of a checkpoint and its tokenizer"),
+        ("config.json", r"no config\.json there: name a folder with a checkpoint and its tokenizer"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_is_one_line(repository, tmp_path, command, missing, expected):
@@ -309,7 +312,7 @@ def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(reposit
     (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
     status, said = local(command, repository, tmp_path / "base")
     assert status == 1
-    assert "its tokenizer ends texts with </s> (id 2), its config.json with 7: correct the one that is wrong" in said
+    assert "EOS is </s> (id 2) in its tokenizer and 7 in its config.json: correct the wrong one" in said
     (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": [7, 2]}))
     assert local(command, repository, tmp_path / "base")[0] == 0
 

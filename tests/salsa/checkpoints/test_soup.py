@@ -85,7 +85,7 @@ def test_a_sum_that_its_type_cannot_hold_is_refused(tmp_path, name):
     large = torch.full((3,), torch.finfo(TYPES[name]).max, dtype=TYPES[name])
     folders = [checkpoint(tmp_path / str(n), n, TYPES[name], large=large) for n in (1, 2)]
     assert same_bits(make(tmp_path / "soup", dict.fromkeys(folders, 0.5))["large"], large)
-    with pytest.raises(UserError, match=f"tensor large: its average is too large for {name}"):
+    with pytest.raises(UserError, match=f"tensor large: the average is too large for {name}"):
         make(tmp_path / "soup2", dict.fromkeys(folders, 0.75), allow_any_sum=True)
 
 
@@ -131,7 +131,10 @@ def test_a_tied_head_that_is_stored_is_left_out(tmp_path, make_checkpoint, caplo
     store_also(folders[1], {"lm_head.weight": embedding.clone()})
     found = make(tmp_path / "soup", dict.fromkeys(folders, 0.5))
     assert found.keys() == plain.keys() and all(same_bits(found[name], plain[name]) for name in plain)
-    assert f"{folders[1]}: left out of the soup, its model does not load them: lm_head.weight" in caplog.text
+    assert (
+        f"{folders[1]}: tensors left out of the soup because the model does not load them: lm_head.weight"
+        in caplog.text
+    )
     AutoModelForCausalLM.from_pretrained(tmp_path / "soup")
     store_also(folders[1], {"lm_head.weight": embedding + 1})
     with pytest.raises(UserError, match="2: config.json ties lm_head.weight to model.embed_tokens.weight, but"):
@@ -233,7 +236,7 @@ MISTAKES = {
         two / "tokenizer.json", lambda d: d["model"]["vocab"].pop("b")
     ),
     "chat_template.jinja differs": lambda two: (two / "chat_template.jinja").write_text("{{ messages }}"),
-    "cut short within tensor": lambda two: (two / "model.safetensors").write_bytes(
+    "truncated within tensor": lambda two: (two / "model.safetensors").write_bytes(
         (two / "model.safetensors").read_bytes()[:-8]
     ),
     "2/model.safetensors: this shard is missing": lambda two: (two / "model.safetensors").unlink(),

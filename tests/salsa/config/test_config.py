@@ -39,12 +39,12 @@ MISTAKES = {
     "no such seed": (
         ("methods", "salsa", "reference"),
         {"soup": {"sft-1": 0.5, "sft-9": 0.5}},
-        r"methods\.salsa\.reference: sft-9 is no SFT seed of this config: name one of sft-1, sft-2, or add it",
+        r"methods\.salsa\.reference: sft-9 is not an SFT seed of this config: name one of sft-1, sft-2, or add it",
     ),
     "an engine over devices": (
         ("ppo", "vllm"),
         {"tensor_parallel_size": 2},
-        r"ppo: .*vllm\.tensor_parallel_size: each process has an engine of its own: leave it out",
+        r"ppo: .*vllm\.tensor_parallel_size: each process has its own engine: leave it out",
     ),
     "weights": (
         ("methods", "salsa", "reference"),
@@ -56,7 +56,7 @@ MISTAKES = {
     "settings": (("methods", "ppo", "settings"), {"bta": 1}, r"methods\.ppo\.settings: bta: unknown key"),
     "headline": (("tables", "headline"), "x", r"tables\.headline: no comparison x: name one of"),
     "two sources": (("sft", "train", "hub"), "a/b", r"sft\.train: .*give either path .* or hub"),
-    "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is no multiple of train_batch_size 7"),
+    "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is not a multiple of train_batch_size 7"),
     "seed twice": (("sft", "seeds"), [1, 1], r"yaml: sft\.seeds: seed 1 is listed twice: list each seed once$"),
     "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice"),
     "whole config": (("tables", "headline"), "x_vs_y", r"mine\.yaml: tables\.headline: no comparison x_vs_y: name one"),

@@ -45,11 +45,11 @@ def test_a_line_of_the_config_and_a_command_line_name_the_same(line, strategy, c
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"warp": {"of": "sft-1"}}, "warp: no such reference: name one of soup, perturbed, ema, fixed, mean_kl"),
-        ({"ema": {"rate": 0.1}}, "ema: say what it is made of"),
-        ({"ema": {"of": ["sft-1", "sft-2"]}}, "ema: is made of one checkpoint, not 2"),
+        ({"warp": {"of": "sft-1"}}, "warp: unknown reference: name one of soup, perturbed, ema, fixed, mean_kl"),
+        ({"ema": {"rate": 0.1}}, "ema: name its checkpoints"),
+        ({"ema": {"of": ["sft-1", "sft-2"]}}, "ema: takes one checkpoint, not 2"),
         ({"ema": {"of": "sft-1", "rat": 1}}, "rat"),
-        ({"mean_kl": {"of": "sft-1"}}, "mean_kl: is made of two checkpoints or more"),
+        ({"mean_kl": {"of": "sft-1"}}, "mean_kl: takes two checkpoints or more"),
         ({"mean_kl": {"of": ["sft-1", "sft-2"], "weights": [1.0]}}, "1 weights for 2 checkpoints"),
         ({"mean_kl": {"of": ["sft-1", "sft-2"], "weights": [0.5, 0.6]}}, r"sum to 1\.1, not 1"),
         ({}, "name a checkpoint"),

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from salsa.config.sections import DataSource
-from salsa.data.rows import Unusable, conversation, demonstration, each, load_rows, numbered_rows, preference
+from salsa.data.rows import Unusable, conversation, convert_rows, demonstration, load_rows, numbered_rows, preference
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 
@@ -27,43 +27,53 @@ TOOL = {"role": "tool", "content": "{}"}
     [
         (preference, pair("a", "b", (1, 1)), "tied", "both scores are the same"),
         (preference, pair("a", "a"), "equal", "are the same"),
-        (preference, pair("a", " "), "empty", "a turn says nothing"),
-        (preference, pair("", "b"), "empty", "a turn says nothing"),
-        (preference, {"chosen": talk("hi", "a")}, "malformed", "no `rejected` with a role and a text in each turn"),
-        (preference, {"chosen": talk("hi", "a"), "rejected": [{"role": "user"}]}, "malformed", "no `rejected`"),
-        (preference, {"chosen": [], "rejected": []}, "malformed", "no `chosen`"),
-        (preference, {"chosen": talk("hi", "a"), "rejected": talk("ho", "b")}, "mismatched", "the same dialogue"),
+        (preference, pair("a", " "), "empty", "a turn is empty"),
+        (preference, pair("", "b"), "empty", "a turn is empty"),
+        (
+            preference,
+            {"chosen": talk("hi", "a")},
+            "malformed",
+            "`rejected` is missing, or has a turn without role or text",
+        ),
+        (preference, {"chosen": talk("hi", "a"), "rejected": [{"role": "user"}]}, "malformed", "`rejected` is missing"),
+        (preference, {"chosen": [], "rejected": []}, "malformed", "`chosen` is missing"),
+        (preference, {"chosen": talk("hi", "a"), "rejected": talk("ho", "b")}, "mismatched", "different dialogues"),
         (
             preference,
             {"chosen": talk("hi"), "rejected": talk("ho")},
             "roles",
-            "do not end with a turn of the assistant",
+            "does not end with an assistant turn",
         ),
         (
             demonstration,
             {"messages": talk("a")},
             "roles",
-            "does not end with a turn of the assistant, as in a _sft split",
+            "does not end with an assistant turn: use a _sft split",
         ),
-        (demonstration, {"messages": [*talk("a", "b"), TOOL]}, "roles", "has a turn of 'tool', not of system, user"),
+        (
+            demonstration,
+            {"messages": [*talk("a", "b"), TOOL]},
+            "roles",
+            "has the role 'tool'; known roles: system, user",
+        ),
         (
             demonstration,
             {"messages": [BROKEN, *talk("a", "b")[1:]]},
             "malformed",
-            "no `messages` with a role and a text",
+            "`messages` is missing, or has a turn without role",
         ),
-        (demonstration, {"messages": "a"}, "malformed", "no `messages`"),
+        (demonstration, {"messages": "a"}, "malformed", "`messages` is missing"),
         (
             demonstration,
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
             "malformed",
-            "no",
+            "is missing, or",
         ),
         (demonstration, {"messages": talk("a", "\u200b \n", "c")}, "roles", "does not end"),
-        (conversation, {}, "malformed", "neither `messages` nor a text as `prompt`"),
+        (conversation, {}, "malformed", "neither `messages` nor a text `prompt`"),
         (conversation, {"prompt": None}, "malformed", "neither"),
-        (conversation, {"messages": [{"role": "system", "content": "x"}]}, "roles", "no turn of the user"),
-        (conversation, {"prompt": " \n"}, "empty", "says nothing"),
+        (conversation, {"messages": [{"role": "system", "content": "x"}]}, "roles", "no user turn"),
+        (conversation, {"prompt": " \n"}, "empty", "a turn is empty"),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(take, row, reason, text):
@@ -74,7 +84,7 @@ def test_a_row_that_cannot_be_used_says_why(take, row, reason, text):
 
 def test_a_row_that_can_be_used_is_found_among_others():
     rows = [pair("a", "a"), pair("a", "b"), {}]
-    first, kept, last = each(preference, rows)
+    first, kept, last = convert_rows(preference, rows)
     assert kept == (talk("hi", "a"), talk("hi", "b"))
     assert (first.reason, last.reason) == ("equal", "malformed")
 
@@ -107,7 +117,7 @@ def test_a_limit_draws_rows_with_the_seed_in_the_files_order(tmp_path):
 def test_a_broken_line_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"n": 1}\n{"n": \n')
-    with pytest.raises(UserError, match=r"rows\.jsonl:2: not JSON .*: mend or remove the line"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: not JSON .*: fix or remove the line"):
         load_rows(DataSource(path=str(path)), 1)
     with pytest.raises(UserError, match=r"none\.jsonl: cannot read it"):
         load_rows(DataSource(path=str(tmp_path / "none.jsonl")), 1)
@@ -136,8 +146,8 @@ def test_parquet_files_and_folders_are_read(tmp_path):
     assert load_rows(DataSource(path=str(tmp_path / "hub")), 1) == rows
     assert load_rows(DataSource(path=str(tmp_path / "hub" / "train-00001-of-00002.parquet")), 1) == rows[3:]
     (tmp_path / "broken.parquet").write_text("PAR1, but no more")
-    with pytest.raises(UserError, match=r"broken\.parquet: cannot read it as Parquet \(.*\): mend it"):
+    with pytest.raises(UserError, match=r"broken\.parquet: cannot read it as Parquet \(.*\): fix or replace it"):
         load_rows(DataSource(path=str(tmp_path / "broken.parquet")), 1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: a folder without \.parquet files: name a JSONL file"):
+    with pytest.raises(UserError, match=r"empty: no \.parquet files in this folder: name a JSONL file"):
         load_rows(DataSource(path=str(tmp_path / "empty")), 1)

@@ -121,7 +121,7 @@ def test_rows_at_fault_are_left_out_and_counted_up_to_a_share(llamas, tmp_path, 
     write_jsonl(path, rows)
     expected = (
         r"^sft\.train: \S+/sft\.jsonl: 4 of 200 rows cannot be used, more than 1\.00% \(row 21: `messages` does not "
-        r"end with a turn of the assistant, as in a _sft split; row 61: .* 'tool', .*; row 62: [^;]*\): mend them, or"
+        r"end with an assistant turn: use a _sft split; row 61: .* 'tool'; .*; row 62: .*\): fix them, or"
     )
     for _ in range(2):  # made, and found in the cache
         with pytest.raises(UserError, match=expected):

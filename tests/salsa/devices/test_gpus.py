@@ -104,7 +104,7 @@ def test_the_pool_is_what_is_visible_by_names_that_all_processes_share(tmp_path,
     [
         (
             ["3", "true"],
-            "error: 3 GPUs are wanted, CUDA_VISIBLE_DEVICES names 2: correct the profile's",
+            "error: 3 GPUs requested, CUDA_VISIBLE_DEVICES names 2: correct the profile's",
         ),
         (["0", "true"], "error: 0 GPUs are wanted"),
         (["1", "no-such-program"], "error: no-such-program: cannot run it: No such file or directory"),

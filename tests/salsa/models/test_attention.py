@@ -89,5 +89,5 @@ def test_capped_attention_logits_are_refused_in_one_line():
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
     model = Gemma2Model(Gemma2Config(**sizes, **heads))
-    with pytest.raises(UserError, match="capped logits, as Gemma 2 has it"):
+    with pytest.raises(UserError, match="logit softcapping .Gemma 2."):
         hidden_states(model, torch.tensor([1, 2]), torch.arange(2), [2])

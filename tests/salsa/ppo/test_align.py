@@ -126,7 +126,7 @@ def test_the_sampler_draws_from_what_the_trainer_scores(architecture, make_check
     answers = sample(model, prompts, [0.0] * 3, 16, [1, 2, 3], [tokenizer.eos_token_id], tokenizer.pad_token_id)
     responses = [answer.token_ids for answer in answers]
     with torch.no_grad():
-        sequences = Sequences.of(prompts, responses, tokenizer.pad_token_id)
+        sequences = Sequences.build(prompts, responses, tokenizer.pad_token_id)
         together = log_probs(model, sequences, 1.0).split([len(response) for response in responses])
         for prompt, response, found in zip(prompts, responses, together, strict=True):
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
@@ -157,9 +157,9 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         tokenizer=tokenizer,
         policy=Trained(load_causal(llamas[0])),
         value=Trained(load_reward(reward_model)),
-        references=[sft := Frozen.of(load_causal(llamas[0]))],
+        references=[sft := Frozen.from_model(load_causal(llamas[0]))],
         sft=sft,
-        reward=Frozen.of(load_reward(reward_model)),
+        reward=Frozen.from_model(load_reward(reward_model)),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]
@@ -264,7 +264,7 @@ def test_gradient_checkpointing_changes_no_figure(align, llamas):
 
 def test_a_model_is_sampled_in_evaluation_mode_and_trained_in_its_own(llamas):
     model = load_causal(llamas[0]).train()
-    with Trained(model).whole("float32") as whole:
+    with Trained(model).complete("float32") as whole:
         assert whole is model and not model.training
     assert model.training
 
@@ -274,7 +274,7 @@ def test_responses_that_are_not_the_policys_end_the_run(align, llamas, monkeypat
     right = samplers.sample
     monkeypatch.setattr(samplers, "sample", lambda model, *rest: right(other, *rest))
     align("other", llamas[1], status=1)
-    assert "error: ppo: step 0: the sampler's log-probabilities are " in capsys.readouterr().err
+    assert "error: ppo: step 0: the sampler's log-probabilities differ " in capsys.readouterr().err
 
 
 def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):
@@ -314,10 +314,10 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
         load_models(llamas[0], [other], Fixed(), llamas[0], reward_model, config)
     with pytest.raises(AssertionError):
         align("short", llamas[0], max_prompt_length=1)
-    assert "(too_long 24; limit 1 tokens): take other data or raise the limit" in capsys.readouterr().err
+    assert "(too_long 24; limit 1 tokens): use other data or raise the limit" in capsys.readouterr().err
     with pytest.raises(AssertionError):
         align("odd", llamas[0], train_batch_size=3)
-    assert "rollout_batch_size 8 is no multiple of train_batch_size 3" in capsys.readouterr().err
+    assert "rollout_batch_size 8 is not a multiple of train_batch_size 3" in capsys.readouterr().err
     assert not (tmp_path / "short").exists()
 
 

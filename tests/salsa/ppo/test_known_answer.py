@@ -38,7 +38,7 @@ def network(seed: int, reward: bool = False):
 @torch.no_grad()
 def distribution(model) -> torch.Tensor:
     """Log-probabilities [21] of all responses; they sum to 1."""
-    sequences = Sequences.of([PROMPT] * len(RESPONSES), RESPONSES, PAD)
+    sequences = Sequences.build([PROMPT] * len(RESPONSES), RESPONSES, PAD)
     tokens = log_probs(model, sequences, 1.0).split([len(response) for response in RESPONSES])
     found = torch.stack([part.sum() for part in tokens])
     assert found.exp().sum().item() == pytest.approx(1, abs=1e-4)
@@ -102,7 +102,7 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         }
     )
     policy = network(1)
-    frozen = {key: Frozen.of(model) for key, model in references.items()}
+    frozen = {key: Frozen.from_model(model) for key, model in references.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=Trained(policy),
@@ -110,7 +110,7 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         references=[frozen[part] for part in parts],
         strategy=strategy,
         sft=frozen["sft"],
-        reward=Frozen.of(network(5, reward=True)),
+        reward=Frozen.from_model(network(5, reward=True)),
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])

@@ -86,13 +86,13 @@ def test_two_processes_stop_together_and_go_on(start, tmp_path, profile, pieces,
     [state] = (tmp_path / "two.training").glob("*/step-*")
     assert shards(state) == pieces
     said, *_ = ended(start("two", afterwards, steps=6, rollout=rollout))
-    assert "ppo: going on after" in said
+    assert "ppo: resuming after" in said
     assert_alike(tmp_path, "two", "one")
 
 
 def test_what_does_not_fit_is_said(start, monkeypatch):
     for said in ended(start("odd", "ddp.yaml", train_batch_size=1), 1):
-        assert "error: ppo.train_batch_size: 1 is no multiple of the 2 processes: change" in said
+        assert "error: ppo.train_batch_size: 1 is not a multiple of the 2 processes: change" in said
     for said in ended(start("far", "ddp.yaml", max_kl=1e-9), 1):
         assert "error: ppo: step 0: the KL to the reference is" in said
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")

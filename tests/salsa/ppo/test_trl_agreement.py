@@ -33,7 +33,7 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
-    reference, reward = (Frozen.of(networks.pop(name)) for name in ("reference", "reward"))
+    reference, reward = (Frozen.from_model(networks.pop(name)) for name in ("reference", "reward"))
     trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),

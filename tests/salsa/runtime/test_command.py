@@ -41,11 +41,11 @@ def ends(monkeypatch, capsys):
 def test_a_disk_that_takes_nothing_is_one_line(ends, error, line):
     status, said = ends(error)
     assert status == 1 and said.startswith(f"error: {line}") and said.count("\n") == 1
-    assert said.endswith(", and run again: what is whole stays\n")
+    assert said.endswith(", then rerun; finished outputs are kept\n")
 
 
 def test_ctrl_c_is_one_line_and_the_shells_status(ends):
-    assert ends(KeyboardInterrupt()) == (130, "interrupted: the same command goes on from here\n")
+    assert ends(KeyboardInterrupt()) == (130, "interrupted: rerun the same command to resume\n")
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(ends):

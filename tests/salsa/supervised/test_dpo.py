@@ -114,4 +114,4 @@ def test_a_moving_reference_is_refused(command, llamas, pairs_file, tmp_path):
         "salsa", "dpo", *options, "--settings", json.dumps(settings(pairs_file)), "--out", tmp_path / "x"
     )
     assert status == 1
-    assert said == "error: --strategy ema: it moves while the policy learns, and DPO takes a fixed reference\n"
+    assert said == "error: --strategy ema changes during training: DPO needs a fixed reference\n"

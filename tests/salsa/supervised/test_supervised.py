@@ -14,8 +14,8 @@ from salsa.config.sections import World
 from salsa.models.scoring import normalisation
 from salsa.models.training import pooled_batches
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from salsa.supervised.reward import new_head, share_right
-from salsa.supervised.sft import share
+from salsa.supervised.reward import accuracy_interval, new_head
+from salsa.supervised.sft import random_share
 from salsa.supervised.trl_trainers import StageTrainer
 from salsa.world.make import write_world
 
@@ -89,15 +89,15 @@ def test_a_template_without_generation_marks_is_refused(world, base, tmp_path, c
     template.write_text(template.read_text().replace("{%- generation %}", "").replace("{%- endgeneration %}", ""))
     status, said = sft(command, world, base, tmp_path / "out")
     assert status == 1
-    assert "its chat template marks no assistant tokens" in said
+    assert "its chat template does not mark assistant tokens" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_the_share_is_drawn_by_seed():
-    assert share(100, 1.0, 1) == list(range(100))
-    assert len(share(100, 0.5, 1)) == 50
-    assert share(100, 0.5, 1) == share(100, 0.5, 1) != share(100, 0.5, 2)
-    assert len(share(100, 0.001, 1)) == 1
+    assert random_share(100, 1.0, 1) == list(range(100))
+    assert len(random_share(100, 0.5, 1)) == 50
+    assert random_share(100, 0.5, 1) == random_share(100, 0.5, 1) != random_share(100, 0.5, 2)
+    assert len(random_share(100, 0.001, 1)) == 1
 
 
 def reward(command, world, base, out, train, **keys):
@@ -144,14 +144,14 @@ def test_ties_alone_are_one_clear_line(world, base, tmp_path, command):
     write_jsonl(tmp_path / "ties.jsonl", rows)
     status, said, card = reward(command, world, base, tmp_path / "rm", tmp_path / "ties.jsonl")
     assert status == 1
-    assert re.search(r"error: reward.train: of 200 rows in \S+/ties.jsonl none can be used \(.*tied \d+", said)
+    assert re.search(r"error: reward.train: none of 200 rows in \S+/ties.jsonl can be used \(.*tied \d+", said)
     assert card is None
     assert not (tmp_path / "rm").exists()
 
 
 def test_wilsons_interval_of_nothing_is_nothing():
-    assert share_right(0, 0) == (None, None, None)
-    found = share_right(8, 10)
+    assert accuracy_interval(0, 0) == (None, None, None)
+    found = accuracy_interval(8, 10)
     assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
 
 

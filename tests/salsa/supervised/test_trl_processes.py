@@ -11,7 +11,7 @@ from salsa.config.sections import Optimisation
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.runtime.log import log
-from salsa.supervised.trl_trainers import passes_of
+from salsa.supervised.trl_trainers import micro_batches
 from tests.salsa.launched import PROCESSES, ended
 
 OPTIMISATION = {"batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3, "epochs": 2}
@@ -108,25 +108,25 @@ def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp
 def test_a_batch_is_divided_among_the_processes():
     def passes(batch: int, micro: int | None, count: int) -> tuple[int, int]:
         given = {"batch_size": batch, "micro_batch_size": micro, "learning_rate": 1, "max_length": 1}
-        return passes_of(Optimisation.model_validate(given), count)
+        return micro_batches(Optimisation.model_validate(given), count)
 
     assert passes(128, 4, 1) == (4, 32)
     assert passes(128, 4, 8) == (4, 4)
     assert passes(12, 6, 4) == (3, 1), "its own rows are fewer than a pass may have"
     assert passes(12, 4, 2) == (3, 2), "a pass's rows divide its own"
     assert passes(16, None, 2) == (8, 1)
-    with pytest.raises(UserError, match="batch_size: 12 is no multiple of the 8 processes"):
+    with pytest.raises(UserError, match="batch_size: 12 is not a multiple of the 8 processes"):
         passes(12, 4, 8)
 
 
 def test_deepspeed_is_refused_in_a_line(stage, monkeypatch):
-    monkeypatch.setattr("salsa.devices.processes.plain_loading", lambda: None)
+    monkeypatch.setattr("salsa.devices.processes.load_models_unsharded", lambda: None)
     from salsa.devices import processes
-    from salsa.supervised.trl_trainers import among_processes
+    from salsa.supervised.trl_trainers import distributed
 
     class Launched:
         distributed_type = "DEEPSPEED"
 
     monkeypatch.setattr(processes, "accelerator", lambda: Launched)
-    with pytest.raises(UserError, match="sft: of all stages DeepSpeed is for align alone"), among_processes("sft"):
+    with pytest.raises(UserError, match="sft: only align supports DeepSpeed"), distributed("sft"):
         pass
