@@ -54,7 +54,7 @@ def settings_for(url: str, concurrency: int) -> Judge:
 
 
 def work(url: str, folder: Path, concurrency: int, calls: int) -> list[float]:
-    """Asks so many questions; when each was answered, in seconds."""
+    """JudgeSession so many questions; when each was answered, in seconds."""
     times = []
 
     async def ask(client: JudgeClient, number: int) -> None:

@@ -9,7 +9,7 @@ from snakemake.settings.types import DeploymentMethod
 from eval.report.assumptions import settings_of
 from eval.benchmarks import find, pinned_files
 from eval.tables.grid import alpha_line, calibration_file, grid_of, measured_files, pairs, policies
-from eval.ledger.index import ITEMS
+from eval.ledger.index import INDEX
 from eval.ledger.calls import CALLS
 from salsa.config import layout
 from salsa.config.config import algorithm_settings, for_model, parse_config, with_local_copies
@@ -380,7 +380,7 @@ def calibration_files():
     """The archive's files, or that those which it is made of are in it; and the templates."""
     chosen = GRID.calibration
     read = expand(f"{RESULTS}/archive/{{archived}}.txt", archived=chosen.files)
-    archive = read or [f"{chosen.archive}/{name}" for name in (CALLS, ITEMS)]
+    archive = read or [f"{chosen.archive}/{name}" for name in (CALLS, INDEX)]
     return archive + [path for path in [chosen.templates] if path]
 
 

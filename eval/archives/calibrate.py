@@ -20,12 +20,12 @@ import pandas as pd
 
 from eval.archives.calibration import CARD, card_rows
 from eval.benchmarks import Benchmark, of_protocol
-from eval.judging.client import Asks, Messages
+from eval.judging.client import JudgeSession, Messages
 from eval.judging.estimate import estimate_all
-from eval.judging.judge import readable, verdict_after_asking
+from eval.judging.judge import ask_for_verdict, readable
 from eval.judging.rounds import ask_all
 from eval.ledger.calls import CALLS, Entry, read_calls
-from eval.ledger.index import ITEMS, SINGLE, Item, read_items
+from eval.ledger.index import INDEX, SINGLE, IndexEntry, read_index
 from eval.protocols.templates import Templates, load_templates
 from eval.protocols.verdicts import Value, rating, verdict
 from eval.tables.aggregate import Resampling
@@ -47,13 +47,13 @@ Cell = tuple[str, str, str]  # benchmark, protocol, archive's judge
 class Again:
     """An item, what the archive's judge said of it, and what is asked of the other."""
 
-    item: Item
+    item: IndexEntry
     archive: Value
     messages: Messages
     match: str
 
 
-def conversation(item: Item, entry: Entry, templates: Templates, benchmark: Benchmark) -> Messages:
+def conversation(item: IndexEntry, entry: Entry, templates: Templates, benchmark: Benchmark) -> Messages:
     """What was asked, with the system prompt of the template that the item names where the archive has none."""
     # A conversation that went on, because a verdict was missing, is begun anew.
     messages = list(itertools.takewhile(lambda message: message["role"] != "assistant", entry["messages"]))
@@ -73,7 +73,7 @@ def matches(archive: Path, templates: Templates) -> tuple[dict[Cell, list[list[A
     """Each cell's answers or matches that can be asked again, in an order of their own; how many cannot."""
     calls = read_calls(archive)
     found: dict[Cell, dict[str, list[Again]]] = defaultdict(lambda: defaultdict(list))
-    for item in read_items(archive):
+    for item in read_index(archive):
         models = sorted(item.models)
         match = json.dumps([item.question_id, item.turn, models, item.sample])
         again = found[item.benchmark, item.protocol, item.judge][match]
@@ -182,13 +182,13 @@ def run(arguments: argparse.Namespace) -> None:
     if not asked:
         raise UserError(f"{arguments.archive}: no verdict has its text, its prompt and its other game: import some")
 
-    async def work(client: Asks, again: Again) -> tuple[Value, float | None]:
+    async def work(client: JudgeSession, again: Again) -> tuple[Value, float | None]:
         if again.item.protocol == SINGLE:
             entries = [await client.ask(again.messages)]
             value: Value = rating(readable(entries[0]))
         else:
             benchmark = of_protocol(again.item.protocol)
-            entries, found = await verdict_after_asking(client, benchmark, templates, again.messages)
+            entries, found = await ask_for_verdict(client, benchmark, templates, again.messages)
             value = found.side if found else None
         costs = [entry["cost"] for entry in entries]
         return value, None if None in costs else sum(costs)
@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     about = {"judge": settings.asked(), "items": arguments.items, "templates": templates.sha256}
     about |= {"confidence": draw.confidence, "resamples": draw.resamples}
-    inputs = {name: arguments.archive / name for name in (CALLS, ITEMS)}
+    inputs = {name: arguments.archive / name for name in (CALLS, INDEX)}
     record = Run("calibrate", about, inputs, {"seed": arguments.seed})
     answers, calls = ask_all(settings, arguments.ledger, asked, work, name_of)
     card = {"archive": str(arguments.archive), "left_out": left_out, **calls, "confidence": draw.confidence}

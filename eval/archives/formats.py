@@ -19,8 +19,8 @@ from typing import Any
 
 from eval.benchmarks.arena_hard import BASELINE, STRONG_WEIGHT
 from eval.benchmarks.mt_bench import published_category
-from eval.ledger.index import Item, Protocol
-from eval.protocols.prompt_parsing import read_prompt
+from eval.ledger.index import IndexEntry, Protocol
+from eval.protocols.prompt_parsing import parse_judge_prompt
 from eval.protocols.templates import Messages
 from eval.protocols.verdicts import canonical, label
 
@@ -40,7 +40,7 @@ class Archived:
     Where the file keeps no texts, the item has what was read as its label.
     """
 
-    item: Item
+    item: IndexEntry
     line: int
     text: str | None = None
     messages: tuple[tuple[str, str], ...] = ()  # role and content
@@ -72,12 +72,12 @@ def archived(line: int, row: Row, prompt: Any, said: Any, stored: Stored, **item
         messages: tuple[tuple[str, str], ...] = (("user", prompt),)
     else:
         messages = tuple((message["role"], message["content"]) for message in prompt or ())
-    shown = read_prompt(messages[-1][1]) if messages else None
+    shown = parse_judge_prompt(messages[-1][1]) if messages else None
     lengths = tuple(map(len, shown.answers)) if shown and len(shown.answers) == len(item["models"]) else None
     text = said.get("answer") if isinstance(said, dict) else said
     if not isinstance(text, str | None):
         raise ValueError("a judgment that is no text")
-    about = Item(judge=name, template=template, lengths=lengths, **item)
+    about = IndexEntry(judge=name, template=template, lengths=lengths, **item)
     return Archived(about, line, text, messages, stored, date_of(row))
 
 
@@ -180,7 +180,7 @@ def games_of_battles(battles: list[Battle]) -> tuple[list[Archived], Dropped]:
         baseline = model_b if everywhere == {model_b} else model_a
         for number, (winner, weight) in enumerate(games_in([winner for _, winner in every])):
             order = "ba" if number % 2 else "ab"
-            item = Item(
+            item = IndexEntry(
                 protocol="arena_hard",
                 benchmark="arena_hard",
                 judge=judge,

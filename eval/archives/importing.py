@@ -16,7 +16,7 @@ from eval.archives.formats import AGAIN, FORMATS, UNKNOWN, Archived, read_rows
 from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.loading import read_questions
 from eval.ledger.calls import Entry, Ledger, call_key
-from eval.ledger.index import Identity, Item, add_items
+from eval.ledger.index import Identity, IndexEntry, add_to_index
 from eval.protocols.verdicts import READERS, read
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
@@ -145,7 +145,7 @@ class Calls:
 
 def store(ledger: Ledger, form: str, verdicts: list[Archived], summary: Summary) -> None:
     calls = Calls(ledger, form)
-    items: list[Item] = []
+    items: list[IndexEntry] = []
     for verdict in verdicts:
         if verdict.item.label is not None:
             summary.kept[NO_TEXT] += 1
@@ -159,7 +159,7 @@ def store(ledger: Ledger, form: str, verdicts: list[Archived], summary: Summary)
             items.append(verdict.item.model_copy(update={"call": calls.key(verdict)}))
     # The calls first: an item never names a call that is not there.
     ledger.add(*calls.new)
-    add_items(ledger.folder, items)
+    add_to_index(ledger.folder, items)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

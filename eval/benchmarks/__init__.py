@@ -1,4 +1,4 @@
-"""Benchmarks: questions, how they are answered, what a judge is shown, and what its verdicts earn.
+"""Benchmarks: questions, how policies answer them, what a judge is shown, and how verdicts become points.
 
 In: the config's `benchmarks` section, and files of questions.
 Out: `Question`s, and a `Benchmark` object that knows its protocol.

@@ -1,4 +1,4 @@
-"""The interface that a benchmark fills in. What it leaves open is MT-Bench's pairwise protocol."""
+"""The base class of benchmarks. Its defaults are MT-Bench's pairwise protocol."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from eval.protocols.verdicts import READERS, Verdict, verdict
 Row = dict[str, Any]
 Texts = tuple[str, ...]
 POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
-# Why a game has no verdict: a policy's context has no room for the question, or the judge's for the prompt; the judge
-# would not; its endpoint gave no reply or no text; the text was cut at judge.max_tokens, or says none.
-WITHOUT = ("unanswered", "too_long", "refused", "failed", "cut", "unparsed")
+# Reasons for a missing verdict: the question does not fit the policy's context; the prompt does not fit the judge's;
+# the judge refused; the endpoint gave no reply or no text; the reply was cut at judge.max_tokens; it holds no verdict.
+MISSING_REASONS = ("unanswered", "too_long", "refused", "failed", "cut", "unparsed")
 
 
-def without_verdict(games: Sequence[Row]) -> list[str]:
-    """Why games of a match have no verdict, a word each; a match that could not be asked about has none of its two."""
-    said = [str(game["outcome"]) for game in games] or ["unanswered"] * 2
-    return [outcome for outcome in said if outcome not in POINTS]
+def missing_verdicts(games: Sequence[Row]) -> list[str]:
+    """The reason for each game of a match without a verdict. A match without games lacks both: `unanswered`."""
+    outcomes = [str(game["outcome"]) for game in games] or ["unanswered"] * 2
+    return [outcome for outcome in outcomes if outcome not in POINTS]
 
 
-def counted(without: Mapping[str, int]) -> str:
-    """Numbers of games or answers by why they have no verdict, as text: `3 too long, 1 unparsed`."""
-    return ", ".join(f"{without[why]} {why.replace('_', ' ')}" for why in WITHOUT if without.get(why))
+def format_counts(missing: Mapping[str, int]) -> str:
+    """Counts by reason as text: `3 too long, 1 unparsed`."""
+    return ", ".join(f"{missing[why]} {why.replace('_', ' ')}" for why in MISSING_REASONS if missing.get(why))
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question of one or more user turns; `reference` holds an answer a turn where the judge is shown one."""
+    """A question with one or more user turns; `reference` holds one reference answer per turn, for the judge."""
 
     question_id: str
     category: str
@@ -39,42 +39,46 @@ class Question:
 
 
 class Benchmark(ABC):
-    """Two games a turn, the answers in either order: [[A]], [[B]] or [[C]]; games that agree are a win or a loss."""
+    """A benchmark and its protocol.
 
-    grammar: ClassVar[str] = "mt_bench_pair"  # of a pairwise verdict: a name in eval.protocols.verdicts.READERS
-    by_game: ClassVar[bool] = False  # whether a game counts where the other has no verdict
-    again: ClassVar[str | None] = None  # the template that asks once more for a verdict that is missing
-    unnamed_template: ClassVar[str | None] = None  # whose prompts archives keep that name none
-    templates: ClassVar[Mapping[str, Template]] = {}  # beside those of eval/protocols/judge_prompts.yaml
+    By default the judge sees both orders of two answers and replies [[A]], [[B]] or [[C]] (tie); a win needs the same
+    winner in both orders, anything else is a tie.
+    """
+
+    grammar: ClassVar[str] = "mt_bench_pair"  # form of pairwise verdicts: a key of eval.protocols.verdicts.READERS
+    by_game: ClassVar[bool] = False  # whether one game counts when the other has no verdict
+    again: ClassVar[str | None] = None  # template of a follow-up that asks for a missing verdict
+    unnamed_template: ClassVar[str | None] = None  # template of archived prompts that name none
+    templates: ClassVar[Mapping[str, Template]] = {}  # in addition to eval/protocols/judge_prompts.yaml
 
     @abstractmethod
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
-        """A line of the questions' file; `references` holds answers by question where the config names a file of them.
+        """Convert a row of the question file. `references` holds reference answers by question id, if configured.
 
-        A KeyError or ValueError says what is wrong with the line.
+        Raise a KeyError or ValueError to say what is wrong with the row.
         """
 
     def temperature(self, question: Question) -> float:
-        """What the question is answered at, where the config names none."""
+        """Sampling temperature for a question, if the config sets none."""
         return 0.0
 
     def pair_template(self, question: Question, turn: int) -> str:
-        """The name of the template for two answers to the question's turn, counted from 1."""
+        """Name of the template that compares two answers to a turn (from 1)."""
         return ("pair-math-v1" if question.reference else "pair-v2") + ("-multi-turn" if turn > 1 else "")
 
     def single_template(self, question: Question, turn: int) -> str:
-        """The same for the grading of one answer."""
+        """Name of the template that grades one answer."""
         return ("single-math-v1" if question.reference else "single-v1") + ("-multi-turn" if turn > 1 else "")
 
     def read(self, text: str) -> Verdict | None:
-        """What a judge's text says of two answers; None if it holds no verdict."""
+        """Read a pairwise verdict from a judge's reply; None without one."""
         label = READERS[self.grammar](text)
         return None if label is None else verdict(str(label))
 
     def points(self, games: Sequence[Row]) -> tuple[float, float]:
-        """What games, whose `outcome` is a, b or tie, earn policy a, and how much that counts (above 0).
+        """Points of policy a and the weight (above 0) of a match.
 
-        There are two, or with `by_game` one at least.
+        Each game has an `outcome` a, b or tie. There are two games, or at least one with `by_game`.
         """
         first, second = (game["outcome"] for game in games)
         return (POINTS[first] if first == second else 0.5), 1

@@ -1,4 +1,4 @@
-"""Stage `download`: fetches one file of the web and keeps it only if its bytes are the known ones."""
+"""Stage `download`: download a file and check its sha256."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", required=True)
-    parser.add_argument("--sha256", required=True, help="hex digest that the file must have")
+    parser.add_argument("--sha256", required=True, help="expected hex digest")
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -30,14 +30,14 @@ def run(arguments: argparse.Namespace) -> None:
                 reply.raise_for_status()
         except httpx2.HTTPError as error:
             raise UserError(
-                f"{arguments.url}: cannot download it ({error}): check the network and run again, or put the file at "
+                f"{arguments.url}: cannot download it ({error}): check the network and rerun, or put the file at "
                 f"{arguments.out} yourself (its sha256 has to be {arguments.sha256})"
             ) from None
         path.write_bytes(reply.content)
-        found = sha256(path)
-        if found != arguments.sha256:
+        digest = sha256(path)
+        if digest != arguments.sha256:
             raise UserError(
-                f"{arguments.url}: its sha256 is {found}, not {arguments.sha256}: the file was changed or cut off; "
-                "try again, or correct the pin in the config"
+                f"{arguments.url}: its sha256 is {digest}, not {arguments.sha256}: the file was changed or truncated; "
+                "try again, or correct the sha256 in the config"
             )
     log.info("%s: %d bytes", arguments.out, arguments.out.stat().st_size)

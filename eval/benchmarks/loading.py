@@ -1,4 +1,4 @@
-"""From the config to questions: the benchmark's code, its files and their known bytes."""
+"""Load a configured benchmark: its code, its questions and references, and the sha256 of its files."""
 
 import functools
 import importlib
@@ -24,13 +24,13 @@ HELPERS = {"base", "download", "loading", "overlap", "question_files"}
 
 
 def kinds() -> list[str]:
-    """The benchmarks that come with the project."""
+    """Names of the benchmarks in this package."""
     return sorted({module.name for module in pkgutil.iter_modules(eval.benchmarks.__path__)} - HELPERS)
 
 
 @functools.cache
 def find(kind: str) -> Benchmark:
-    """The benchmark of a kind: one that comes with the project, or the BENCHMARK of a Python file of one's own."""
+    """The benchmark of a kind: a name in this package, or a Python file of your own that defines BENCHMARK."""
     if kind in kinds():
         module = importlib.import_module(f"eval.benchmarks.{kind}")
     elif kind.endswith(".py"):
@@ -41,52 +41,52 @@ def find(kind: str) -> Benchmark:
             spec.loader.exec_module(module)
         except OSError as error:
             raise UserError(f"benchmark kind {kind}: cannot read it ({error.strerror}): correct the path") from None
-        except Exception as error:  # whatever a file of the user's own raises
-            raise UserError(f"benchmark kind {kind}: {type(error).__name__}: {error}: mend the file") from error
+        except Exception as error:  # the user's file may raise anything
+            raise UserError(f"benchmark kind {kind}: {type(error).__name__}: {error}: fix the file") from error
     else:
-        raise UserError(f"benchmark kind {kind}: there is none: take {', '.join(kinds())}, or a .py file of your own")
-    found = getattr(module, "BENCHMARK", None)
-    if not isinstance(found, Benchmark):
-        raise UserError(f"benchmark kind {kind}: no BENCHMARK = … of class Benchmark in it: add it at its end")
-    if found.grammar not in READERS:
-        raise UserError(f"benchmark kind {kind}: no grammar {found.grammar}: take one of {', '.join(READERS)}")
-    return found
+        raise UserError(f"benchmark kind {kind}: unknown: use {', '.join(kinds())}, or your own .py file")
+    benchmark = getattr(module, "BENCHMARK", None)
+    if not isinstance(benchmark, Benchmark):
+        raise UserError(f"benchmark kind {kind}: it defines no BENCHMARK = … of class Benchmark: add it at the end")
+    if benchmark.grammar not in READERS:
+        raise UserError(f"benchmark kind {kind}: unknown grammar {benchmark.grammar}: use {', '.join(READERS)}")
+    return benchmark
 
 
 def of_protocol(protocol: str) -> Benchmark:
-    """The benchmark that a protocol was made for."""
+    """The benchmark that defines a protocol."""
     return find(OF_PROTOCOL[protocol])
 
 
 def pinned_files(settings: BenchmarkSettings, missing_is_fine: bool = False) -> None:
-    """Refuses files that are missing, or that are not what their pin says."""
+    """Raise a UserError if a file of the benchmark is missing or does not have its pinned sha256."""
     for path in filter(None, (settings.questions.path, settings.references, settings.judge_prompts)):
         pin = settings.download.get(path)
         if not Path(path).exists():
             if missing_is_fine:
                 continue
-            fix = f"download {pin.url} and put it there (sha256 {pin.sha256})" if pin else "put it there"
+            fix = f"download {pin.url} to it (sha256 {pin.sha256})" if pin else "put it there"
             raise UserError(f"{path}: no such file: {fix}, or name a local copy in the config")
         if pin and sha256(Path(path)) != pin.sha256:
             raise UserError(
-                f"{path}: its sha256 is {sha256(Path(path))}, not {pin.sha256}: remove it and run again to have it "
-                "downloaded, or correct the pin in the config"
+                f"{path}: its sha256 is {sha256(Path(path))}, not {pin.sha256}: remove it and rerun to download it "
+                "again, or correct the sha256 in the config"
             )
 
 
 def load_references(path: Path) -> dict[str, Texts]:
-    """Reference answers by question, in FastChat's schema: choices[0].turns."""
-    found = {}
+    """Reference answers by question id, from FastChat's schema (choices[0].turns)."""
+    references = {}
     for number, row in enumerate(read_jsonl(path), 1):
         try:
-            found[str(row["question_id"])] = tuple(row["choices"][0]["turns"])
+            references[str(row["question_id"])] = tuple(row["choices"][0]["turns"])
         except (KeyError, IndexError, TypeError) as error:
-            raise UserError(f"{path}:{number}: no question_id with choices[0].turns ({error}): mend the line") from None
-    return found
+            raise UserError(f"{path}:{number}: no question_id with choices[0].turns ({error}): fix the line") from None
+    return references
 
 
 def load_questions(settings: BenchmarkSettings, seed: int) -> list[Question]:
-    """The benchmark's questions, in the file's order."""
+    """Load a benchmark's questions, in file order."""
     pinned_files(settings)
     benchmark = find(settings.kind)
     references = load_references(Path(settings.references)) if settings.references else {}
@@ -98,9 +98,9 @@ def load_questions(settings: BenchmarkSettings, seed: int) -> list[Question]:
 def read_questions(
     benchmark: Benchmark, rows: list[Row], references: Mapping[str, Texts], where: str
 ) -> list[Question]:
-    """The rows as questions, each once; a UserError says what is wrong with which row of `where`.
+    """Convert rows to questions. A UserError names the first wrong row of `where`.
 
-    Preference data ask a prompt several times, with other answers: as questions these are one.
+    Equal questions are merged: preference data repeat a prompt with different answers.
     """
     questions: dict[str, Question] = {}
     for number, row in enumerate(rows, 1):
@@ -108,31 +108,31 @@ def read_questions(
             question = benchmark.question(row, references)
         except KeyError as error:
             raise UserError(
-                f"{where}:{number}: no {error.args[0]}: a question of this benchmark needs it: mend the line"
+                f"{where}:{number}: no {error.args[0]}, which a question of this benchmark needs: fix the line"
             ) from None
         except (ValueError, TypeError) as error:
-            raise UserError(f"{where}:{number}: {error}: mend the line") from None
+            raise UserError(f"{where}:{number}: {error}: fix the line") from None
         if questions.setdefault(question.question_id, question) != question:
             raise UserError(
-                f"{where}:{number}: another question is called {question.question_id} too: answers are matched by "
-                "that name, change one"
+                f"{where}:{number}: another question has the id {question.question_id}, and answers are matched by id: "
+                "change one of them"
             )
     if len(questions) < len(rows):
-        log.info("%s: %d lines ask the same again, of %d", where, len(rows) - len(questions), len(rows))
+        log.info("%s: merged %d repeated questions of %d rows", where, len(rows) - len(questions), len(rows))
     return list(questions.values())
 
 
 def temperature(settings: BenchmarkSettings, question: Question) -> float:
-    """What a question is answered at: the config's temperature, else the protocol's own."""
+    """Sampling temperature for a question: the config's, else the benchmark's."""
     return find(settings.kind).temperature(question) if settings.temperature is None else settings.temperature
 
 
 def parse_benchmarks(texts: list[str]) -> dict[str, BenchmarkSettings]:
-    """NAME=JSON arguments (or NAME=FILE.yaml#section)."""
+    """Parse NAME=JSON or NAME=FILE.yaml#section arguments."""
     benchmarks = {}
     for text in texts:
-        name, found, settings = text.partition("=")
-        if not found or not name:
+        name, separator, settings = text.partition("=")
+        if not separator or not name:
             raise UserError(f"--benchmark {text}: write it as NAME=JSON or NAME=FILE.yaml#benchmarks.NAME")
         benchmarks[name] = load_settings(settings, BenchmarkSettings)
     return benchmarks

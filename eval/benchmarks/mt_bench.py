@@ -1,15 +1,15 @@
-"""MT-Bench, as FastChat's llm_judge asks and judges it."""
+"""MT-Bench, with the protocol of FastChat's llm_judge."""
 
 from collections.abc import Mapping
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
 from eval.benchmarks.question_files import text, texts
 
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # the others take 0
-# Of the published questions, 81 to 160: ten of each, in this order.
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # others: 0
+# The published questions have ids 81 to 160: ten per category, in this order.
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 FIRST_ID, IDS_EACH = 81, 10
-# The judge is shown a reference in these alone, whatever the file has for others.
+# Only in these categories is the judge shown a reference answer, even if the file has others.
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
 # GPT-4's reference answers that are wrong (FastChat, pull request 3158).
 WRONG_REFERENCES = frozenset(
@@ -19,12 +19,14 @@ WRONG_REFERENCE = "wrong_reference"
 
 
 def published_category(question_id: str) -> str | None:
-    """The category of a published question; None of any other."""
+    """The category of a published question; None for other questions."""
     place = (int(question_id) - FIRST_ID) // IDS_EACH if question_id.isdecimal() else -1
     return CATEGORIES[place] if 0 <= place < len(CATEGORIES) else None
 
 
 class MtBench(Benchmark):
+    """Two-turn questions; reference answers in math, reasoning and coding."""
+
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
         turns = texts(row, "turns")
         name = str(row["question_id"])
@@ -41,12 +43,12 @@ class MtBench(Benchmark):
 
 
 def inline_reference(row: Row) -> Texts | None:
-    """The reference in the question itself. FastChat's file leaves some turns empty there: then it is none."""
+    """The reference answer in the question's own row; None if a turn is empty, as in some of FastChat's."""
     value = row.get("reference")
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-        raise ValueError("reference: a list of texts is expected")
+        raise ValueError("reference: expected a list of texts")
     return tuple(value) if all(part.strip() for part in value) else None
 
 

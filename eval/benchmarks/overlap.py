@@ -1,11 +1,11 @@
-"""Stage `overlap`: which benchmark questions stand among the prompts that a model is trained on.
+"""Stage `overlap`: find benchmark questions among the training prompts.
 
-For each training set and benchmark the ids of the questions that are
-- equal: a question's first turn is, but for case and punctuation, a user's turn of the training set (later turns are
-  often all the same);
-- alike: at least half of a question's words are in runs of eight words that a single row's user turns hold too (the
-  measure by which Tülu 3's data were decontaminated, arXiv 2411.15124; one training row at a time here).
-Nothing is removed: what to do about it is the reader's decision.
+For each training set and benchmark it lists the ids of questions that are
+- equal: the first turn equals a user turn of the training set, up to case and punctuation (later turns are often the
+  same in many questions);
+- alike: at least half of the question's words are in 8-grams that also occur in the user turns of one training row (the
+  measure of Tülu 3's decontamination, arXiv 2411.15124, applied row by row).
+Nothing is removed; the reader decides.
 """
 
 import argparse
@@ -29,16 +29,17 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
+    """Lower-case words of a text."""
     return tuple(WORD.findall(text.lower()))
 
 
 def runs(text: Words) -> Iterable[tuple[int, Words]]:
-    """Every run of eight words, with its place."""
+    """Yield every 8-gram with its position."""
     return ((i, text[i : i + RUN_OF_WORDS]) for i in range(len(text) - RUN_OF_WORDS + 1))
 
 
 class Questions:
-    """A benchmark's questions, to look prompts up in."""
+    """An index of a benchmark's questions, to look prompts up in."""
 
     def __init__(self, questions: Sequence[Question]):
         self.ids = [question.question_id for question in questions]
@@ -57,16 +58,17 @@ class Questions:
         self.alike: set[int] = set()
 
     def look_up(self, turns: Sequence[Words]) -> None:
-        """Notes the questions that one training row's user turns hold."""
+        """Record which questions occur in the user turns of one training row."""
         covered: dict[int, set[int]] = defaultdict(set)
         for turn in turns:
             self.equal |= self.firsts.get(turn, set())
             for _, run in runs(turn):
                 for number, place in self.places.get(run, ()):
                     covered[number].update(range(place, place + RUN_OF_WORDS))
-        self.alike |= {n for n, found in covered.items() if len(found) >= SHARE_ALIKE * self.lengths[n]}
+        self.alike |= {n for n, places in covered.items() if len(places) >= SHARE_ALIKE * self.lengths[n]}
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
+        """Number of questions, and ids of the equal and alike ones."""
         return {
             "questions": len(self.ids),
             "equal": [self.ids[n] for n in sorted(self.equal)],
@@ -75,15 +77,15 @@ class Questions:
 
 
 def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]]) -> dict[str, Any]:
-    """By benchmark: the number of questions, and the ids of those equal to or like a prompt of the rows."""
+    """Look up the prompts of `rows` in each benchmark; returns `Questions.result` by benchmark."""
     indices = {name: Questions(questions) for name, questions in benchmarks.items()}
-    for talk in convert_rows(conversation, rows):
-        if isinstance(talk, Unusable):
-            continue  # nor is it trained on
-        turns = [words(turn) for turn in user_turns(talk)]
+    for dialogue in convert_rows(conversation, rows):
+        if isinstance(dialogue, Unusable):
+            continue  # not trained on either
+        turns = [words(turn) for turn in user_turns(dialogue)]
         for index in indices.values():
             index.look_up(turns)
-    return {name: index.found() for name, index in indices.items()}
+    return {name: index.result() for name, index in indices.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +103,6 @@ def run(arguments: argparse.Namespace) -> None:
     settings["benchmarks"] = {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()}
     record = Run("overlap", settings, inputs, {"seed": arguments.seed})
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
-    found = {name: overlap(load_rows(wanted.source, wanted.seed), questions) for name, wanted in sets.items()}
+    overlaps = {name: overlap(load_rows(wanted.source, wanted.seed), questions) for name, wanted in sets.items()}
     with output_file(arguments.out, record) as path:
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        path.write_text(json.dumps(overlaps, indent=2) + "\n")

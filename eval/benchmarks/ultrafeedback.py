@@ -1,4 +1,4 @@
-"""UltraFeedback's held-out prompts, judged as MT-Bench's first turns are."""
+"""UltraFeedback's held-out prompts, judged like MT-Bench's first turns."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ from eval.benchmarks.question_files import text
 
 
 class UltraFeedback(Benchmark):
+    """Single-turn questions."""
+
     def question(self, row: Row, references: Mapping[str, Texts]) -> Question:
         return Question(text(row, "prompt_id"), "ultrafeedback", (text(row, "prompt"),))
 

@@ -76,7 +76,7 @@ async def _batches(judge: Judge) -> str:
     nowhere = Path(os.devnull)
     endpoint = BatchEndpoint(judge, judge.base_url, _no_pace(judge), Sizes(), asyncio.Event(), folder=nowhere)
     try:
-        await endpoint.look()
+        await endpoint.check()
     except (Passing, Final) as error:
         raise UserError(f"{judge.base_url}/batches: {error}: {error.fix}, or leave out judge.batch") from None
     finally:

@@ -1,8 +1,8 @@
-"""A provider's batch API: calls that can wait go together, and come back within a day, for less.
+"""A provider's batch API: calls are sent together and come back within a day, at a lower price.
 
-An endpoint like any other to those who ask: what is waiting when nobody asks for a moment goes out as one batch. Each
-has a file in the ledger's folder, batches/LABEL.json: {label, date, id, keys}, without id until the batch is made. So
-a run that ends early, or is killed, leaves its batches to the next, which sends nothing twice.
+For callers this is an endpoint like any other: when no new call has come for a moment, all waiting calls are sent as
+one batch. Each batch has a file in the ledger's folder, batches/LABEL.json: {label, date, id, keys}; the id is missing
+until the batch exists. A run that ends early thus leaves its batches to the next run, which sends nothing twice.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 
 BATCHES = "batches"
-COLLECT_SECONDS = 0.5  # without a new call, and a batch is sent
-MOST_CALLS, MOST_BYTES = 50_000, 100_000_000  # in one batch; OpenAI takes 50,000 and 200 MB
-LABEL = "salsa"  # of the batches' metadata: tells of a batch whose id was lost
+COLLECT_SECONDS = 0.5  # a batch is sent when no call has come for this long
+MOST_CALLS, MOST_BYTES = 50_000, 100_000_000  # per batch; OpenAI allows 50,000 and 200 MB
+LABEL = "salsa"  # metadata key of our batches, to find one whose id was lost
 OVER = ("completed", "expired", "cancelled", "failed")
 
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A call that somebody waits for."""
+    """A call and the future of its reply."""
 
     key: str
     body: Mapping[str, Any]
@@ -38,28 +38,27 @@ class Waiting:
 
 
 def line(call: Waiting) -> bytes:
-    """A call as the batch's input file holds it."""
+    """A call as a line of the batch's input file."""
     request = {"custom_id": call.key, "method": "POST", "url": "/v1/chat/completions", "body": call.body}
     return (json.dumps(request, ensure_ascii=False) + "\n").encode()
 
 
 def parts(calls: Sequence[Waiting]) -> list[list[Waiting]]:
-    """Calls in the order given, in as few batches as the limits allow."""
-    found: list[list[Waiting]] = []
+    """Split calls, in order, into as few batches as the limits allow."""
+    batches: list[list[Waiting]] = []
     size = 0
     for call in calls:
         length = len(line(call))
-        if not found or len(found[-1]) == MOST_CALLS or size + length > MOST_BYTES:
-            found.append([])
+        if not batches or len(batches[-1]) == MOST_CALLS or size + length > MOST_BYTES:
+            batches.append([])
             size = 0
-        found[-1].append(call)
+        batches[-1].append(call)
         size += length
-    return found
+    return batches
 
 
 class BatchEndpoint(Endpoint):
-    """Calls by batches. A call that its batch gives back without a reply goes into another one, as often as `retries`
-    allows."""
+    """Makes calls in batches. A call that comes back without a reply goes into another batch, up to `retries` times."""
 
     def __init__(self, *arguments: Any, folder: Path):
         super().__init__(*arguments)
@@ -69,8 +68,8 @@ class BatchEndpoint(Endpoint):
         self.tasks: set[asyncio.Task[None]] = set()
         self.collecting: asyncio.Task[None] | None = None
 
-    async def look(self) -> None:
-        """Final or Passing where there is no batch API."""
+    async def check(self) -> None:
+        """Raise Final or Passing if there is no batch API."""
         async with self._errors():
             await self.api.batches.list(limit=1)
 
@@ -82,7 +81,7 @@ class BatchEndpoint(Endpoint):
         return await call.reply
 
     async def _collect(self) -> None:
-        """Sends what waits, once no more comes."""
+        """Send the waiting calls once no more come."""
         count = 0
         while len(self.waiting) != count:
             count = len(self.waiting)
@@ -91,7 +90,7 @@ class BatchEndpoint(Endpoint):
         self._begin(self._send(calls), calls)
 
     def _begin(self, work: Coroutine[Any, Any, None], calls: Sequence[Waiting]) -> None:
-        """Does `work` beside all else; if it fails, these calls fail."""
+        """Run `work` in the background; if it fails, these calls fail."""
 
         async def guarded() -> None:
             try:
@@ -106,29 +105,29 @@ class BatchEndpoint(Endpoint):
         task.add_done_callback(self.tasks.discard)
 
     async def _send(self, calls: Sequence[Waiting]) -> None:
-        """Leaves to earlier batches what they hold, and makes new ones of the rest."""
+        """Follow earlier batches that hold some of the calls, and make new batches for the rest."""
         left = {call.key: call for call in calls}
         for label, id, keys in await self._earlier(set(left)):
-            if found := [left.pop(key) for key in keys if key in left]:
-                log.info("judge: batch %s, sent earlier, holds %d of the calls", id, len(found))
-                self._begin(self._follow(label, id, found), found)
+            if held := [left.pop(key) for key in keys if key in left]:
+                log.info("judge: batch %s, sent earlier, holds %d of the calls", id, len(held))
+                self._begin(self._follow(label, id, held), held)
         for part in parts(list(left.values())):
             self._begin(self._make(part), part)
 
     async def _earlier(self, wanted: set[str]) -> list[tuple[str, str, list[str]]]:
-        """(label, id, keys) of the batches that hold some of the wanted calls, the latest first."""
+        """(label, id, keys) of earlier batches that hold some of the wanted calls, latest first."""
         rows = [json.loads(path.read_text()) for path in self.folder.glob("*.json")]
-        found = []
+        batches = []
         for row in sorted(rows, key=lambda row: row["date"], reverse=True):
             label, held = row["label"], [key for key in row["keys"] if key in wanted]
             if held and (id := row["id"] or await self._id_of(label)):
-                found.append((label, id, held))
+                batches.append((label, id, held))
             elif held:
                 self._strike(label, held)
-        return found
+        return batches
 
     async def _id_of(self, label: str) -> str | None:
-        """A batch that was made by a run that ended before it could note its id; None if it was not made."""
+        """The id of a batch whose run ended before it could store the id; None if the batch was never made."""
         async with self._errors():
             async for batch in self.api.batches.list(limit=100):
                 if (batch.metadata or {}).get(LABEL) == label:
@@ -152,7 +151,7 @@ class BatchEndpoint(Endpoint):
         await self._follow(label, batch.id, calls)
 
     async def _follow(self, label: str, id: str, calls: Sequence[Waiting]) -> None:
-        """Waits for a batch, and gives each call its reply."""
+        """Wait for a batch and give each call its reply."""
         rows = await self._rows(label, id)
         failed: dict[Waiting, Exception] = {}
         for call in calls:
@@ -160,18 +159,18 @@ class BatchEndpoint(Endpoint):
                 call.reply.set_result(self._read(rows.get(call.key), call.body))
             except (Passing, Final, Refused) as error:
                 failed[call] = error
-        # Another try, of this run or the next, is another batch.
+        # A retry, by this run or the next, goes into another batch.
         self._strike(label, [call.key for call in failed])
         for call, why in failed.items():
             call.reply.set_exception(why)
 
     async def _rows(self, label: str, id: str) -> dict[str, dict[str, Any]]:
-        """The lines of a batch's output and error files by call, once it is over."""
+        """Lines of the batch's output and error files by call key, once it has ended."""
         async with self._errors():
             try:
                 batch = await self._over(id)
             except openai.NotFoundError:
-                log.warning("judge: batch %s is not there any more", id)
+                log.warning("judge: batch %s no longer exists", id)
                 return {}
             rows: dict[str, dict[str, Any]] = {}
             for file in (batch.output_file_id, batch.error_file_id):
@@ -180,32 +179,32 @@ class BatchEndpoint(Endpoint):
                     rows |= {row["custom_id"]: row for row in map(json.loads, content.splitlines())}
         if batch.status == "failed" and not rows:
             errors = batch.errors.data if batch.errors and batch.errors.data else []
-            what = errors[0].message if errors else "no reason is given"
+            what = errors[0].message if errors else "no reason given"
             (self.folder / f"{label}.json").unlink(missing_ok=True)
-            raise Final(f"batch {id} failed ({what})", "mend what it names")
+            raise Final(f"batch {id} failed ({what})", "fix what it names")
         return rows
 
     async def _over(self, id: str) -> openai.types.Batch:
-        """A batch, when it has ended."""
-        said = ""
+        """Wait until a batch has ended."""
+        reported = ""
         while (batch := await self.api.batches.retrieve(id)).status not in OVER:
             counts = batch.request_counts
             now = f"{batch.status}, {counts.completed} of {counts.total}" if counts else batch.status
-            if now != said:
+            if now != reported:
                 log.info("judge: batch %s: %s", id, now)
-            said = now
+            reported = now
             await self._sleep(self.settings.poll_seconds)
             if self.stopped.is_set():
                 raise Stopped
         return batch
 
     def _read(self, row: Mapping[str, Any] | None, body: Mapping[str, Any]) -> Reply:
-        """A line of a batch's files as a reply."""
+        """Convert a line of a batch's files to a reply."""
         if row is None:
             raise Passing("the batch ended without this call")
         response = row.get("response")
         if not response:
-            raise Passing(f"the batch did not make this call ({(row.get('error') or {}).get('message')})")
+            raise Passing(f"the batch skipped this call ({(row.get('error') or {}).get('message')})")
         content = response.get("body") or {}
         if response["status_code"] != 200:
             raise self._meaning(response["status_code"], content.get("error", content), {}, body)
@@ -213,21 +212,21 @@ class BatchEndpoint(Endpoint):
 
     @contextlib.asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
-        """Errors of the batch API itself: no call is refused by them."""
+        """Convert errors of the batch API itself; they never count as a refused call."""
         try:
             with self._typed({}):
                 yield
         except Refused as error:
             raise Final(str(error), "check that the endpoint has a batch API (judge.batch)") from None
         except (ValueError, KeyError) as error:
-            raise Passing(f"a file of the batch cannot be read ({error})") from None
+            raise Passing(f"cannot read a file of the batch ({error})") from None
 
     def _note(self, note: Mapping[str, Any]) -> None:
         with output_file(self.folder / f"{note['label']}.json") as path:
             path.write_text(json.dumps(note))
 
     def _strike(self, label: str, keys: Sequence[str]) -> None:
-        """Notes that a batch has no reply to these calls."""
+        """Record that a batch has no reply for these calls."""
         path = self.folder / f"{label}.json"
         if not path.exists():
             return

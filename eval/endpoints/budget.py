@@ -1,4 +1,4 @@
-"""A budget that all processes of a ledger share: before a call, the most that it can cost is set aside."""
+"""A budget shared by all processes of a ledger. Before each call, the most it can cost is reserved."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,15 @@ from typing import Self
 from eval.ledger.calls import Ledger
 from salsa.runtime.errors import UserError
 
-WIDTH = 32  # bytes of a process's place in the file: the amount, as text
-UNITS = 1_000_000_000  # of 1 in the prices' currency: whole numbers leave no dust behind when they are taken back
-LOOK_SECONDS = 0.1  # between two looks whether calls in flight have left something
+WIDTH = 32  # bytes of a process's slot in the file: the amount, as text
+UNITS = 1_000_000_000  # per 1 of the prices' currency; integers add and subtract exactly
+POLL_SECONDS = 0.1  # while waiting for calls in flight to free part of the budget
 
 
 class Reservations:
-    """What each process has set aside for its calls to a judge in flight.
+    """Amounts that processes have reserved for calls in flight to a judge, in UNITS.
 
-    A process holds the lock on its place in the file; an amount in a place that nobody holds is of a process that has
-    died, and counts no more. Amounts are in UNITS.
+    Each process locks its own slot in the file. An amount in an unlocked slot belongs to a dead process and is ignored.
     """
 
     def __init__(self, ledger: Ledger, judge: str):
@@ -28,36 +27,37 @@ class Reservations:
         path = ledger.folder / f"reserved-{hashlib.sha256(judge.encode()).hexdigest()[:12]}"
         path.touch()
         self.file = path.open("r+b")
-        with ledger.alone():
-            self.place = next(n for n in range(1_000_000) if self._hold(n))
+        with ledger.exclusive():
+            self.slot = next(n for n in range(1_000_000) if self._lock(n))
             self.set(0)
 
-    def _hold(self, place: int) -> bool:
+    def _lock(self, slot: int) -> bool:
         try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place * WIDTH)
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot * WIDTH)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
     def set(self, amount: int) -> None:
+        """Write this process's amount."""
         self.amount = amount
-        self.file.seek(self.place * WIDTH)
+        self.file.seek(self.slot * WIDTH)
         self.file.write(str(amount).encode().ljust(WIDTH))
         self.file.flush()
 
     def others(self) -> int:
-        """What other processes that live have set aside."""
+        """Total reserved by other living processes."""
         return sum(self._others())
 
     def _others(self) -> Iterator[int]:
         self.file.seek(0)
         data = self.file.read()
-        for place in range(len(data) // WIDTH):
-            amount = int(data[place * WIDTH : (place + 1) * WIDTH])
-            if place == self.place or not amount:
+        for slot in range(len(data) // WIDTH):
+            amount = int(data[slot * WIDTH : (slot + 1) * WIDTH])
+            if slot == self.slot or not amount:
                 continue
-            if self._hold(place):
-                fcntl.lockf(self.file, fcntl.LOCK_UN, 1, place * WIDTH)
+            if self._lock(slot):
+                fcntl.lockf(self.file, fcntl.LOCK_UN, 1, slot * WIDTH)
             else:
                 yield amount
 
@@ -66,7 +66,7 @@ class Reservations:
 
 
 class Budget:
-    """`reserving(dearest)` lets a call start only if the budget is kept even if it costs that much."""
+    """Lets a call start only if the budget holds even at the call's highest possible cost."""
 
     def __init__(self, ledger: Ledger, judge: str, most: float):
         self.ledger, self.judge, self.most = ledger, judge, most
@@ -78,30 +78,31 @@ class Budget:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, dearest: int) -> bool:
-        """Whether it was set aside; waiting helps only while calls are in flight, whose cost is not known yet."""
-        with self.ledger.alone():
+    def _reserve(self, amount: int) -> bool:
+        """Reserve an amount; False if it has to wait for calls in flight, whose actual cost is not known yet."""
+        with self.ledger.exclusive():
             self.ledger.refresh()
-            spent, aside = self.ledger.spent[self.judge], self.reserved.amount + self.reserved.others()
-            if spent + (aside + dearest) / UNITS <= self.most:
-                self.reserved.set(self.reserved.amount + dearest)
+            spent, reserved = self.ledger.spent[self.judge], self.reserved.amount + self.reserved.others()
+            if spent + (reserved + amount) / UNITS <= self.most:
+                self.reserved.set(self.reserved.amount + amount)
                 return True
-        if not aside:
+        if not reserved:
             raise UserError(
                 f"judge.budget: {spent:.4f} of {self.most:g} are spent, and the next call may cost "
-                f"{dearest / UNITS:.4f}: raise the budget and run again: what is paid for is kept"
+                f"{amount / UNITS:.4f}: raise the budget and rerun; finished calls are kept"
             )
         return False
 
     @contextlib.asynccontextmanager
-    async def reserving(self, dearest: float) -> AsyncIterator[None]:
-        units = math.ceil(dearest * UNITS)
-        while not self._take(units):
-            await asyncio.sleep(LOOK_SECONDS)
+    async def reserving(self, most: float) -> AsyncIterator[None]:
+        """Reserve `most`, the highest cost of a call, while the block runs."""
+        units = math.ceil(most * UNITS)
+        while not self._reserve(units):
+            await asyncio.sleep(POLL_SECONDS)
         try:
             yield
         finally:
-            with self.ledger.alone():
+            with self.ledger.exclusive():
                 self.reserved.set(self.reserved.amount - units)
 
     def close(self) -> None:

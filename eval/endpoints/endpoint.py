@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint: one call, tried again where another try may help, within limits on all calls."""
+"""Call an OpenAI-compatible endpoint: retries, typed errors, concurrency and rate limits."""
 
 import asyncio
 import contextlib
@@ -28,18 +28,18 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.texts import without_lone_surrogates
 
 SHORTEST_KEY = 8
-LONGEST_LINE = 300  # characters of what an endpoint says
+LONGEST_LINE = 300  # characters quoted from an endpoint
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
-AGAIN_STATUS = (408, 409, 429)
+RETRY_STATUS = (408, 409, 429)
 SPENT_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 EXPECTED: contextvars.ContextVar[float] = contextvars.ContextVar("tokens that this call may take", default=0.0)
 TEXT_PARTS = ("text", "output_text")
-TRIES_WITHOUT_TEXT = 2  # each is paid for, and at temperature 0 the next is often the same
+TRIES_WITHOUT_TEXT = 2  # each is paid, and at temperature 0 the next is often the same
 TOO_LONG = re.compile(r"context.length|context.window|maximum context|too long|too many tokens", re.IGNORECASE)
 
 
 class Passing(Exception):
-    """Another try may help; after `seconds`, where the endpoint says so. `fix` is for when none has."""
+    """A retry may help, after `seconds` if the endpoint says so. `fix` is the advice if all retries fail."""
 
     def __init__(
         self, what: str, seconds: float | None = None, fix: str = "check judge.base_url and that it is running"
@@ -49,23 +49,23 @@ class Passing(Exception):
 
 
 class NoChoice(Passing):
-    """A reply without an answer; some filters answer so, however often one asks."""
+    """A reply without choices. Some content filters answer like this, so after all retries it counts as refused."""
 
 
 class NoText(Passing):
-    """A reply without a text: it holds reasoning alone, or nothing. Another try may bring one."""
+    """A reply without text: only reasoning, or nothing."""
 
 
 class Refused(Exception):
-    """The endpoint will not answer this prompt."""
+    """The endpoint declines this prompt."""
 
 
 class TooLong(Refused):
-    """This prompt leaves no room for an answer in the judge's context."""
+    """The prompt leaves no room for a reply in the judge's context."""
 
 
 class Final(Exception):
-    """No try will help until `fix` is done."""
+    """No retry will help until `fix` is done."""
 
     def __init__(self, what: str, fix: str):
         super().__init__(what)
@@ -73,43 +73,52 @@ class Final(Exception):
 
 
 class Stopped(Exception):
-    """No call is begun any more."""
+    """No further calls are started."""
 
 
 class Lenient(BaseModel):
+    """A part of a reply; unknown fields are ignored."""
+
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
 class Part(Lenient):
+    """A part of a message's content."""
+
     type: str = "text"
     text: str | None = None
 
 
 class Message(Lenient):
-    """`content` is a text or a list of parts; Mistral's endpoint puts the reasoning into a part of its own."""
+    """A reply's message. `content` is text or a list of parts; Mistral's endpoint puts reasoning into its own part."""
 
     content: str | list[Part] | None = None
     refusal: str | None = None
 
     def text(self) -> str:
+        """The text of the message, without reasoning parts."""
         if isinstance(self.content, list):
             return "".join(part.text or "" for part in self.content if part.type in TEXT_PARTS)
         return self.content or ""
 
 
 class Choice(Lenient):
+    """The reply to one request."""
+
     message: Message
     finish_reason: str | None = None
 
 
 class Tokens(BaseModel):
+    """Token counts, with whatever else the endpoint reports."""
+
     model_config = ConfigDict(extra="allow")
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(0, ge=0)
 
 
 class Completion(Lenient):
-    """What is read of a chat completion; endpoints differ in all else."""
+    """The fields of a chat completion that we use; endpoints differ in the rest."""
 
     model: str | None = None
     choices: list[Choice]
@@ -118,7 +127,7 @@ class Completion(Lenient):
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes into a ledger's line."""
+    """The result of a call, as stored in the ledger."""
 
     outcome: Literal["answered", "refused", "too_long", "failed"]
     text: str = ""
@@ -129,26 +138,26 @@ class Reply:
 
 
 def read_completion(body: bytes, key: str) -> Completion:
-    """A body as a chat completion; Passing, in words about the endpoint, if it is none."""
+    """Parse a chat completion; raises Passing if the body is not one. `key` never appears in a message."""
     with contextlib.suppress(ValidationError):
         return Completion.model_validate_json(body)
-    # Pydantic's parser is the fast one, and refuses lone surrogates.
+    # Pydantic's parser is fast but refuses lone surrogates.
     shown = beginning(body, key)
     try:
         value = without_lone_surrogates(json.loads(body))
     except (ValueError, RecursionError):
-        raise Passing(f"the endpoint's reply is no JSON: {shown}") from None
+        raise Passing(f"the endpoint's reply is not JSON: {shown}") from None
     if not isinstance(value, dict) or "choices" not in value:
         raise Passing(f"the endpoint's reply has no choices: {shown}")
     try:
         return Completion.model_validate(value)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise Passing(f"the endpoint's reply is no chat completion, see {where}: {shown}") from None
+        raise Passing(f"the endpoint's reply is not a chat completion, see {where}: {shown}") from None
 
 
 def read_reply(body: bytes, key: str) -> Reply:
-    """A chat completion's body as a reply, Passing if it is none; `key` is shown in no message."""
+    """Convert the body of a chat completion to a Reply. Raises Passing if it is not usable."""
     completion = read_completion(body, key)
     usage = completion.usage.model_dump(exclude_none=True) if completion.usage else None
     if not completion.choices:
@@ -160,27 +169,27 @@ def read_reply(body: bytes, key: str) -> Reply:
         raise Passing(f"the endpoint's reply ended in an error: {beginning(body, key)}")
     if not text.strip() and not refused and not is_cut(choice.finish_reason):
         raise NoText(
-            "the endpoint's reply has no text (reasoning is not read as one)",
-            fix="look at what it serves, or take another judge",
+            "the endpoint's reply has no text (reasoning does not count)",
+            fix="check what the endpoint serves, or use another judge",
         )
     why = (choice.message.refusal or "content_filter") if refused else None
     return Reply("refused" if refused else "answered", text, choice.finish_reason, completion.model, usage, why)
 
 
 def one_line(text: str, key: str) -> str:
-    """The beginning of what an endpoint says as one line, without the key."""
+    """The beginning of a text as one line, with the key masked."""
     text = " ".join(text.split())
-    # A placeholder such as "x", for an endpoint that needs none, is no secret.
+    # A short placeholder such as "x", for an endpoint without keys, is no secret.
     return (text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text)[:LONGEST_LINE]
 
 
 def beginning(body: bytes, key: str) -> str:
-    """The beginning of a reply's body, for a message."""
+    """The beginning of a reply's body, for an error message."""
     return one_line(body.decode(errors="replace"), key)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds that an endpoint asks to wait: in `retry-after-ms`, or in `retry-after` as seconds or as a date."""
+    """Seconds to wait as requested by the endpoint: `retry-after-ms`, or `retry-after` in seconds or as a date."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         with contextlib.suppress(KeyError, ValueError):
             return max(0.0, float(headers[name]) * unit)
@@ -190,8 +199,10 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def wait_seconds(state: tenacity.RetryCallState) -> float:
-    """What the endpoint asks for, else twice as long each time, shortened at random so that calls do not return
-    together. No result depends on the draw, and processes are to differ: it has no seed."""
+    """Seconds until the next attempt: what the endpoint asks for, else exponential backoff with jitter.
+
+    The jitter has no seed on purpose: processes should differ, and no result depends on it.
+    """
     error = state.outcome.exception() if state.outcome else None
     backoff = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1))
     if isinstance(error, Passing) and error.seconds is not None:
@@ -200,21 +211,23 @@ def wait_seconds(state: tenacity.RetryCallState) -> float:
 
 
 class Client(openai.DefaultAioHttpClient):
-    """The openai client's way to the network, with the limits on it: a call holds its place while it is on the wire
-    and not while it waits for another try."""
+    """HTTP client of the openai client, with concurrency and rate limits.
+
+    A call takes a slot only while it is on the wire, not while it waits for a retry.
+    """
 
     def __init__(self, settings: Judge, base_url: str, pace: Pace, stopped: asyncio.Event):
         connections = httpx2.Limits(
             max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency, keepalive_expiry=30
         )
-        # httpx prefers a pattern with a host to the environment's, which name a scheme alone.
+        # A pattern with a host takes precedence over the environment's proxies, which name only a scheme.
         direct = {f"all://{urlsplit(base_url).netloc}": None} if is_loopback(base_url) else {}
         try:
-            # No redirect is followed: the key is for the address that the config names.
+            # Follow no redirects: the key is meant only for the configured address.
             super().__init__(timeout=None, limits=connections, mounts=direct, follow_redirects=False)
         except ValueError as error:
             raise UserError(
-                f"judge: the environment's proxy cannot be used ({error}): correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+                f"judge: cannot use the environment's proxy ({error}): correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
             ) from None
         self.settings, self.pace, self.stopped = settings, pace, stopped
         self.slots = asyncio.Semaphore(settings.concurrency)
@@ -230,16 +243,16 @@ class Client(openai.DefaultAioHttpClient):
             except TimeoutError:
                 raise httpx2.ReadTimeout(f"no answer in {self.settings.timeout_seconds:g} s") from None
             except httpx2.ConnectTimeout as error:
-                # aiohttp's transport calls every lost connection this; the one limit on time is the one above.
+                # aiohttp's transport raises this for every lost connection; the real timeout is the one above.
                 raise httpx2.ConnectError(str(error)) from error
-        # The next call is on its way before this reply is worked on: at 64 in flight that is a tenth of the throughput.
+        # Let the next call start before this reply is processed; with 64 calls in flight this gains 10 % throughput.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return response
 
 
 class Endpoint:
-    """After `stopped` is set no call is begun, and those on the wire end by themselves."""
+    """An endpoint. Once `stopped` is set no call is started; calls on the wire still finish."""
 
     def __init__(self, settings: Judge, base_url: str, pace: Pace, sizes: Sizes, stopped: asyncio.Event):
         self.settings, self.key = settings, api_key(settings)
@@ -253,7 +266,10 @@ class Endpoint:
         )
 
     async def call(self, key: str, messages: Messages, parameters: Mapping[str, Any]) -> Reply:
-        """The judge's reply to the call of this key; Passing when the last try has failed, Final, or Stopped."""
+        """Make a call, with retries.
+
+        `key` is the call's ledger key. Raises Passing after the last attempt, or Final.
+        """
         body = {"model": self.settings.model, "messages": messages, **parameters}
         expected = self.sizes.prompt(size(messages)) + self.sizes.answer(self.settings.max_tokens)
         EXPECTED.set(expected)
@@ -273,7 +289,6 @@ class Endpoint:
         return reply
 
     def _tried_enough(self, state: tenacity.RetryCallState) -> bool:
-        """Whether a call has been tried often enough."""
         without_text = state.outcome is not None and isinstance(state.outcome.exception(), NoText)
         most = self.settings.retries + 1
         return state.attempt_number >= (min(most, TRIES_WITHOUT_TEXT) if without_text else most)
@@ -283,16 +298,15 @@ class Endpoint:
             await asyncio.wait_for(self.stopped.wait(), seconds)
 
     async def _once(self, key: str, body: Mapping[str, Any]) -> Reply:
-        """One try."""
+        """One attempt."""
         with self._typed(body):
-            # chat.completions.create would walk through each message to translate its keys, of which none has another
-            # name: 0.3 ms a call.
+            # Faster than chat.completions.create, which spends 0.3 ms per call on renaming keys that need no renaming.
             raw = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
         return read_reply(raw.content, self.key)
 
     @contextlib.contextmanager
     def _typed(self, body: Mapping[str, Any]) -> Iterator[None]:
-        """Errors of the openai client as Passing, Final or Refused."""
+        """Convert errors of the openai client to Passing, Final or Refused."""
         try:
             yield
         except openai.APIStatusError as error:
@@ -303,60 +317,61 @@ class Endpoint:
             raise Passing(f"connection error ({error.__cause__})") from None
 
     def _meaning(self, status: int, error: object, headers: Mapping[str, str], body: Mapping[str, Any]) -> Exception:
-        """What an HTTP status that is no success means for a call, by what the endpoint says in `error`."""
+        """The exception for an HTTP error status; `error` is the endpoint's error object."""
         details = error if isinstance(error, dict) else {"message": error}
-        said = self._line(status, details.get("message"))
+        message = self._line(status, details.get("message"))
         if status in (301, 302, 303, 307, 308):
             elsewhere = headers.get("location", "another address")
             return Final(
-                f"HTTP {status}, a redirect to {elsewhere}", "name that address in judge.base_url if you trust it"
+                f"HTTP {status}, a redirect to {elsewhere}", "set judge.base_url to that address if you trust it"
             )
         if status in (401, 403):
-            # What an endpoint says of a wrong key may hold parts of it.
+            # No quote: the endpoint's message about a wrong key may contain part of it.
             return Final(f"HTTP {status}", f"check the key in {self.settings.api_key_env}")
         if status == 402 or (status == 429 and details.get("code") in SPENT_CODES):
-            return Final(said, "the account has nothing left: fill it up")
-        if status in AGAIN_STATUS or status >= 500:
+            return Final(message, "the account's credit is used up: add credit")
+        if status in RETRY_STATUS or status >= 500:
             seconds = retry_after(headers, time.time())
             if seconds is not None and seconds > self.settings.patience_seconds:
                 return Final(
-                    f"{said}, and it asks to wait {seconds:.0f} s", "come back then, or raise patience_seconds"
+                    f"{message}, and it asks to wait {seconds:.0f} s", "rerun then, or raise judge.patience_seconds"
                 )
-            return Passing(said, seconds, "wait, or lower judge.concurrency or judge.requests_per_minute")
+            return Passing(message, seconds, "wait, or lower judge.concurrency or judge.requests_per_minute")
         if status not in (400, 413, 422):
-            return Final(said, "check judge.model and judge.base_url")
-        if status == 413 or TOO_LONG.search(said):
-            return TooLong(said)
+            return Final(message, "check judge.model and judge.base_url")
+        if status == 413 or TOO_LONG.search(message):
+            return TooLong(message)
         parameters = body.keys() - {"messages"}
-        quoted = [name for name in parameters - {"model"} if re.search(rf"""['"`]{re.escape(name)}['"`]""", said)]
+        quoted = [name for name in parameters - {"model"} if re.search(rf"""['"`]{re.escape(name)}['"`]""", message)]
         if details.get("param") in parameters or quoted:
-            # Not this prompt but every call would be refused.
-            return Final(said, "correct judge.model, temperature, limit_parameter or parameters")
-        return Refused(said)
+            # The problem is a parameter, so every call would be refused.
+            return Final(message, "correct judge.model, temperature, limit_parameter or parameters")
+        return Refused(message)
 
     def _line(self, status: int, message: object) -> str:
-        """An HTTP error as one line, without the key."""
+        """An HTTP error as one line, with the key masked."""
         text = one_line(str(message or ""), self.key)
         return f"HTTP {status} ({text})" if text else f"HTTP {status}"
 
     async def close(self) -> None:
+        """Close the connections."""
         await self.openai.close()
 
 
 def api_key(settings: Judge) -> str:
-    """The key from the environment; the gold judge needs none."""
+    """The API key from the environment; the gold judge needs none."""
     if settings.kind == "gold":
         return "none"
-    # Keys that come from files often end with a line break.
+    # Keys read from files often end with a line break.
     key = os.environ.get(settings.api_key_env, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(
-            f"judge.api_key_env: the environment variable {settings.api_key_env} holds characters that no key has: "
-            "export it anew"
+            f"judge.api_key_env: the environment variable {settings.api_key_env} contains characters that no key has: "
+            "set it again"
         )
     if not key:
         raise UserError(
-            f"judge.api_key_env: the environment variable {settings.api_key_env} is not set: export the judge's key "
-            "in it (any text for an endpoint that needs none)"
+            f"judge.api_key_env: the environment variable {settings.api_key_env} is not set: export the judge's API "
+            "key in it (any text for an endpoint without keys)"
         )
     return key

@@ -1,4 +1,4 @@
-"""Requests and tokens a minute, evenly spaced, shared by all processes that use a ledger."""
+"""Rate limits (requests and tokens per minute), evenly spaced and shared by all processes of a ledger."""
 
 import asyncio
 import fcntl
@@ -10,17 +10,17 @@ MINUTE = 60.0
 
 
 class Pace:
-    """Gives each call its time to start: at the next free place of each limit. `rates` are per minute, by name.
+    """Assigns each call a start time that respects all limits. `rates` are per minute, by name.
 
-    The file holds, for each judge and limit, when its next place is free (seconds since 1970: machines that share it
-    should agree on the time to within a second or so). A lock makes taking a place one step.
+    The file holds for each judge and limit the time of the next free slot, in seconds since 1970, so the clocks of
+    machines that share it should agree to about a second. Slots are taken under a lock.
     """
 
     def __init__(self, path: Path, judge: str, rates: dict[str, float]):
         self.path, self.judge, self.rates = path, judge, rates
 
     def take(self, amounts: dict[str, float], now: float) -> float:
-        """Moves each limit's next place on by what `amounts` take of it; the time at which all places are reached."""
+        """Take a slot of each limit, sized by `amounts`; returns the time at which the call may start."""
         with self.path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
@@ -28,7 +28,7 @@ class Pace:
             try:
                 free = json.loads(text) if text else {}
             except ValueError:
-                # A process was killed as it wrote: the limits begin anew, as after a pause.
+                # A process was killed while writing: start afresh, as after a pause.
                 free = {}
             own = free.setdefault(self.judge, {})
             start = now
@@ -41,7 +41,7 @@ class Pace:
         return start
 
     async def wait(self, tokens: float) -> None:
-        """Until a request of about so many tokens may start."""
+        """Wait until a request of about this many tokens may start."""
         if self.rates:
             amounts = {"requests": 1.0, "tokens": tokens}
             now = time.time()
@@ -49,6 +49,6 @@ class Pace:
             await asyncio.sleep(start - now)
 
     def settle(self, tokens: float) -> None:
-        """Takes so many tokens more than was thought, or fewer."""
+        """Correct a call's tokens: more than expected, or fewer (negative)."""
         if "tokens" in self.rates:
             self.take({"tokens": tokens}, time.time())

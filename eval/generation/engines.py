@@ -1,7 +1,7 @@
-"""Engines that answer prompts: transformers (every device, and the reference), vLLM (for throughput).
+"""Generation engines: transformers (any device; the reference) and vLLM (throughput).
 
-Token ids in, token ids out: templates and texts are the caller's. Sampling is pure (no top-k, top-p or penalties);
-temperature 0 takes the most probable token. Adding an engine is one class and one line in `load_engine`.
+Token ids in, token ids out; templates and text are up to the caller. Sampling uses no top-k, top-p or penalties;
+temperature 0 is greedy. A new engine is one class and one line in `load_engine`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from eval.generation.partial import Kept
+from eval.generation.partial import PartialAnswers
 from salsa.checkpoints.floats import check_checkpoint
 from salsa.checkpoints.shards import read_json
 from salsa.config.sections import GenerateSettings
@@ -20,18 +20,18 @@ from salsa.runtime.log import steps
 
 
 class Engine(Protocol):
-    """`at_once` is how many prompts `generate` is best given."""
+    """Answers prompts with a checkpoint. `at_once` is the best number of prompts per call."""
 
     at_once: int
 
     def swap(self, path: Path, eos: Sequence[int]) -> None:
-        """Answers with another checkpoint of the same model from now on, and ends with these tokens."""
+        """Load another checkpoint of the same model; `eos` are the tokens that end an answer."""
         ...
 
     def generate(
         self, prompts: Sequence[list[int]], temperatures: Sequence[float], max_new_tokens: int, seeds: Sequence[int]
     ) -> list[Answer]:
-        """One answer a prompt, in the prompts' order; an answer depends on its own prompt, temperature and seed."""
+        """One answer per prompt, in order. An answer depends only on its own prompt, temperature and seed."""
         ...
 
 
@@ -41,30 +41,32 @@ def generate_all(
     temperatures: Sequence[float],
     max_new_tokens: int,
     seeds: Sequence[int],
-    kept: Kept | None = None,
+    partial: PartialAnswers | None = None,
 ) -> list[Answer]:
-    """What `Engine.generate` gives, of any number of prompts, in batches of similar length; `kept` ones are not asked
-    again. The longest go first, so that a lack of memory shows at once."""
+    """`Engine.generate` for any number of prompts, in batches of similar length; skips batches in `partial`.
+
+    The longest prompts go first, so that a lack of memory shows at once.
+    """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     batches = [order[i : i + engine.at_once] for i in range(0, len(order), engine.at_once)]
     answers: dict[int, Answer] = {}
     for batch in steps(batches, "generating", lambda: {"answers": len(answers)}):
-        names = [seeds[i] for i in batch]
-        found = kept.get(names) if kept else None
-        if found is None:
-            found = engine.generate(
-                [prompts[i] for i in batch], [temperatures[i] for i in batch], max_new_tokens, names
+        batch_seeds = [seeds[i] for i in batch]
+        generated = partial.get(batch_seeds) if partial else None
+        if generated is None:
+            generated = engine.generate(
+                [prompts[i] for i in batch], [temperatures[i] for i in batch], max_new_tokens, batch_seeds
             )
-            if kept:
-                kept.add(names, found)
-        answers.update(zip(batch, found, strict=True))
+            if partial:
+                partial.add(batch_seeds, generated)
+        answers.update(zip(batch, generated, strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 
 def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> Engine:
-    """The engine that the settings name, with the checkpoint loaded. Each is imported only when it is asked for."""
+    """Load the configured engine with a checkpoint. Engines are imported only when used."""
     if settings.engine == "vllm":
-        check_checkpoint(path)  # vLLM loads whatever is there
+        check_checkpoint(path)  # vLLM would load NaN without complaint
         from salsa.models.vllm_engine import VllmEngine
 
         return VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)
@@ -77,7 +79,7 @@ def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: Genera
 
 
 def eos_ids(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's EOS, and those of the checkpoint's generation config."""
+    """Tokens that end a response: the tokenizer's EOS and those in the checkpoint's generation config."""
     file = path / "generation_config.json"
     listed = read_json(file).get("eos_token_id") if file.exists() else None
     more = listed if isinstance(listed, list) else [listed]
@@ -85,11 +87,11 @@ def eos_ids(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def context_length(path: Path, settings: GenerateSettings | None = None) -> int:
-    """How many tokens, prompt and response together, the checkpoint's positions and the engine's settings allow."""
+    """Most tokens of prompt plus response, by the checkpoint's positions and the engine's settings."""
     config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     if length is None:
         raise UserError(f"{path / 'config.json'}: no max_position_embeddings: add the model's context length")
     limit = settings.vllm.get("max_model_len") if settings and settings.engine == "vllm" else None
-    # vLLM also takes texts, such as auto, for what the model allows.
+    # vLLM also accepts texts such as "auto", meaning the model's own limit.
     return min(int(length), limit) if isinstance(limit, int) and limit > 0 else int(length)

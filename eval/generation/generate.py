@@ -1,11 +1,11 @@
-"""Stage `generate`: policies answer the benchmarks, two turns where a question has two.
+"""Stage `generate`: policies answer the benchmarks' questions, with one or two turns.
 
-One start of the engine serves all benchmarks and, where several are asked for, all policies.
+The engine starts once for all benchmarks and policies of the command.
 
-A line a question: {question_id, category, turns: [{user, assistant, tokens, ended, token_ids}], error}. `token_ids` are
-the response's tokens as sampled, EOS included where it ended: text does not give them back, and KL is measured along
-them. The random numbers of a question's turn follow from the seed, the benchmark, the question and the turn, not from
-the policy: policies are compared under common random numbers, and equal policies answer equally.
+Output, one line per question: {question_id, category, turns: [{user, assistant, tokens, ended, token_ids}], error}.
+`token_ids` are the sampled tokens (with EOS if the answer ended), because text cannot be tokenized back exactly and KL
+is measured along them. Seeds depend on the config's seed, the benchmark, the question and the turn, but not on the
+policy: policies are compared under common random numbers, and equal policies give equal answers.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
 from eval.generation.engines import Engine, context_length, eos_ids, generate_all, load_engine
-from eval.generation.partial import Kept
+from eval.generation.partial import PartialAnswers
 from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, GenerateSettings
 from salsa.runtime.errors import UserError
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def dialogue(turns: list[Row], user: str) -> list[dict[str, str]]:
-    """The messages that a turn answers: earlier turns with their answers, then the user's."""
+    """Messages for the next turn: earlier turns with their answers, then the user's."""
     messages = []
     for turn in turns:
         messages += [{"role": "user", "content": turn["user"]}, {"role": "assistant", "content": turn["assistant"]}]
@@ -46,23 +46,23 @@ def answer_questions(
     settings: BenchmarkSettings,
     context: int,
     seed: int,
-    kept: Kept | None = None,
+    partial: PartialAnswers | None = None,
 ) -> list[Row]:
-    """The lines of one benchmark, in the questions' order.
+    """Answer all questions of a benchmark; returns the output rows in question order.
 
-    A turn whose prompt leaves no room for `max_new_tokens` in the context is not asked, and the line says so; an
-    answered first turn stays in it.
+    A turn whose prompt leaves no room for `max_new_tokens` in the context is skipped, and its row has an `error`; the
+    row keeps an answered first turn.
     """
     rows: list[Row] = [
         {"question_id": q.question_id, "category": q.category, "turns": [], "error": None} for q in questions
     ]
     for turn in range(max((len(question.turns) for question in questions), default=0)):
-        asked = [i for i, q in enumerate(questions) if turn < len(q.turns) and rows[i]["error"] is None]
+        open_rows = [i for i, q in enumerate(questions) if turn < len(q.turns) and rows[i]["error"] is None]
         prompts = {
             i: render(tokenizer, dialogue(rows[i]["turns"], questions[i].turns[turn]), add_generation_prompt=True)
-            for i in asked
+            for i in open_rows
         }
-        for i in asked:
+        for i in open_rows:
             if len(prompts[i]) + settings.max_new_tokens > context:
                 rows[i]["error"] = PROMPT_TOO_LONG
                 del prompts[i]
@@ -72,7 +72,7 @@ def answer_questions(
             [temperature(settings, questions[i]) for i in prompts],
             settings.max_new_tokens,
             [derive_seed(seed, questions[i].question_id, turn + 1) for i in prompts],
-            kept,
+            partial,
         )
         for i, answer in zip(prompts, answers, strict=True):
             rows[i]["turns"].append(
@@ -90,10 +90,10 @@ def answer_questions(
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """NAME=FOLDER, from the command line."""
+    """Parse NAME=FOLDER."""
     name, _, folder = text.partition("=")
     if not name or not folder or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text}: give NAME=FOLDER, as in salsa-s1=checkpoints/salsa-s1")
+        raise argparse.ArgumentTypeError(f"{text}: write it as NAME=FOLDER, for example salsa-s1=checkpoints/salsa-s1")
     return name, Path(folder)
 
 
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=named_folder,
         required=True,
         metavar="NAME=FOLDER",
-        help="checkpoint that answers; give several of one model",
+        help="a policy and its checkpoint; repeat for several policies of one model",
     )
     parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
     parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
@@ -117,8 +117,8 @@ def run(arguments: argparse.Namespace) -> None:
     benchmarks = parse_benchmarks(arguments.benchmark)
     names = [policy for policy, _ in arguments.policy]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"--policy {', '.join(twice)}: given more than once: each name has files of its own")
-    # Questions first: a broken benchmark file should not wait for a model to load.
+        raise UserError(f"--policy {', '.join(twice)}: given more than once: use each name once")
+    # Questions first, so that a broken benchmark file is reported before a model is loaded.
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
     engine, done = None, []
     for policy, folder in arguments.policy:
@@ -132,26 +132,26 @@ def run(arguments: argparse.Namespace) -> None:
             inputs = {"policy": folder}
             if benchmark.questions.path is not None:
                 inputs["questions"] = Path(benchmark.questions.path)
-            said = {"policy": policy, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
-            provenance = Run("generate", said, inputs, {"seed": arguments.seed})
+            recorded = {"policy": policy, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
+            provenance = Run("generate", recorded, inputs, {"seed": arguments.seed})
             seed = derive_seed(arguments.seed, "generate", name)
             file = arguments.out / policy / f"{name}.jsonl"
-            kept = Kept(file, provenance.id())
-            if kept.found:
-                log.info("%s: %d answers of %s are kept of a run that did not end", name, len(kept.found), policy)
-            rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed, kept)
+            partial = PartialAnswers(file, provenance.id())
+            if partial.answers:
+                log.info("%s: reusing %d answers of %s from an interrupted run", name, len(partial.answers), policy)
+            rows = answer_questions(engine, tokenizer, questions[name], benchmark, context, seed, partial)
             too_long = sum(row["error"] is not None for row in rows)
             provenance.extra = {"questions": len(rows), PROMPT_TOO_LONG: too_long}
             if too_long:
                 limits = (context, benchmark.max_new_tokens)
                 log.warning(
-                    "%s: %d of %d questions are longer than %d tokens less %d new ones: unanswered, see their error",
+                    "%s: %d of %d questions are unanswered: longer than the context (%d tokens) minus %d new tokens",
                     *(name, too_long, len(rows), *limits),
                 )
             with output_file(file, provenance) as path:
                 write_jsonl(path, rows)
-            done.append(kept)
+            done.append(partial)
             log.info("%s: %s answered %d questions", name, policy, len(rows) - too_long)
-    # At the end: a workflow removes all files of a command that fails.
-    for kept in done:
-        kept.remove()
+    # At the end, because Snakemake removes all outputs of a command that fails.
+    for partial in done:
+        partial.remove()

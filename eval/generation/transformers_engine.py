@@ -1,4 +1,4 @@
-"""Answers by transformers: a padded batch at a time, sampled by salsa.models.sampling."""
+"""Generation with transformers, one padded batch at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,15 @@ from salsa.models.sampling import Answer, sample
 
 
 class TransformersEngine:
+    """The reference engine; see `Engine`."""
+
     def __init__(self, model: PreTrainedModel, eos: Sequence[int], pad: int, batch_size: int):
         self.model, self.eos, self.pad, self.at_once = model, list(eos), pad, batch_size
 
     def swap(self, path: Path, eos: Sequence[int]) -> None:
         """See `Engine`."""
         dtype = str(self.model.dtype).removeprefix("torch.")
-        del self.model  # so that two are never in memory
+        del self.model  # never hold two models in memory
         self.model, self.eos = load_causal(path, dtype), list(eos)
 
     def generate(

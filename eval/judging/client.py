@@ -1,4 +1,4 @@
-"""Asking a judge: an OpenAI-compatible endpoint with the ledger in between, within its limits and its budget."""
+"""Judge client: looks each call up in the ledger first and asks the endpoint only if it is missing."""
 
 import asyncio
 import contextlib
@@ -19,31 +19,33 @@ from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
 
 Messages = list[dict[str, str]]
-OTHERS_SECONDS = 0.1  # between two looks whether another process has finished a call
-BEGUN = 8  # items of work for each call in flight: those that wait for another try hold up no other
-GRACE_SECONDS = 30.0  # for calls on the wire when a stage ends early: they are paid for
+POLL_SECONDS = 0.1  # while another process makes the same call
+STARTED_PER_SLOT = 8  # started items per call in flight, so that items waiting for a retry do not idle a slot
+GRACE_SECONDS = 30.0  # for calls on the wire, which are paid, when a stage ends early
 GOLD_DIALS = ("position_bias", "noise", "tie_margin", "strong_margin")
 
 
 class SetAside(UserError):
-    """A call that has failed for now, and with it the work that needs it; another may succeed."""
+    """A call failed for now; its item is retried in the second round."""
 
 
-class Asks(Protocol):
-    """Whoever can be asked what a judge says of a conversation."""
+class JudgeSession(Protocol):
+    """Anything that answers judge prompts: a JudgeClient, or an Estimate that only counts."""
 
-    async def ask(self, messages: Messages, sample: int = 0) -> Entry: ...
+    async def ask(self, messages: Messages, sample: int = 0) -> Entry:
+        """The ledger entry for these messages."""
+        ...
 
 
 def judge_id(settings: Judge) -> str:
-    """Whom the ledger's calls were put to. The gold judge's dials are part of it: no request carries them."""
+    """The judge's name in the ledger. For the gold judge it includes the dials, which no request carries."""
     if settings.kind == "endpoint":
         return settings.model
     return f"{settings.model}({', '.join(f'{name}={getattr(settings, name):g}' for name in GOLD_DIALS)})"
 
 
 def call_parameters(settings: Judge) -> dict[str, Any]:
-    """What a request carries beside model and messages."""
+    """Request parameters besides model and messages."""
     parameters: dict[str, Any] = {settings.limit_parameter: settings.max_tokens}
     if settings.temperature is not None:
         parameters["temperature"] = settings.temperature
@@ -51,22 +53,22 @@ def call_parameters(settings: Judge) -> dict[str, Any]:
 
 
 def new_entry(settings: Judge, key: str, messages: Messages, sample: int) -> Entry:
-    """The ledger's line of a call of which nothing is known yet."""
-    asked = {"key": key, "judge": judge_id(settings), "parameters": call_parameters(settings), "sample": sample}
-    answer = ("outcome", "text", "finish_reason", "model", "usage", "cost", "seconds", "error")
-    return {**asked, "messages": messages, **dict.fromkeys(answer)}
+    """A ledger entry for a call without a reply yet."""
+    request = {"key": key, "judge": judge_id(settings), "parameters": call_parameters(settings), "sample": sample}
+    reply = ("outcome", "text", "finish_reason", "model", "usage", "cost", "seconds", "error")
+    return {**request, "messages": messages, **dict.fromkeys(reply)}
 
 
 class JudgeClient:
-    """Asks each conversation once: what the ledger holds is not asked, and equal calls in flight are one.
+    """A session that makes each call once: calls in the ledger are not repeated, and equal calls in flight are shared.
 
-    `at_once` is how many conversations are best waited for at the same time.
+    `at_once` is the number of items to work on concurrently.
     """
 
     def __init__(self, settings: Judge, base_url: str, ledger: Ledger):
         self.settings, self.base_url, self.ledger = settings, base_url, ledger
         self.judge, self.parameters = judge_id(settings), call_parameters(settings)
-        self.at_once = MOST_CALLS if settings.batch else BEGUN * settings.concurrency
+        self.at_once = MOST_CALLS if settings.batch else STARTED_PER_SLOT * settings.concurrency
         self.writer = Writer(ledger)
         self.calls: dict[str, asyncio.Task[Entry]] = {}
         self.stopped = asyncio.Event()
@@ -75,28 +77,32 @@ class JudgeClient:
 
     @functools.cached_property
     def sizes(self) -> Sizes:
+        """Expected token counts, from this judge's calls in the ledger."""
         return Sizes(entry for entry in self.ledger.finished.values() if entry["judge"] == self.judge)
 
     @functools.cached_property
     def pace(self) -> Pace:
+        """The rate limits."""
         limits = {"requests": self.settings.requests_per_minute, "tokens": self.settings.tokens_per_minute}
         rates = {name: rate for name, rate in limits.items() if rate is not None and not self.settings.batch}
         return Pace(self.ledger.folder / "pace.json", self.judge, rates)
 
     @functools.cached_property
     def endpoint(self) -> Endpoint:
-        """Made when there is something to ask: what the ledger holds needs no key."""
-        given = (self.settings, self.base_url, self.pace, self.sizes, self.stopped)
-        return BatchEndpoint(*given, folder=self.ledger.folder) if self.settings.batch else Endpoint(*given)
+        """The endpoint, created at the first new call: reading the ledger needs no API key."""
+        arguments = (self.settings, self.base_url, self.pace, self.sizes, self.stopped)
+        return BatchEndpoint(*arguments, folder=self.ledger.folder) if self.settings.batch else Endpoint(*arguments)
 
     @functools.cached_property
     def budget(self) -> Budget | None:
+        """The budget, if one is configured."""
         return None if self.settings.budget is None else Budget(self.ledger, self.judge, self.settings.budget)
 
     async def ask(self, messages: Messages, sample: int = 0) -> Entry:
-        """The ledger's line of this conversation, new or old; a UserError if the judge cannot be had.
+        """The ledger entry for these messages, from the ledger or from a new call.
 
-        SetAside where the endpoint fails at this call; on the `last_round`, a line with the outcome `failed`.
+        Raises SetAside if the call fails (in the `last_round` it returns an entry with outcome `failed`), and a
+        UserError if no call can succeed.
         """
         key = call_key(self.judge, self.parameters, messages, sample)
         if key not in self.calls:
@@ -113,9 +119,9 @@ class JudgeClient:
         while not self.ledger.claim(key):
             if self.stopped.is_set():
                 raise Stopped
-            await asyncio.sleep(OTHERS_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         try:
-            # Another process may have finished it meanwhile.
+            # Another process may have finished the call in the meantime.
             self.ledger.refresh()
             if key in self.ledger.finished:
                 return self.ledger.finished[key]
@@ -129,9 +135,9 @@ class JudgeClient:
         if self.budget is None:
             yield
         else:
-            dearest = price(self.settings, most_tokens(messages), self.settings.max_tokens)
-            assert dearest is not None
-            async with self.budget.reserving(dearest):
+            most = price(self.settings, most_tokens(messages), self.settings.max_tokens)
+            assert most is not None
+            async with self.budget.reserving(most):
                 yield
 
     async def _call(self, key: str, messages: Messages, sample: int) -> Entry:
@@ -155,13 +161,13 @@ class JudgeClient:
         self.sizes.see(line)
         if self.budget is not None and line["outcome"] == "answered" and not line["usage"]:
             raise UserError(
-                f"judge.budget: {self.settings.model} does not say how many tokens a call took: a budget cannot be "
-                "kept: remove it, and limit the spending at the endpoint"
+                f"judge.budget: {self.settings.model} does not report token counts, so a budget cannot be enforced: "
+                "remove it, and limit spending at the endpoint"
             )
         return line
 
     def used(self) -> dict[str, Any]:
-        """What a run's record says of its calls."""
+        """Facts about the calls of this run, for run.json."""
         entries = [task.result() for task in self.calls.values()]
         dates = sorted(entry["date"] for entry in entries)
         costs = [entry["cost"] for entry in entries if entry["cost"] is not None]
@@ -180,12 +186,12 @@ class JudgeClient:
         proxy = proxy_of(self.base_url)
         through = f" through the proxy {proxy}" if proxy else ""
         return (
-            f"judge {self.settings.model} at {self.base_url}{through}: {what}: {fix}, then run again "
+            f"judge {self.settings.model} at {self.base_url}{through}: {what}: {fix}, then rerun "
             f"({len(self.ledger.finished)} finished calls are kept in {self.ledger.path})"
         )
 
     async def close(self) -> None:
-        """Ends what is under way: calls on the wire may still arrive, and what has arrived is written."""
+        """Stop: wait for calls on the wire, write what has arrived, close the connections."""
         self.stopped.set()
         pending = [task for task in self.calls.values() if not task.done()]
         if pending:
@@ -202,7 +208,7 @@ class JudgeClient:
 
 @contextlib.contextmanager
 def judge_url(settings: Judge) -> Iterator[str]:
-    """The judge's base URL; the gold judge is started on a free loopback port, and stopped."""
+    """Yields the judge's base URL. The gold judge is started on a free loopback port and stopped at the end."""
     if settings.kind == "endpoint":
         assert settings.base_url is not None
         yield settings.base_url

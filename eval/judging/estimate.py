@@ -1,4 +1,4 @@
-"""What judging will cost, before anything is asked: it stands where the judge stands, and only counts."""
+"""A drop-in replacement for the judge client that counts calls and tokens instead of sending them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.endpoints.costs import ANSWER_TOKENS, BYTES_PER_TOKEN, Sizes, most_tokens, price, size
-from eval.judging.client import Asks, Messages, call_parameters, judge_id, new_entry
+from eval.judging.client import JudgeSession, Messages, call_parameters, judge_id, new_entry
 from eval.ledger.calls import Entry, Ledger, call_key
 from salsa.config.judge import Judge
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Estimate:
-    """Answers from the ledger; what it does not hold is counted, and answered with an empty text."""
+    """A judge session that answers from the ledger, and otherwise counts the call and returns an empty text."""
 
     def __init__(self, settings: Judge, ledger: Ledger):
         self.settings, self.ledger = settings, ledger
@@ -24,22 +24,23 @@ class Estimate:
         self.perhaps: dict[str, Messages] = {}
 
     async def ask(self, messages: Messages, sample: int = 0) -> Entry:
+        """See `JudgeSession`."""
         key = call_key(self.judge, self.parameters, messages, sample)
         if key in self.ledger.finished:
             self.known.add(key)
             return self.ledger.finished[key]
-        # Whether a conversation that is not begun yet goes on depends on what the judge says.
-        goes_on = call_key(self.judge, self.parameters, messages[:-2], sample) in self.new
-        (self.perhaps if goes_on else self.new)[key] = messages
+        # A follow-up to a call not made yet is needed only if its reply has no verdict.
+        is_follow_up = call_key(self.judge, self.parameters, messages[:-2], sample) in self.new
+        (self.perhaps if is_follow_up else self.new)[key] = messages
         return {**new_entry(self.settings, key, messages, sample), "outcome": "answered", "text": ""}
 
     def figures(self) -> dict[str, Any]:
-        """Calls, tokens and cost; `most_` is a bound, the rest an expectation."""
+        """Calls, tokens and cost. Figures with `most_` are upper bounds, the others expectations."""
         settings, new, perhaps = self.settings, list(self.new.values()), list(self.perhaps.values())
         sizes = Sizes(entry for entry in self.ledger.finished.values() if entry["judge"] == self.judge)
         asked = sum(sizes.prompt(size(messages)) for messages in new)
         answered = len(new) * sizes.answer(settings.max_tokens)
-        # A conversation that goes on carries the judge's own text.
+        # A follow-up includes the judge's first reply.
         most_asked = sum(map(most_tokens, [*new, *perhaps])) + len(perhaps) * settings.max_tokens
         most_answered = (len(new) + len(perhaps)) * settings.max_tokens
         return {
@@ -63,36 +64,36 @@ class Estimate:
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
-    """An estimate as text."""
+    """Format an estimate as lines of text."""
     f = figures
-    perhaps = f", and up to {f['perhaps']:,} again where a verdict is missing" if f["perhaps"] else ""
+    perhaps = f", and up to {f['perhaps']:,} follow-ups if a verdict is missing" if f["perhaps"] else ""
     basis = (
         f"as in {f['measured_on']:,} calls in the ledger"
         if f["measured_on"]
-        else f"assumed: {BYTES_PER_TOKEN:g} bytes a token, {ANSWER_TOKENS:g} tokens an answer"
+        else f"assumed: {BYTES_PER_TOKEN:g} bytes per token, {ANSWER_TOKENS:g} tokens per reply"
     )
     spent = f"{f['spent']:.4f}"
     if f["cost"] is None:
-        cost, spent = "not known: set judge.input_price and judge.output_price", "not known"
+        cost, spent = "unknown: set judge.input_price and judge.output_price", "unknown"
     else:
         cost = f"{f['cost']:.4f} expected, {f['most_cost']:.4f} at most"
     budget = "" if f["budget"] is None else f" of a budget of {f['budget']:g}"
     return [
         f"judge     {f['judge']}",
         f"calls     {f['calls']:,}: {f['in_ledger']:,} in the ledger, {f['new']:,} new{perhaps}",
-        f"asked     {f['tokens_asked']:,} tokens expected, {f['most_tokens_asked']:,} at most",
-        f"answered  {f['tokens_answered']:,} tokens expected, {f['most_tokens_answered']:,} at most",
+        f"prompts   {f['tokens_asked']:,} tokens expected, {f['most_tokens_asked']:,} at most",
+        f"replies   {f['tokens_answered']:,} tokens expected, {f['most_tokens_answered']:,} at most",
         f"longest   {f['longest']:,} tokens expected, {f['most_longest']:,} at most, in one new prompt",
-        f"expected  {basis}",
+        f"basis     {basis}",
         f"cost      {cost}",
         f"spent     {spent}{budget} by this judge's calls in the ledger",
     ]
 
 
 def estimate_all(
-    settings: Judge, ledger_folder: Path, items: Sequence[T], work: Callable[[Asks, T], Awaitable[Any]]
+    settings: Judge, ledger_folder: Path, items: Sequence[T], work: Callable[[JudgeSession, T], Awaitable[Any]]
 ) -> str:
-    """What `work` of each item would ask, as text."""
+    """Run `work` on each item with an Estimate instead of a judge; returns the estimate as text."""
 
     async def everything() -> Estimate:
         with Ledger(ledger_folder) as ledger:

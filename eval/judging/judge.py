@@ -1,12 +1,12 @@
-"""Stage `judge`: two methods' answers to a benchmark, pair by pair of policies, each judged in both orders.
+"""Stage `judge`: compare two methods on a benchmark, policy by policy, in both orders.
 
-A line a question, turn and pair: {question_id, category, turn, a, b, template, lengths, imitating, games, points,
-weight, consistent, flags}. The outcomes of `games` are in terms of a and b, `call` is the ledger's key, `lengths` are
-the answers' characters, and `imitating` names the sides whose answers eval/protocols/imitation.py speaks of.
-Adjusted win rate of a = sum of points / sum of weights.
+Output, one line per question, turn and pair: {question_id, category, turn, a, b, template, lengths, imitating, games,
+points, weight, consistent, flags}. Outcomes in `games` are in terms of a and b; `call` is the ledger key; `lengths` are
+the answers' characters; `imitating` names the sides whose answers imitate a verdict (eval/protocols/imitation.py). The
+adjusted win rate of a is sum(points) / sum(weight).
 
-The benchmark says what is asked, how its verdicts are read and what two games earn. Answers that are equal to the
-letter are a tie without asking: in two orders, whatever a judge says of them cancels out.
+The benchmark defines the prompts, the verdict grammar, and the points of two games. Equal answers are a tie without a
+call, because in two orders any verdict on them cancels out.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
-from eval.benchmarks.base import POINTS, counted, without_verdict
+from eval.benchmarks.base import POINTS, format_counts, missing_verdicts
 from eval.judging.answers import load_answers
-from eval.judging.client import Asks, Messages, judge_id
+from eval.judging.client import JudgeSession, Messages, judge_id
 from eval.judging.estimate import estimate_all
 from eval.judging.prompts import pair_messages
 from eval.judging.rounds import ask_all
 from eval.ledger.calls import FINISHED, Entry
-from eval.ledger.index import Item, add_items
+from eval.ledger.index import IndexEntry, add_to_index
 from eval.protocols.imitation import imitates
 from eval.protocols.reasoning import without_reasoning
 from eval.protocols.templates import Templates, load_templates
@@ -43,7 +43,7 @@ Game = dict[str, Any]
 
 @dataclass(frozen=True)
 class Match:
-    """A question's turn, two policies' names, and their answers up to that turn."""
+    """One turn of a question, with two policies and their answers up to that turn."""
 
     question: Question
     turn: int
@@ -51,99 +51,103 @@ class Match:
     answers: tuple[list[str], list[str]]
 
     def unanswered(self) -> bool:
+        """Whether a policy has no answer to this turn."""
         return min(map(len, self.answers)) < self.turn
 
     def lengths(self) -> tuple[int, int]:
-        """Characters of the two answers to this turn."""
+        """Characters of both answers to this turn."""
         a, b = (len(answers[self.turn - 1].strip()) for answers in self.answers)
         return a, b
 
     def identical(self) -> bool:
+        """Whether both policies gave the same answers up to this turn."""
         return self.answers[0][: self.turn] == self.answers[1][: self.turn]
 
 
-def outcome(found: Verdict, order: str) -> str:
-    """A verdict on positions as one on policies; in order "ba" policy b's answer stood first."""
-    if found.side == "tie":
+def outcome(verdict: Verdict, order: str) -> str:
+    """Translate a verdict on positions to policies. Order "ba" means that policy b's answer was shown first."""
+    if verdict.side == "tie":
         return "tie"
-    return {"A": order[0], "B": order[1]}[found.side]
+    return {"A": order[0], "B": order[1]}[verdict.side]
 
 
-async def verdict_after_asking(
-    client: Asks, benchmark: Benchmark, templates: Templates, messages: Messages
+async def ask_for_verdict(
+    client: JudgeSession, benchmark: Benchmark, templates: Templates, messages: Messages
 ) -> tuple[list[Entry], Verdict | None]:
-    """The calls, and the verdict of the last. A benchmark may ask once more, in the same conversation, where it is
-    missing."""
+    """Ask the judge; returns its ledger entries and the verdict, if any.
+
+    If the reply has no verdict, a benchmark may follow up once in the same conversation.
+    """
     entries = [await client.ask(messages)]
-    found = benchmark.read(readable(entries[0]))
-    # A reply that was cut inside its reasoning leaves nothing to continue.
-    said = without_reasoning(entries[0]["text"] or "")
-    goes_on = entries[0]["outcome"] == "answered" and bool(said or not is_cut(entries[0]["finish_reason"]))
-    if found is None and benchmark.again is not None and goes_on:
-        again = [{"role": "assistant", "content": said}, *templates.messages(benchmark.again, {})]
+    verdict = benchmark.read(readable(entries[0]))
+    # A reply that was cut inside its reasoning leaves nothing to follow up on.
+    reply = without_reasoning(entries[0]["text"] or "")
+    can_follow_up = entries[0]["outcome"] == "answered" and bool(reply or not is_cut(entries[0]["finish_reason"]))
+    if verdict is None and benchmark.again is not None and can_follow_up:
+        again = [{"role": "assistant", "content": reply}, *templates.messages(benchmark.again, {})]
         entries.append(await client.ask([*messages, *again]))
-        found = benchmark.read(readable(entries[-1]))
-    return entries, found
+        verdict = benchmark.read(readable(entries[-1]))
+    return entries, verdict
 
 
 def game_name(match: Match, order: str) -> str:
-    """What a message calls a game."""
+    """Name of a game in messages."""
     first, second = (match.names["ab".index(side)] for side in order)
     return f"question {match.question.question_id}, turn {match.turn}, {first} before {second}"
 
 
-async def play(client: Asks, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
-    """One game."""
+async def play(client: JudgeSession, benchmark: Benchmark, templates: Templates, match: Match, order: str) -> Game:
+    """Judge a match in one order."""
     shown = [list(match.answers["ab".index(side)][: match.turn]) for side in order]
     messages: Messages = pair_messages(benchmark, templates, match.question, match.turn, *shown)
-    entries, found = await verdict_after_asking(client, benchmark, templates, messages)
+    entries, verdict = await ask_for_verdict(client, benchmark, templates, messages)
     entry = entries[-1]
     game = {
         "order": order,
-        "outcome": outcome(found, order) if found else undecided(entry),
-        "strong": found is not None and found.strong,
+        "outcome": outcome(verdict, order) if verdict else missing_reason(entry),
+        "strong": verdict is not None and verdict.strong,
     }
-    return {**game, **call_of(entry)}
+    return {**game, **call_reference(entry)}
 
 
 def readable(entry: Entry) -> str:
-    """The text that a verdict may be read from: of an answer that was not cut, what follows its reasoning."""
+    """The text to read a verdict from: the reply without its reasoning, or nothing if it was cut."""
     if entry["outcome"] != "answered" or is_cut(entry["finish_reason"]):
         return ""
     return without_reasoning(entry["text"])
 
 
-def undecided(entry: Entry) -> str:
-    """Why a call that says nothing to be counted does not."""
+def missing_reason(entry: Entry) -> str:
+    """Why a call has no verdict."""
     if entry["outcome"] != "answered":
         return str(entry["outcome"])
     return "cut" if is_cut(entry["finish_reason"]) else "unparsed"
 
 
 def warn_of_cut(name: str, missing: Mapping[str, int], settings: Judge) -> None:
-    """Warns about replies that were cut at judge.max_tokens."""
+    """Warn about replies that were cut at judge.max_tokens."""
     if missing.get("cut"):
         log.warning(
-            "%s: %d of the judge's texts are cut at judge.max_tokens (%d), so they have no verdict: raise it, "
-            "which asks all calls again (max_tokens is part of a call's key)",
+            "%s: %d of the judge's texts are cut at judge.max_tokens (%d) and have no verdict: raise it; all calls are "
+            "then made again, because max_tokens is part of a call's key",
             *(name, missing["cut"], settings.max_tokens),
         )
 
 
-def call_of(entry: Entry) -> dict[str, str]:
-    """Where the ledger keeps it, if it does."""
+def call_reference(entry: Entry) -> dict[str, str]:
+    """The ledger key of a finished call."""
     return {"call": entry["key"]} if entry["outcome"] in FINISHED else {}
 
 
 def points_and_weight(benchmark: Benchmark, games: list[Game]) -> tuple[float | None, float]:
-    """What a match earns a, and how much it counts; nothing without verdicts."""
+    """Points of a and weight of a match; (None, 0) without enough verdicts."""
     decided = [game for game in games if game["outcome"] in POINTS]
     enough = 1 if benchmark.by_game else 2
     return benchmark.points(decided) if len(decided) >= enough else (None, 0)
 
 
 def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: list[Game]) -> Row:
-    """The line of a match."""
+    """The output row of a match."""
     points, weight = points_and_weight(benchmark, games)
     flags = list(match.question.flags)
     flags += ["unanswered"] if match.unanswered() else ["identical"] if match.identical() else []
@@ -160,7 +164,7 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
         "turn": match.turn,
         "a": match.names[0],
         "b": match.names[1],
-        "template": templates.named_in_full(template),
+        "template": templates.full_name(template),
         "lengths": None if match.unanswered() else list(match.lengths()),
         "imitating": imitating,
         "games": games,
@@ -171,35 +175,35 @@ def judgment(benchmark: Benchmark, templates: Templates, match: Match, games: li
     }
 
 
-def items(benchmark: Benchmark, model: str, row: Row, who: dict[str, str]) -> Iterator[Item]:
-    """A line's games as the ledger's index has them; policies of different models may share a name."""
+def index_entries(benchmark: Benchmark, model: str, row: Row, who: dict[str, str]) -> Iterator[IndexEntry]:
+    """The games of a row as entries of the ledger's index. Policies are named MODEL/POLICY there."""
     names = {side: f"{model}/{row[side]}" for side in "ab"}
     lengths = dict(zip("ab", row["lengths"] or (), strict=False))
     about = {key: row[key] for key in ("question_id", "category", "turn", "template")}
     about |= {"protocol": benchmark.grammar, "baseline": names["b"], "source": "judge", **who}
     for game in row["games"] or ({"order": "ab"}, {"order": "ba"}):
-        yield Item(
+        yield IndexEntry(
             models=tuple(names[side] for side in game["order"]),
             lengths=tuple(lengths[side] for side in game["order"]) if lengths else None,
             **about,
-            **verdict_of(benchmark, game),
+            **stored_verdict(benchmark, game),
         )
 
 
-def verdict_of(benchmark: Benchmark, game: Game) -> dict[str, Any]:
-    """Where a game's verdict is: in its call, unless there is none, or the benchmark reads in a way of its own."""
+def stored_verdict(benchmark: Benchmark, game: Game) -> dict[str, Any]:
+    """Where the index finds a game's verdict: in its call, or as a label if the benchmark has its own grammar."""
     if "outcome" not in game:
         return {"missing": "unanswered"}
     if "call" in game and type(benchmark).read is Benchmark.read:
         return {"call": game["call"]}
     if game["outcome"] not in POINTS:
         return {"missing": game["outcome"]}
-    said = label(benchmark.grammar, game["outcome"], game["order"], game["strong"])
-    return {"label": said, "identical": "call" not in game}
+    verdict_label = label(benchmark.grammar, game["outcome"], game["order"], game["strong"])
+    return {"label": verdict_label, "identical": "call" not in game}
 
 
 def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answers: dict[str, dict]) -> list[Match]:
-    """All matches, by question, turn and pair."""
+    """All matches, ordered by question, turn and pair."""
     return [
         Match(question, turn, pair, (answers[pair[0]][question.question_id], answers[pair[1]][question.question_id]))
         for question in questions
@@ -211,64 +215,72 @@ def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answ
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
     parser.add_argument(
-        "--pair", nargs=2, action="append", required=True, metavar=("A", "B"), help="policies; give several"
+        "--pair",
+        nargs=2,
+        action="append",
+        required=True,
+        metavar=("A", "B"),
+        help="two policies; repeat for several pairs",
     )
     parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
+    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path)
-    target.add_argument("--estimate", action="store_true", help="print calls, tokens and cost, and ask nothing")
+    target.add_argument(
+        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Judge)
-    [(name, chosen)] = parse_benchmarks([arguments.benchmark]).items()
-    questions = load_questions(chosen, arguments.seed)
-    benchmark = find(chosen.kind)
-    templates = load_templates(chosen.judge_prompts, benchmark.templates)
+    [(name, benchmark_settings)] = parse_benchmarks([arguments.benchmark]).items()
+    questions = load_questions(benchmark_settings, arguments.seed)
+    benchmark = find(benchmark_settings.kind)
+    templates = load_templates(benchmark_settings.judge_prompts, benchmark.templates)
     policy_pairs = [(a, b) for a, b in arguments.pair]
     if any(a == b for a, b in policy_pairs):
-        raise UserError("--pair: a policy cannot meet itself: name two")
+        raise UserError("--pair: a policy cannot be compared with itself: name two")
     files = {p: arguments.generations / p / f"{name}.jsonl" for p in sorted({p for pair in policy_pairs for p in pair})}
-    said = {
+    recorded = {
         "judge": settings.asked(),
-        "benchmark": {"name": name, **chosen.model_dump()},
+        "benchmark": {"name": name, **benchmark_settings.model_dump()},
         "pairs": policy_pairs,
     }
-    record = Run("judge", {**said, "templates": templates.sha256}, files, {"seed": arguments.seed})
+    record = Run("judge", {**recorded, "templates": templates.sha256}, files, {"seed": arguments.seed})
     answers = {policy: load_answers(path, questions) for policy, path in files.items()}
-    every = matches(questions, policy_pairs, answers)
-    asked = [match for match in every if not match.unanswered() and not match.identical()]
-    games = [(match, order) for match in asked for order in ("ab", "ba")]
+    all_matches = matches(questions, policy_pairs, answers)
+    to_judge = [match for match in all_matches if not match.unanswered() and not match.identical()]
+    games = [(match, order) for match in to_judge for order in ("ab", "ba")]
 
-    async def work(client: Asks, item: tuple[Match, str]) -> Game:
+    async def work(client: JudgeSession, item: tuple[Match, str]) -> Game:
         return await play(client, benchmark, templates, *item)
 
     if arguments.estimate:
         print(estimate_all(settings, arguments.ledger, games, work))
         return
     played, calls = ask_all(settings, arguments.ledger, games, work, lambda item: game_name(*item))
-    found = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(asked)}
+    games_of = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(to_judge)}
     tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
     rows = [
         judgment(
             benchmark,
             templates,
             match,
-            found.get(id(match), tie if match.identical() and not match.unanswered() else []),
+            games_of.get(id(match), tie if match.identical() and not match.unanswered() else []),
         )
-        for match in every
+        for match in all_matches
     ]
     who = {"benchmark": name, "judge": judge_id(settings)}
     model = arguments.generations.resolve().name
-    add_items(arguments.ledger, (item for row in rows for item in items(benchmark, model, row, who)))
+    entries = (entry for row in rows for entry in index_entries(benchmark, model, row, who))
+    add_to_index(arguments.ledger, entries)
     covered = sum(row["weight"] > 0 for row in rows)
-    missing = Counter(why for row in rows for why in without_verdict(row["games"]))
+    missing = Counter(why for row in rows for why in missing_verdicts(row["games"]))
     record.extra = {**calls, "judgments": len(rows), "covered": covered, "games_without": missing}
     with output_file(arguments.out, record) as path:
         write_jsonl(path, rows)
-    why = f" (games: {counted(missing)})" if missing else ""
+    why = f" (games: {format_counts(missing)})" if missing else ""
     log.info("%s: %d of %d judgments have a verdict%s, %d new calls", name, covered, len(rows), why, calls["calls"])
     warn_of_cut(name, missing, settings)

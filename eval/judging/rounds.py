@@ -1,4 +1,7 @@
-"""What judge and grade share: many calls at once, in any order, with results in the order asked."""
+"""Run many judge calls concurrently (stages `judge`, `grade` and `calibrate`); results come back in input order.
+
+A second round retries the calls that failed in the first.
+"""
 
 import asyncio
 import signal
@@ -9,8 +12,8 @@ from typing import Any, TypeVar, cast
 
 from tqdm import tqdm
 
-from eval.judging.client import Asks, JudgeClient, Messages, SetAside, judge_url
-from eval.ledger.calls import Entry, Ledger, seldom_collected
+from eval.judging.client import JudgeClient, JudgeSession, Messages, SetAside, judge_url
+from eval.ledger.calls import Entry, Ledger, rare_garbage_collection
 from salsa.config.judge import Judge
 from salsa.runtime.errors import Interrupted, UserError
 from salsa.runtime.log import log
@@ -18,51 +21,52 @@ from salsa.runtime.log import log
 T = TypeVar("T")
 R = TypeVar("R")
 LINES_IN_A_LOG = 5
-LISTED = 10  # of the calls that fail, in a message
+LISTED = 10  # failing calls named in a message
 
 
 class Failures:
-    """The items of a stage whose calls fail, and how many may."""
+    """Items whose calls failed, and how many failures judge.failed_share allows."""
 
-    def __init__(self, settings: Judge, items: Sequence[T], named: Callable[[T], str]):
+    def __init__(self, settings: Judge, items: Sequence[T], name: Callable[[T], str]):
         self.settings, self.count = settings, len(items)
-        self.named = lambda number: named(items[number])
+        self.name = lambda number: name(items[number])
         most = settings.failed_share * self.count
-        # One prompt that the endpoint cannot take ends no stage; an endpoint that takes none does.
+        # A single bad prompt must not end a stage.
         self.allowed = max(1, int(most)) if most and self.count > 1 else 0
         self.aside: dict[int, SetAside] = {}
         self.failed: dict[int, str] = {}
 
     def set_aside(self, number: int, error: SetAside) -> None:
+        """Keep an item for the second round; raises a UserError if there are too many."""
         self.aside[number] = error
         if len(self.aside) > self.allowed:
             raise UserError(f"{error}. {self._list(self.aside)}")
 
     def check(self) -> None:
-        """A warning about what has failed for good, or a UserError where that is too much."""
+        """Warn about calls that failed in both rounds; raises a UserError if there are too many."""
         if not self.failed:
             return
         why = next(iter(self.failed.values()))
-        said = f"judge {self.settings.model}: {why}. {self._list(self.failed)}"
+        message = f"judge {self.settings.model}: {why}. {self._list(self.failed)}"
         if len(self.failed) > self.allowed:
             raise UserError(
-                f"{said}; judge.failed_share allows {self.allowed}: mend the endpoint, or raise it, and run again: "
-                "what has been answered is kept"
+                f"{message}; judge.failed_share allows {self.allowed}: fix the endpoint or raise judge.failed_share, "
+                "and rerun; answered calls are kept"
             )
-        log.warning("%s; they count as failed, and are asked again when the stage runs again", said)
+        log.warning("%s; they count as failed and are asked again when the stage is rerun", message)
 
     def _list(self, numbers: Iterable[int]) -> str:
-        names = [self.named(number) for number in sorted(numbers)]
+        names = [self.name(number) for number in sorted(numbers)]
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
         return f"{len(names)} of {self.count} calls fail: {'; '.join(names[:LISTED])}{more}"
 
     def record(self) -> list[dict[str, str]]:
-        """For the run's record."""
-        return [{"of": self.named(number), "why": why} for number, why in sorted(self.failed.items())]
+        """Failed items for run.json."""
+        return [{"of": self.name(number), "why": why} for number, why in sorted(self.failed.items())]
 
 
 class OneItem:
-    """Asks for one item's work, and notes why its call failed."""
+    """The judge session of one item; remembers why a call failed."""
 
     def __init__(self, client: JudgeClient):
         self.client = client
@@ -76,13 +80,14 @@ class OneItem:
 
 
 class Progress:
-    """A bar on a terminal, or a line now and then in a log file."""
+    """A progress bar on a terminal, or five log lines otherwise."""
 
     def __init__(self, count: int, client: JudgeClient):
         self.count, self.client, self.done = count, client, 0
         self.bar = tqdm(total=count, desc="judge", leave=False, disable=not sys.stderr.isatty())
 
     def step(self) -> None:
+        """Count one finished item."""
         self.done += 1
         self.bar.update()
         cost = f"cost {self.client.spent:.4f}" if self.client.spent else ""
@@ -93,28 +98,28 @@ class Progress:
 
 
 async def _all(
-    client: JudgeClient, items: Sequence[T], work: Callable[[Asks, T], Awaitable[R]], failures: Failures
+    client: JudgeClient, items: Sequence[T], work: Callable[[JudgeSession, T], Awaitable[R]], failures: Failures
 ) -> list[R]:
     results: list[R | None] = [None] * len(items)
     progress = Progress(len(items), client)
 
     async def worker(left: Iterator[int]) -> None:
         for number in left:
-            asks = OneItem(client)
+            session = OneItem(client)
             try:
-                results[number] = await work(asks, items[number])
+                results[number] = await work(session, items[number])
             except SetAside as error:
                 failures.set_aside(number, error)
                 continue
-            if asks.failed is not None:
-                failures.failed[number] = asks.failed
+            if session.failed is not None:
+                failures.failed[number] = session.failed
             progress.step()
 
     async def work_through(numbers: Sequence[int]) -> None:
         left = iter(numbers)
-        # Not a task an item: of tens of thousands at once most only wait, and the garbage collector searches them all.
+        # A fixed number of workers, because tens of thousands of waiting tasks slow garbage collection down.
         tasks.extend(asyncio.ensure_future(worker(left)) for _ in range(min(client.at_once, len(numbers))))
-        # After a failure the others are not waited for: the judge is gone, and each would try for minutes.
+        # Stop at the first exception: the judge is unreachable, and every other call would retry for minutes.
         if tasks:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
@@ -125,7 +130,7 @@ async def _all(
     try:
         await work_through(range(len(items)))
         if failures.aside:
-            log.info("judge: %d failed calls are tried once more", len(failures.aside))
+            log.info("judge: retrying %d failed calls", len(failures.aside))
             client.last_round = True
             await work_through(sorted(failures.aside))
         failures.check()
@@ -142,16 +147,16 @@ def ask_all(
     settings: Judge,
     ledger_folder: Path,
     items: Sequence[T],
-    work: Callable[[Asks, T], Awaitable[R]],
-    named: Callable[[T], str] = str,
+    work: Callable[[JudgeSession, T], Awaitable[R]],
+    name: Callable[[T], str] = str,
 ) -> tuple[list[R], dict[str, Any]]:
-    """`work` of each item, and what to record of the calls that it took; `named` is what a message calls an item.
+    """Run `work(session, item)` for each item; returns the results and facts about the calls for run.json.
 
-    Where the endpoint fails at a call, its item is tried again when all others are done. What fails then too has
-    failed; a UserError where that is more than judge.failed_share. A SIGTERM ends it as soon as what is paid for has
-    arrived.
+    Items whose call fails are retried after all others. Raises a UserError if more than judge.failed_share still fail.
+    SIGTERM ends the stage as soon as the calls on the wire, which are paid, have arrived. `name` names an item in
+    messages.
     """
-    failures = Failures(settings, items, named)
+    failures = Failures(settings, items, name)
 
     async def everything(url: str, ledger: Ledger) -> tuple[list[R], dict[str, Any]]:
         client = JudgeClient(settings, url, ledger)
@@ -161,8 +166,9 @@ def ask_all(
             results, used = await working, {**client.used(), "failed": failures.record()}
             if used["prompts_cut_at"]:
                 log.warning(
-                    "judge %s counts %d tokens in prompts of unlike lengths, and more in none: its endpoint seems to "
-                    "cut them: give it a longer context and a new ledger, or these verdicts are on other prompts",
+                    "judge %s counts %d tokens in prompts of different lengths, and never more: the endpoint seems to "
+                    "truncate prompts, so these verdicts are on other prompts: give it a longer context and a new "
+                    "ledger",
                     *(settings.model, used["prompts_cut_at"]),
                 )
             return results, used
@@ -170,8 +176,8 @@ def ask_all(
             if not working.cancelled():
                 raise
             raise Interrupted(
-                f"judge: stopped as asked; {client.asked} new calls are kept in {ledger.path}: run again to go on"
+                f"judge: stopped on request; {client.asked} new calls are kept in {ledger.path}: rerun to resume"
             ) from None
 
-    with judge_url(settings) as url, Ledger(ledger_folder) as ledger, seldom_collected():
+    with judge_url(settings) as url, Ledger(ledger_folder) as ledger, rare_garbage_collection():
         return asyncio.run(everything(url, ledger))

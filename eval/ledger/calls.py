@@ -1,19 +1,19 @@
-"""The ledger: a folder that keeps judge calls, one line each, keyed by what was asked. A finished call is paid once.
+"""The ledger: a folder that stores judge calls by what was asked, so that no call is paid twice.
 
 calls.jsonl     {key, date, judge, parameters, sample, messages, outcome, text, finish_reason, model, usage, cost,
-                seconds, error}: finished calls, exactly one line a key
-failures.jsonl  the same of the others: a trace of what happened, which nothing reads
-claims          empty: a process that makes a call holds a lock on one of its bytes, and no other makes the same call
+                seconds, error}: finished calls, one line per key
+failures.jsonl  the same for failed calls; a trace that nothing reads
+claims          empty; a process that makes a call locks one byte of it, so no other process makes the same call
 
-items.jsonl (index.py) says whose answers each call was about. What else lies there is of those who make calls, in
-eval/endpoints: pace.json (pace.py), reserved-… (budget.py) and batches/ (batches.py).
+items.jsonl (index.py) says whose answers each call was about. Other files belong to eval/endpoints: pace.json
+(pace.py), reserved-… (budget.py) and batches/ (batches.py).
 
-`outcome` is answered, refused (the judge's endpoint would not take or answer this prompt), too_long (the prompt leaves
-no room in its context: a judge of one's own may be given more) or failed. The last two are never data, and are asked
-again. What a text says is decided when it is read, not here: a better parser costs nothing.
+`outcome` is answered, refused (the endpoint declined this prompt), too_long (the prompt does not fit the judge's
+context, which you may enlarge for your own judge) or failed. The last two are not stored as data and are asked again.
+Replies are parsed when they are read, so improving the parser costs no calls.
 
-Any number of processes may work on a folder at once, from every machine that shares it and its locks. A lock goes with
-its process, however that ends.
+Any number of processes may use a folder at once, on all machines that share it and its locks. The kernel releases the
+locks of a process that ends.
 """
 
 import contextlib
@@ -36,19 +36,19 @@ from salsa.runtime.log import log
 
 CALLS, FAILURES, CLAIMS = "calls.jsonl", "failures.jsonl", "claims"
 FINISHED = ("answered", "refused")
-COLLECT_AFTER = 20_000  # new objects
-CLAIM_DIGITS = 15  # of a key, in base 16: a place in a file of 2^60 bytes, of which none exists
+COLLECT_AFTER = 20_000  # new objects between garbage collections
+CLAIM_DIGITS = 15  # hexadecimal digits of a key that give the byte to lock
 Entry = dict[str, Any]
 
 
 def call_key(judge: str, parameters: Mapping[str, Any], messages: Sequence[Mapping[str, str]], sample: int = 0) -> str:
-    """The same judge, parameters, conversation and sample give the same key."""
+    """Key of a call: a hash of judge, parameters, messages and sample."""
     text = json.dumps([judge, dict(parameters), [dict(message) for message in messages], sample], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def entries(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Entry]:
-    """The calls in whole lines of a ledger; `first` is the number of the first line."""
+    """Parse complete lines of a ledger; `first` is the number of the first line, for messages."""
     for number, line in enumerate(lines, first):
         try:
             entry = json.loads(line)
@@ -57,38 +57,37 @@ def entries(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[Entr
             ):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}:{number}: no ledger line: remove it, and its call is asked again") from None
+            raise UserError(f"{path}:{number}: not a ledger line: remove it; its call is then asked again") from None
         yield entry
 
 
 def whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines from here on, one at a time, but for a last one that is torn."""
+    """Yield the remaining lines, without an incomplete last one."""
     return itertools.takewhile(lambda line: line.endswith(b"\n"), file)
 
 
 def read_calls(folder: Path, without: Collection[str] = ()) -> dict[str, Entry]:
-    """The finished calls by key, without a lock or a change: also of a folder that cannot be written to.
+    """Read the finished calls by key. Needs no lock and no write permission.
 
-    `without` names what of a call is not kept in memory: most of a large ledger are its messages.
+    Fields in `without` are dropped to save memory; most of a large ledger is its messages.
     """
     path = folder / CALLS
-    found: dict[str, Entry] = {}
+    calls: dict[str, Entry] = {}
     try:
         with path.open("rb") as file:
             for entry in entries(path, whole_lines(file)):
-                if entry["outcome"] in FINISHED and entry["key"] not in found:
-                    found[entry["key"]] = {name: value for name, value in entry.items() if name not in without}
+                if entry["outcome"] in FINISHED and entry["key"] not in calls:
+                    calls[entry["key"]] = {name: value for name, value in entry.items() if name not in without}
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror}): mend that, or name another ledger") from None
-    return found
+        raise UserError(f"{path}: cannot read it ({error.strerror}): fix this, or name another ledger") from None
+    return calls
 
 
 @contextlib.contextmanager
-def seldom_collected() -> Iterator[None]:
-    """A ledger's calls stay in memory, and the garbage collector's searches through them would take a tenth of the
-    time."""
+def rare_garbage_collection() -> Iterator[None]:
+    """Collect garbage rarely: scanning a ledger's calls, which stay in memory, would take a tenth of the time."""
     usual = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
@@ -100,9 +99,9 @@ def seldom_collected() -> Iterator[None]:
 
 
 class Ledger:
-    """The finished calls of a folder, those of other processes included, and new ones appended as they come.
+    """A ledger folder, open for reading and appending, shared with other processes.
 
-    `spent` is what the calls of each judge have cost, in the prices' currency.
+    `finished` holds the finished calls by key; `spent` is the total cost by judge, in the prices' currency.
     """
 
     def __init__(self, folder: Path):
@@ -110,14 +109,14 @@ class Ledger:
         self.finished: dict[str, Entry] = {}
         self.spent: defaultdict[str, float] = defaultdict(float)
         self.read_bytes = self.read_lines = 0
-        # The file lock is the process's; this one keeps the process's own threads apart.
+        # The file lock belongs to the process; this one separates its threads.
         self.lock, self.depth = threading.RLock(), 0
         with self._on_disk():
             folder.mkdir(parents=True, exist_ok=True)
             self.calls = self.path.open("a+b")
             self.claims = (folder / CLAIMS).open("ab")
             try:
-                with self.alone():
+                with self.exclusive():
                     self._read()
             except UserError:
                 self.close()
@@ -135,13 +134,13 @@ class Ledger:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path}: {error.strerror}: the ledger has to be a folder that can be written to and locked, with "
-                "room: mend it, or name another (paths.ledger)"
+                f"{self.path}: {error.strerror}: the ledger needs a writable folder with room and locks: "
+                "fix this, or name another (paths.ledger)"
             ) from None
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other process or thread is inside such a block of this ledger meanwhile; may be nested."""
+    def exclusive(self) -> Iterator[None]:
+        """Lock the ledger against other processes and threads; may be nested."""
         with self.lock:
             if self.depth == 0:
                 fcntl.flock(self.calls, fcntl.LOCK_EX)
@@ -158,32 +157,32 @@ class Ledger:
         self.spent[entry["judge"]] += entry["cost"] or 0
 
     def _read(self) -> None:
-        """Takes in what has come since; of a line that is torn nothing, and it is cut off."""
+        """Read what was appended since the last read; removes an incomplete last line."""
         self.calls.seek(self.read_bytes)
 
-        def counted(lines: Iterable[bytes]) -> Iterator[bytes]:
+        def format_counts(lines: Iterable[bytes]) -> Iterator[bytes]:
             for line in lines:
                 yield line
                 self.read_bytes += len(line)
                 self.read_lines += 1
 
-        for entry in entries(self.path, counted(whole_lines(self.calls)), self.read_lines + 1):
+        for entry in entries(self.path, format_counts(whole_lines(self.calls)), self.read_lines + 1):
             if entry["outcome"] in FINISHED and entry["key"] not in self.finished:
                 self._take(entry)
         if os.fstat(self.calls.fileno()).st_size > self.read_bytes:
-            # A process that was killed while it wrote: what is left of the call cannot be used.
-            log.warning("%s: the last line is torn: cut off, its call is asked again", self.path)
+            # A process was killed while writing.
+            log.warning("%s: removed an incomplete last line; its call is asked again", self.path)
             self.calls.truncate(self.read_bytes)
 
     def refresh(self) -> None:
-        """Takes in what other processes have finished."""
+        """Read what other processes have appended."""
         with self._on_disk():
             if os.fstat(self.calls.fileno()).st_size != self.read_bytes:
-                with self.alone():
+                with self.exclusive():
                     self._read()
 
     def claim(self, key: str) -> bool:
-        """Whether this call is now this process's to make: not while another process makes it."""
+        """Claim a call for this process; False while another process is making it."""
         with self._on_disk():
             try:
                 fcntl.lockf(self.claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:CLAIM_DIGITS], 16))
@@ -192,14 +191,15 @@ class Ledger:
         return True
 
     def release(self, key: str) -> None:
+        """Give up the claim."""
         fcntl.lockf(self.claims, fcntl.LOCK_UN, 1, int(key[:CLAIM_DIGITS], 16))
 
     def add(self, *entries: Entry) -> list[Entry]:
-        """Appends calls, and returns each one's line: an older one where its key has one. On disk when this returns."""
+        """Append calls and return the stored entry of each (an older one if the key exists). They are on disk then."""
         date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         dated = [{"key": entry["key"], "date": date, **entry} for entry in entries]
         with self._on_disk():
-            with self.alone():
+            with self.exclusive():
                 self._read()
                 new = []
                 for entry in dated:
@@ -213,7 +213,7 @@ class Ledger:
                 self.read_lines += len(new)
                 if failed := [entry for entry in dated if entry["outcome"] not in FINISHED]:
                     write_jsonl(self.folder / FAILURES, failed, mode="a")
-            # Others need not wait for the disk.
+            # Outside the lock, so that others need not wait for the disk.
             os.fsync(self.calls.fileno())
         return [self.finished.get(entry["key"], entry) for entry in dated]
 

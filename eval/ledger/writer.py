@@ -1,4 +1,4 @@
-"""Writing to the ledger while calls go on: whatever has come during one write goes to disk together in the next."""
+"""Write to the ledger without blocking the event loop. Entries that arrive during a write are written together next."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from eval.ledger.calls import Entry, Ledger
 
 
 class Writer:
-    """`await add(entry)` returns the ledger's line when it is on disk, and holds up nobody else meanwhile."""
+    """`await add(entry)` returns the stored entry once it is on disk."""
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
@@ -18,7 +18,7 @@ class Writer:
         self.waiting.append((entry, line))
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._write())
-        # A call that is cancelled was paid for all the same: its line is written.
+        # Shielded: a cancelled call was paid for all the same, so its entry is written.
         return await asyncio.shield(line)
 
     async def _write(self) -> None:
@@ -34,6 +34,6 @@ class Writer:
                     line.set_result(written)
 
     async def close(self) -> None:
-        """When all is written."""
+        """Wait until everything is written."""
         if self.task is not None:
             await self.task

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.benchmarks import Question, find
-from eval.judging.client import Asks
+from eval.judging.client import JudgeSession
 from eval.judging.estimate import Estimate
 from eval.judging.judge import Match, matches, play
 from eval.judging.prompts import single_messages
@@ -59,7 +59,7 @@ class JudgeCosts:
         """Of one comparison's cell with so many pairs of policies."""
         questions, benchmark, templates, answers = self._about(name)
 
-        async def work(client: Asks, item: tuple[Match, str]) -> object:
+        async def work(client: JudgeSession, item: tuple[Match, str]) -> object:
             return await play(client, benchmark, templates, *item)
 
         games = [(match, order) for match in matches(questions, [("a", "b")], answers) for order in ("ab", "ba")]
@@ -69,7 +69,7 @@ class JudgeCosts:
         """Of one policy's answers to a benchmark."""
         questions, benchmark, templates, answers = self._about(name)
 
-        async def work(client: Asks, asked: tuple[Question, int]) -> object:
+        async def work(client: JudgeSession, asked: tuple[Question, int]) -> object:
             question, turn = asked
             given = answers["a"][question.question_id]
             return await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
@@ -81,7 +81,7 @@ class JudgeCosts:
         """Of the card: as many calls as its archive has items, which only a file that is there could tell."""
         return Cost(work=(Waiting(assumed().without_torch_seconds),))
 
-    def _calls(self, items: Sequence[T], work: Callable[[Asks, T], Awaitable[object]]) -> Calls:
+    def _calls(self, items: Sequence[T], work: Callable[[JudgeSession, T], Awaitable[object]]) -> Calls:
         async def everything(folder: str) -> Estimate:
             with Ledger(Path(folder)) as ledger:
                 estimate = Estimate(self.settings, ledger)

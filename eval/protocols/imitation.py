@@ -1,7 +1,7 @@
-"""Answers that imitate what a judge's verdict is read from or its prompt is made of.
+"""Detect answers that imitate a verdict or the markers of a judge prompt.
 
-A policy that writes `[[A]]`, or closes its answer with the prompt's own mark and goes on in the judge's name, may be
-learning to win by that. Such answers are shown to the judge as they are, and counted.
+A policy that writes `[[A]]`, or that closes its answer with the prompt's end marker and continues as the judge, may be
+hacking the judge. Such answers are judged unchanged, and counted.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from eval.protocols.verdicts import FORMS
 
 @cache
 def marks(template: Template) -> frozenset[str]:
-    """The lines of a judge's prompt that mark where something begins or ends: `[User Question]`, `### User:`."""
+    """The marker lines of a judge prompt, such as `[User Question]` or `### User:`."""
     lines = {line.strip() for line in template.user.splitlines() if not PLACE.search(line)}
     return frozenset(line for line in lines if line and not line[0].isalnum())
 
 
 def imitates(answers: Sequence[str], grammar: str, template: Template | None) -> bool:
-    """Whether one of the answers holds a verdict in the grammar's form, or a mark of the judge's prompt."""
-    found = marks(template) if template is not None else ()
-    return any(FORMS[grammar].search(text) or any(mark in text for mark in found) for text in answers)
+    """Whether any answer contains a verdict in this grammar, or a marker of the judge prompt."""
+    markers = marks(template) if template is not None else ()
+    return any(FORMS[grammar].search(text) or any(marker in text for marker in markers) for text in answers)

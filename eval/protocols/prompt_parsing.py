@@ -1,4 +1,4 @@
-"""What a judge's prompt shows, found by the marks that FastChat's templates and ours put round it."""
+"""Recover the question and the answers from a rendered judge prompt (FastChat's templates or ours)."""
 
 import re
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ ANSWER = re.compile(
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The user's turns, and each assistant's answer to the last of them."""
+class JudgePrompt:
+    """The user turns, and each assistant's answer to the last of them."""
 
     turns: list[str]
     answers: list[str]
 
 
-def read_prompt(text: str) -> Asked | None:
-    """Questions and answers of a judge prompt by their marks; None if it is none."""
+def parse_judge_prompt(text: str) -> JudgePrompt | None:
+    """Parse a rendered judge prompt; None if the text is not one."""
     conversations = CONVERSATION.findall(text)
     if conversations:
         parts = [[(who, said.strip()) for who, said in TURN.findall(body)] for _, body in conversations]
@@ -36,6 +36,8 @@ def read_prompt(text: str) -> Asked | None:
         if not all(answers):
             return None
         turns = [said for who, said in parts[0] if who == "User"]
-        return Asked(turns, [said[-1] for said in answers])
-    question, shown = QUESTION.search(text), ANSWER.findall(text)
-    return Asked([question[1].strip()], [answer.strip() for _, answer in shown]) if question and shown else None
+        return JudgePrompt(turns, [said[-1] for said in answers])
+    question, answered = QUESTION.search(text), ANSWER.findall(text)
+    if not (question and answered):
+        return None
+    return JudgePrompt([question[1].strip()], [answer.strip() for _, answer in answered])

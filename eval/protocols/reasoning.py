@@ -1,8 +1,8 @@
-"""Reasoning that a model writes into its reply, and the reply without it.
+"""Remove a model's reasoning from its reply.
 
-A server with a reasoning parser moves the reasoning into a field of its own, which nothing here reads. Without one the
-reasoning arrives inside the text, between marks of the model's family. Reasoning weighs verdicts and rejects them: a
-verdict may be read only from what follows it.
+A server with a reasoning parser returns the reasoning in a separate field, which we ignore. Without a parser it is part
+of the text, between markers of the model's family. Reasoning discusses verdicts that it then rejects, so a verdict is
+read only from the text after it.
 """
 
 import re
@@ -13,7 +13,7 @@ OPEN_WEBUI = "Open WebUI, default reasoning_tags"
 
 
 class Marks(NamedTuple):
-    """Regular expressions that begin and end a family's reasoning; `source` says who documents them."""
+    """Regular expressions for the begin and end of a model family's reasoning; `source` documents them."""
 
     families: str
     begin: str
@@ -47,22 +47,21 @@ MARKS = (
         r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
         VLLM,
     ),
-    # A server that drops special tokens leaves the names of the channels.
+    # A server that drops special tokens leaves only the channel names.
     Marks("gpt-oss without its special tokens", r"\Aanalysis(?=[A-Z\"'“‘])", r"assistantfinal(?=\S)", VLLM),
     Marks("Granite 3.2", r"\A\s*Here(?:['’]s| is) my thought process:", r"Here(?:['’]s| is) my response:", VLLM),
 )
-# Alternatives that all begin with a literal are searched several times as fast: those that only the start of a text
-# matches are apart.
+# Patterns anchored at the start are kept apart: alternatives that all begin with a literal are several times faster.
 AT_START = re.compile("|".join(marks.begin for marks in MARKS if marks.begin.startswith(r"\A")))
 BEGIN = re.compile("|".join(marks.begin for marks in MARKS if not marks.begin.startswith(r"\A")))
 END = re.compile("|".join(marks.end for marks in MARKS))
 
 
 def without_reasoning(text: str) -> str:
-    """What follows the last end of reasoning in a reply; nothing where reasoning begins after it and never ends.
+    """The text after the last end marker; empty if reasoning begins after it and never ends.
 
-    An end without a beginning counts: many chat templates write the beginning into the prompt. Applied twice it changes
-    nothing more.
+    An end marker without a begin marker counts, because many chat templates put the begin marker into the prompt. The
+    function is idempotent.
     """
     ends = [match.end() for match in END.finditer(text)]
     rest = text[ends[-1] :] if ends else text

@@ -1,4 +1,4 @@
-"""What a judge is asked: templates by name, filled in a single pass."""
+"""Judge prompt templates: load them, fill them in."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Template:
-    """`source` is the name of the file that it comes from."""
+    """System and user prompt; `source` names the file it comes from."""
 
     system: str
     user: str
@@ -29,42 +29,41 @@ class Template:
 
 @dataclass(frozen=True)
 class Templates:
-    """The templates by name, and a hash of their texts for the record."""
+    """Templates by name, and a hash of their texts for provenance."""
 
     named: Mapping[str, Template]
     sha256: str
 
-    def named_in_full(self, name: str) -> str:
-        """SOURCE:NAME, for what is stored."""
+    def full_name(self, name: str) -> str:
+        """SOURCE:NAME, for stored rows."""
         return f"{self.named[name].source}:{name}" if name in self.named else name
 
     def messages(self, name: str, values: Mapping[str, str], judged: Sequence[str] = ()) -> Messages:
-        """The judge's conversation. Texts that look like places to fill stay as they are: there is one pass.
+        """Fill a template; returns the judge's messages. One pass, so placeholders inside texts are not filled.
 
-        A template that leaves out what is `judged`, or asks for what there is not, is refused: its verdicts would be
-        about something else.
+        Raises a UserError if the template needs a value that is missing, or has no place for a value in `judged`.
         """
         template = self.named.get(name)
         if template is None:
-            raise UserError(f"no judge template is called {name}: add it to the benchmark's templates or judge_prompts")
+            raise UserError(f"no judge template {name}: add it to the benchmark's templates or to judge_prompts")
         places = set(PLACE.findall(template.user))
         for missing in sorted(places - values.keys()):
             raise UserError(
-                f"judge template {name} ({template.source}): nothing is there to fill {{{missing}}} with: mend the "
-                "template, or let the benchmark name another"
+                f"judge template {name} ({template.source}): no value for {{{missing}}}: fix the template, or let the "
+                "benchmark name another"
             )
         for missing in sorted(set(judged) - places):
             raise UserError(
-                f"judge template {name} ({template.source}): it has no place for {{{missing}}}, the answer that is "
-                "judged: mend the template, or let the benchmark name another"
+                f"judge template {name} ({template.source}): no place for {{{missing}}}, the answer to judge: fix the "
+                "template, or let the benchmark name another"
             )
-        user = PLACE.sub(lambda found: values[found[1]], template.user)
+        user = PLACE.sub(lambda match: values[match[1]], template.user)
         system = [{"role": "system", "content": template.system}] if template.system else []
         return [*system, {"role": "user", "content": user}]
 
 
 def load_templates(path: str | None, more: Mapping[str, Template] | None = None) -> Templates:
-    """Our own templates and a benchmark's; of those, the ones that FastChat's judge_prompts.jsonl has, from there."""
+    """Load our templates and a benchmark's (`more`); those in FastChat's judge_prompts.jsonl at `path` replace them."""
     named = {name: Template(**texts) for name, texts in yaml.safe_load(OWN.read_text(encoding="utf-8")).items()}
     named |= {name: replace(template, source=BENCHMARKS) for name, template in (more or {}).items()}
     if path is not None:
@@ -72,6 +71,6 @@ def load_templates(path: str | None, more: Mapping[str, Template] | None = None)
             try:
                 named[row["name"]] = Template(row["system_prompt"], row["prompt_template"], Path(path).name)
             except KeyError as error:
-                raise UserError(f"{path}:{number}: no {error.args[0]}: mend the line") from None
+                raise UserError(f"{path}:{number}: no {error.args[0]}: fix the line") from None
     texts = json.dumps({name: [template.system, template.user] for name, template in sorted(named.items())})
     return Templates(named, hashlib.sha256(texts.encode()).hexdigest())

@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from eval.benchmarks.base import WITHOUT, counted
+from eval.benchmarks.base import MISSING_REASONS, format_counts
 from eval.tables.grid import ALL_MODELS
 from salsa.runtime.errors import UserError
 
@@ -38,7 +38,7 @@ def too_little(results: Path) -> list[str]:
     for table, names in CELLS.items():
         for row in read_table(results, table):
             if row["enough_coverage"] != "True":
-                why = counted({why: int(row[why]) for why in WITHOUT})
+                why = format_counts({why: int(row[why]) for why in MISSING_REASONS})
                 cell = " ".join(row[name] for name in names)
                 found.setdefault(cell, f"{cell} ({float(row['coverage']):.1%}{': ' if why else ''}{why})")
     return list(found.values())

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from eval.benchmarks.base import POINTS, WITHOUT, without_verdict
+from eval.benchmarks.base import MISSING_REASONS, POINTS, missing_verdicts
 from eval.statistics.intervals import Interval, mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
 from eval.statistics.length_control import difficulty, length_controlled
 from eval.tables.grid import ALL_MODELS, Grid
@@ -18,7 +18,7 @@ from salsa.runtime.seeds import derive_seed
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
-GRADE_COLUMNS += ["imitating", *WITHOUT]
+GRADE_COLUMNS += ["imitating", *MISSING_REASONS]
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
@@ -135,8 +135,8 @@ def _imitating(frame: pd.DataFrame, side: str) -> float:
 
 def _without(frame: pd.DataFrame) -> dict[str, int]:
     """How many games have no verdict, by why."""
-    found = [why for games in frame["games"] for why in without_verdict(games)]
-    return {why: found.count(why) for why in WITHOUT}
+    found = [why for games in frame["games"] for why in missing_verdicts(games)]
+    return {why: found.count(why) for why in MISSING_REASONS}
 
 
 def _coverage(frame: pd.DataFrame) -> float:
@@ -249,7 +249,7 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "coverage": len(rated) / len(part),
                     "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
                     "imitating": part["imitating"].astype(float).mean(),
-                    **{why: int((part["outcome"] == why).sum()) for why in WITHOUT},
+                    **{why: int((part["outcome"] == why).sum()) for why in MISSING_REASONS},
                 }
             )
     return pd.DataFrame(rows, columns=GRADE_COLUMNS)

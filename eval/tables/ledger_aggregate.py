@@ -13,7 +13,7 @@ import pandas as pd
 from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.base import POINTS
 from eval.ledger.calls import Entry
-from eval.ledger.index import SINGLE, Item
+from eval.ledger.index import SINGLE, IndexEntry
 from eval.protocols.verdicts import Value, read, verdict
 from eval.statistics.bradley_terry import Score, scores
 from eval.statistics.length_control import difficulty, length_controlled
@@ -39,16 +39,16 @@ ARENA_COLUMNS = [
 class Judged:
     """An item and what the judge said of it: a rating, or a label about the places shown; None for neither."""
 
-    item: Item
+    item: IndexEntry
     said: Value
 
 
-def judged(items: Iterable[Item], calls: Mapping[str, Entry], where: str) -> list[Judged]:
+def judged(items: Iterable[IndexEntry], calls: Mapping[str, Entry], where: str) -> list[Judged]:
     """What each item's text says; a UserError if its call is not in the ledger."""
     return [Judged(item, said(item, calls, where)) for item in items]
 
 
-def said(item: Item, calls: Mapping[str, Entry], where: str) -> Value:
+def said(item: IndexEntry, calls: Mapping[str, Entry], where: str) -> Value:
     if item.label is not None:
         return float(item.label) if item.protocol == SINGLE else item.label
     if item.call is None:
@@ -122,7 +122,7 @@ def lengths(games: list[Judged], a: str) -> tuple[int, int] | None:
     return None
 
 
-def against_baseline(item: Item) -> tuple[str, ...]:
+def against_baseline(item: IndexEntry) -> tuple[str, ...]:
     """The two models, the one that is measured first."""
     return item.models[::-1] if item.baseline == item.models[0] else item.models
 

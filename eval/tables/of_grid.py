@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.benchmarks.base import WITHOUT, counted
+from eval.benchmarks.base import MISSING_REASONS, format_counts
 from eval.protocols.templates import OURS
 from eval.statistics import length_control
 from eval.tables import aggregate, collect, run_versions
@@ -84,7 +84,7 @@ def coverage(raw: pd.DataFrame) -> list[str]:
     return [
         number(row["coverage"])
         + ("" if row["enough_coverage"] else " (too low)")
-        + (f": {why}" if (why := counted(row)) else "")
+        + (f": {why}" if (why := format_counts(row)) else "")
         for row in raw.to_dict("records")
     ]
 
@@ -102,13 +102,13 @@ def imitation_note(raw: pd.DataFrame, columns: list[str], table: str) -> list[st
 
 def without_note(raw: pd.DataFrame, what: str) -> list[str]:
     """How many games or answers have no verdict, and what the words for it mean; nothing where each has one."""
-    sums = raw[list(WITHOUT)].sum()
+    sums = raw[list(MISSING_REASONS)].sum()
     if not sums.any():
         return []
     return [
-        f"{what} without a verdict: {counted(sums)}. Unanswered: the question leaves the policy's context no room for "
-        "an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would not; "
-        "failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its text "
+        f"{what} without a verdict: {format_counts(sums)}. Unanswered: the question leaves the policy's context no "
+        "room for an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would "
+        "not; failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its text "
         "ended at judge.max_tokens, raise it to ask again; unparsed: its text names no verdict. No prompt is cut."
     ]
 

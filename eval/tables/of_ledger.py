@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from eval.ledger.calls import Entry, read_calls, seldom_collected
-from eval.ledger.index import read_items
+from eval.ledger.calls import Entry, rare_garbage_collection, read_calls
+from eval.ledger.index import read_index
 from eval.statistics import length_control
 from eval.tables.aggregate import Resampling
 from eval.tables.formats import markdown, number, with_control, with_interval
@@ -120,13 +120,13 @@ def text(tables: dict[str, pd.DataFrame], found: list[Judged], calls: dict[str, 
 
 
 def run(arguments: argparse.Namespace) -> None:
-    with seldom_collected():
+    with rare_garbage_collection():
         _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     draw = Resampling.of(arguments)
-    items = read_items(arguments.ledger)
+    items = read_index(arguments.ledger)
     calls = read_calls(arguments.ledger, without=("messages", "parameters", "usage"))
     found = judged(items, calls, str(arguments.ledger))
     matches = match_frame(found)

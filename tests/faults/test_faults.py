@@ -1,4 +1,4 @@
-"""The smoke grid under fire, and a ledger under load: `make test-faults`, 10 minutes on two cores, as root.
+"""The smoke grid under fire, and a ledger under load: `make test-faults`, 12 minutes on two cores, as root.
 
 Each run ends with the tables, figures and report of an undisturbed one, byte for byte, by the same command and nothing
 else. The judge is an endpoint of the test's own, so that its calls are counted where they arrive.

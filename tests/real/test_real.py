@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.stages import stages, table
-from eval.protocols.prompt_parsing import read_prompt
+from eval.protocols.prompt_parsing import parse_judge_prompt
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.judge_server import Answer, JudgeServer, chat
 
@@ -66,7 +66,7 @@ def config(folder: Path, url: str) -> dict:
 
 
 def longer(_: int, body: bytes) -> Answer:
-    asked = read_prompt("\n\n".join(message["content"] for message in json.loads(body)["messages"]))
+    asked = parse_judge_prompt("\n\n".join(message["content"] for message in json.loads(body)["messages"]))
     a, b = map(len, asked.answers)
     return Answer(body=chat(f"My verdict is [[{'C' if a == b else 'A' if a > b else 'B'}]]"))
 

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from eval.ledger.calls import CALLS
-from eval.protocols.prompt_parsing import read_prompt
+from eval.protocols.prompt_parsing import parse_judge_prompt
 from salsa.runtime.jsonl import read_jsonl
 from tests.eval.archive_case import arena, pair, rated, single, write
 from tests.eval.judge_server import chat
@@ -111,7 +111,7 @@ def test_a_judge_that_always_names_the_first_shows(archive, calibrate):
 
 def test_a_judge_that_names_the_longer_shows(archive, calibrate):
     def longer(request):
-        first, second = map(len, read_prompt(prompt(request)).answers)
+        first, second = map(len, parse_judge_prompt(prompt(request)).answers)
         return f"[[{'A' if first > second else 'B'}]]"
 
     _, figures, _, _ = calibrate(archive("fastchat_pair", pairs()), longer)
@@ -144,7 +144,7 @@ def test_ratings_are_compared_as_numbers(archive, calibrate):
     assert "| rating, judge less archive | 1.000 [1.000, 1.000] | 40 |" in printed
     _, figures, card, _ = calibrate(
         archive("fastchat_single", rows),
-        lambda request: f"[[{len(read_prompt(prompt(request)).answers[0]) / 6 + 1:.2f}]]",
+        lambda request: f"[[{len(parse_judge_prompt(prompt(request)).answers[0]) / 6 + 1:.2f}]]",
         temperature=0.5,
     )
     assert figures["length_correlation"] > 0.99

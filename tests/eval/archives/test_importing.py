@@ -9,7 +9,7 @@ import random
 import pandas as pd
 import pytest
 
-from eval.ledger.index import ITEMS
+from eval.ledger.index import INDEX
 from salsa.runtime.jsonl import read_jsonl
 from tests.eval.archive_case import ERROR, arena, arena_rows, battles, pair, rated, single, write
 
@@ -241,7 +241,7 @@ def test_torn_and_foreign_lines_are_counted_and_another_format_is_refused(ledger
 
 def test_a_torn_index_loses_its_last_line_alone(ledger):
     ledger.read("fastchat_single", [rated(81, 8), rated(82, 2)])
-    index = ledger.folder / ITEMS
+    index = ledger.folder / INDEX
     index.write_bytes(index.read_bytes()[:-40])
     assert ledger.table()[0]["n"] == 1
     ledger.read("fastchat_single", [rated(81, 8), rated(82, 2)])

@@ -111,10 +111,10 @@ TEMPLATES = {
     "unknown": (
         "pair-v2",
         "{question} {answer_a} {answer_b} {ref_answer_1}",
-        "nothing is there to fill {ref_ans",
+        "no value for {ref_ans",
     ),
-    "missing": ("pair-v2", "{question} {answer_a}", "it has no place for {answer_b}, the answer that is judged"),
-    "turn": ("pair-v2-multi-turn", "{question_1} {answer_a_1} {answer_b_1}", "it has no place for {answer_a_2}"),
+    "missing": ("pair-v2", "{question} {answer_a}", "no place for {answer_b}, the answer to judge"),
+    "turn": ("pair-v2-multi-turn", "{question_1} {answer_a_1} {answer_b_1}", "no place for {answer_a_2}"),
 }
 
 
@@ -134,6 +134,6 @@ def test_mistakes_are_one_line(render, tmp_path):
     write_jsonl(tmp_path / "q.jsonl", [{"question_id": 1, "category": "writing", "turns": ["one"]}])
     write_jsonl(tmp_path / "a.jsonl", [{"question_id": 1, "choices": []}])
     files = {"questions": tmp_path / "q.jsonl", "answers": tmp_path / "a.jsonl"}
-    assert "a.jsonl:1: no answer to be read (IndexError" in render("mt_bench_single", **files)[1]
+    assert "a.jsonl:1: cannot read an answer (IndexError" in render("mt_bench_single", **files)[1]
     assert "it compares two sides: give --answers-b" in render("mt_bench_pair", **files)[1]
     assert "leave out --answers-b" in render("mt_bench_single", answers_b=tmp_path / "a.jsonl", **files)[1]

@@ -49,15 +49,19 @@ def test_real_arena_hard_is_the_same_in_both_schemas(shared_data):
 
 BROKEN = {
     "no turns": ("mt_bench", {"question_id": 1, "category": "math"}, "no turns: a question of this benchmark needs it"),
-    "empty turn": ("mt_bench", {"question_id": 1, "category": "math", "turns": ["a", " "]}, "turns: a list of texts"),
+    "empty turn": (
+        "mt_bench",
+        {"question_id": 1, "category": "math", "turns": ["a", " "]},
+        "turns: expected a list of non-empty texts",
+    ),
     "reference": (
         "mt_bench",
         {"question_id": 1, "category": "math", "turns": ["a", "b"], "reference": ["x"]},
         "reference: 1 answers to 2 turns",
     ),
-    "no prompt": ("arena_hard", {"uid": "1", "cluster": "x"}, "no prompt: a question of this benchmark needs it"),
-    "two turns": ("arena_hard", {"question_id": "1", "turns": []}, "turns: a list of one"),
-    "number": ("ultrafeedback", {"prompt_id": "1", "prompt": 3}, "prompt: a text that is not empty"),
+    "no prompt": ("arena_hard", {"uid": "1", "cluster": "x"}, "no prompt, which a question of this benchmark needs"),
+    "two turns": ("arena_hard", {"question_id": "1", "turns": []}, "turns: expected a list with one"),
+    "number": ("ultrafeedback", {"prompt_id": "1", "prompt": 3}, "prompt: expected a non-empty text"),
 }
 
 
@@ -70,7 +74,7 @@ def test_a_broken_line_is_named(name, tmp_path):
         "ultrafeedback": {"prompt_id": "7", "prompt": "a"},
     }[kind]
     write_jsonl(tmp_path / "q.jsonl", [good, row])
-    with pytest.raises(UserError, match=f"q.jsonl:2: {expected}.*mend the line"):
+    with pytest.raises(UserError, match=f"q.jsonl:2: {expected}.*fix the line"):
         load_questions(settings(kind, tmp_path / "q.jsonl"), 1)
 
 
@@ -80,9 +84,9 @@ def test_a_question_twice_is_asked_once_and_two_of_one_name_are_refused(tmp_path
     caplog.set_level("INFO")
     found = load_questions(settings("ultrafeedback", tmp_path / "q.jsonl"), 1)
     assert [question.question_id for question in found] == ["1", "2"]
-    assert "1 lines ask the same again, of 3" in caplog.text
+    assert "merged 1 repeated questions of 3" in caplog.text
     write_jsonl(tmp_path / "q.jsonl", [*rows, {"prompt_id": "2", "prompt": "c"}])
-    with pytest.raises(UserError, match="q.jsonl:4: another question is called 2 too"):
+    with pytest.raises(UserError, match="q.jsonl:4: another question has the id 2"):
         load_questions(settings("ultrafeedback", tmp_path / "q.jsonl"), 1)
 
 
@@ -132,12 +136,12 @@ def test_the_config_takes_it(tmp_path):
 
 
 OWN = {
-    "": "no BENCHMARK = … of class Benchmark in it",
-    "BENCHMARK = 3": "no BENCHMARK = … of class Benchmark in it",
+    "": "it defines no BENCHMARK = … of class Benchmark",
+    "BENCHMARK = 3": "it defines no BENCHMARK = … of class Benchmark",
     "def x(:": "SyntaxError: invalid syntax",
     "import nothing_like_it": "ModuleNotFoundError: No module named",
     "from eval.benchmarks import Benchmark\nBENCHMARK = Benchmark()": "TypeError: Can't instantiate abstract class",
-    "from eval.benchmarks.arena_hard import ArenaHard as A\nBENCHMARK = b = A()\nb.grammar = 'x'": "no grammar x: take",
+    "from eval.benchmarks.arena_hard import ArenaHard as A\nBENCHMARK = b = A()\nb.grammar = 'x'": "unknown grammar x: use",
 }
 
 
@@ -148,7 +152,7 @@ def test_a_kind_that_is_none_is_one_line(code, tmp_path):
         find(str(tmp_path / "own.py"))
     with pytest.raises(UserError, match="none.py: cannot read it"):
         find(str(tmp_path / "none.py"))
-    with pytest.raises(UserError, match="mt_bensh: there is none: take arena_hard, mt_bench, ultrafeedback, or a .py"):
+    with pytest.raises(UserError, match="mt_bensh: unknown: use arena_hard, mt_bench, ultrafeedback, or your own .py"):
         find("mt_bensh")
 
 
@@ -163,9 +167,7 @@ def test_a_pinned_file_is_asked_for_where_it_is_missing_and_checked_where_it_is_
     assert len(load_questions(chosen("right.jsonl"), 1)) == 1
     with pytest.raises(UserError) as failure:
         load_questions(chosen("none.jsonl"), 1)
-    assert f"none.jsonl: no such file: download https://x.example/q.jsonl and put it there (sha256 {pin})" in str(
-        failure.value
-    )
+    assert f"none.jsonl: no such file: download https://x.example/q.jsonl to it (sha256 {pin})" in str(failure.value)
     write_jsonl(tmp_path / "other.jsonl", [{"prompt_id": "1", "prompt": "b"}])
     with pytest.raises(UserError, match=f"other.jsonl: its sha256 is .*, not {pin}: remove it"):
         load_questions(chosen("other.jsonl"), 1)

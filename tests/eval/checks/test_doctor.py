@@ -278,7 +278,7 @@ def test_a_judge_is_asked_for_one_token(key):
         (
             429,
             {"message": "no money", "code": "insufficient_quota"},
-            "HTTP 429 (no money): the account has nothing left",
+            "HTTP 429 (no money): the account's credit is used up",
         ),
         (400, {"message": "bad", "param": "temperature"}, "HTTP 400 (bad): correct judge.model, temperature"),
         (400, {"message": "not this"}, "it refuses a call (HTTP 400 (not this)): correct the section judge"),
@@ -310,7 +310,7 @@ def test_keys_that_are_none(monkeypatch):
     answer = Answer(body=chat("Yes"))
     assert "the environment variable JUDGE_KEY is not set: export" in asked(lambda *_: answer)["m"]
     monkeypatch.setenv("JUDGE_KEY", "ключ")
-    assert "JUDGE_KEY holds characters that no key has: export it anew" in asked(lambda *_: answer)["m"]
+    assert "JUDGE_KEY contains characters that no key has: set it again" in asked(lambda *_: answer)["m"]
     monkeypatch.setenv("JUDGE_KEY", f"{KEY}\n")
     assert asked(lambda *_: answer)["m"].startswith("answers at")
 

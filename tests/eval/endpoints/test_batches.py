@@ -164,7 +164,7 @@ def test_a_run_that_is_stopped_can_be_gone_on_with(tmp_path):
         asking.send_signal(signal.SIGTERM)
         told = asking.communicate(timeout=60)[1]
         assert asking.returncode == 75 and time.monotonic() - begin < 10
-        assert "judge: batch batch-0 of 20 calls is sent" in told and "stopped as asked; 0 new calls" in told
+        assert "judge: batch batch-0 of 20 calls is sent" in told and "stopped on request; 0 new calls" in told
         server.looks = 0
         ask(tmp_path, server.settings(), 20)
         assert len(server.batches) == 1

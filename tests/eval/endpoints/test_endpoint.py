@@ -30,7 +30,7 @@ def number(request: dict) -> int:
 
 
 def ask(folder, settings: dict, count: int = 1) -> tuple[list[dict], JudgeClient]:
-    """Asks questions 0 … count - 1 at once."""
+    """JudgeSession questions 0 … count - 1 at once."""
 
     async def everything() -> tuple[list[dict], JudgeClient]:
         with Ledger(folder) as ledger:
@@ -138,9 +138,9 @@ def error(message: str, **keys) -> dict:
     [
         (Answer(401, error("wrong key")), "HTTP 401: check the key in TEST_JUDGE_KEY"),
         (Answer(404, error("no such model")), r"HTTP 404 \(no such model\): check judge.model"),
-        (Answer(402, error("pay")), r"HTTP 402 \(pay\): the account has nothing left"),
-        (Answer(429, error("quota", code="insufficient_quota")), r"\(quota\): the account has nothing left"),
-        (Answer(429, b"", {"retry-after": "3600"}), "HTTP 429, and it asks to wait 3600 s: come back then"),
+        (Answer(402, error("pay")), r"HTTP 402 \(pay\): the account's credit is used up"),
+        (Answer(429, error("quota", code="insufficient_quota")), r"\(quota\): the account's credit is used up"),
+        (Answer(429, b"", {"retry-after": "3600"}), "HTTP 429, and it asks to wait 3600 s: rerun then"),
         (
             Answer(400, error("Unsupported parameter: 'max_tokens'; use 'max_completion_tokens'")),
             "correct judge.model",
@@ -204,8 +204,8 @@ def test_an_answer_cut_by_the_token_limit_is_paid_and_final(flaky, tmp_path):
     [
         ({"error": {"message": "no GPU for sk-very-secret"}}, "has no choices: {.error.: .*no GPU for .key."),
         (b"null", "has no choices: null"),
-        (b"<html>a proxy's page</html>", "is no JSON: <html>a proxy's page"),
-        ({"choices": [{"text": "an older format"}]}, "is no chat completion, see choices.0.message: "),
+        (b"<html>a proxy's page</html>", "is not JSON: <html>a proxy's page"),
+        ({"choices": [{"text": "an older format"}]}, "is not a chat completion, see choices.0.message: "),
         ({"choices": [{"message": {"content": None}, "finish_reason": "error"}]}, "ended in an error"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_reply_without_a_text_is_a_failure_and_its_reasoning_is_not_read(flaky
     message = {"content": content, "reasoning": "[[A]]", "reasoning_content": "[[A]]"}
     empty = Answer(200, chat("", choices=[{"finish_reason": "stop", "message": message}]))
     judge = flaky(lambda number, _: empty if number <= 2 else Answer(200, said(0)))
-    with pytest.raises(SetAside, match="the endpoint's reply has no text .reasoning is not read as one.: look at what"):
+    with pytest.raises(SetAside, match="the endpoint's reply has no text .reasoning does not count.: check what"):
         ask(tmp_path, judge.settings())
     assert judge.count == 2 and read_jsonl(tmp_path / "failures.jsonl")[0]["outcome"] == "failed"
     [entry], _ = ask(tmp_path, judge.settings())
@@ -325,7 +325,9 @@ def test_a_redirect_is_not_followed_and_its_target_gets_no_key(flaky, tmp_path):
     other = flaky(lambda *_: Answer(200, said(0)))
     for number, status in enumerate((301, 302, 307, 308)):
         judge = flaky(lambda *_, status=status: Answer(status, b"", {"location": f"{other.url}/chat/completions"}))
-        with pytest.raises(UserError, match=f"HTTP {status}, a redirect to {other.url}/chat/completions: name that"):
+        with pytest.raises(
+            UserError, match=f"HTTP {status}, a redirect to {other.url}/chat/completions: set judge.base_url"
+        ):
             ask(tmp_path / str(number), judge.settings())
     assert other.count == 0
 

@@ -149,7 +149,7 @@ def test_a_budget_holds_over_processes_and_goes_on_when_it_is_raised(flaky, tmp_
 
 def test_a_budget_without_tokens_cannot_be_kept(flaky, tmp_path):
     asking = start(tmp_path, flaky(lambda *_: (200, chat("[[A]]"))).settings(**PRICES, budget=9), 0, 1)
-    assert "does not say how many tokens a call took" in asking.communicate(timeout=60)[1]
+    assert "does not report token counts, so a budget cannot be enforced" in asking.communicate(timeout=60)[1]
     assert asking.returncode == 1 and len(read_jsonl(tmp_path / "calls.jsonl")) == 1
 
 
@@ -182,7 +182,7 @@ def test_a_sigterm_waits_for_what_is_paid_for(flaky, tmp_path):
     asking.send_signal(signal.SIGTERM)
     told = asking.communicate(timeout=60)[1]
     assert asking.returncode == 75
-    assert f"stopped as asked; {judge.count} new calls are kept" in told and "Traceback" not in told
+    assert f"stopped on request; {judge.count} new calls are kept" in told and "Traceback" not in told
     assert len(read_jsonl(tmp_path / "calls.jsonl")) == judge.count < 40
 
 

@@ -9,7 +9,7 @@ import torch
 from eval.benchmarks import Question, parse_benchmarks
 from eval.generation.engines import context_length, eos_ids, generate_all, load_engine
 from eval.generation.generate import answer_questions
-from eval.generation.partial import Kept
+from eval.generation.partial import PartialAnswers
 from eval.generation.transformers_engine import TransformersEngine
 from salsa.checkpoints.loading import load_causal, load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, DataSource, GenerateSettings
@@ -243,10 +243,10 @@ def test_a_name_stands_for_one_policy(command, llamas):
 
 def test_another_run_keeps_nothing_for_this_one(tmp_path):
     answer = Answer([5, 6], True)
-    Kept(tmp_path / "mt.jsonl", "one").add([7], [answer])
-    assert Kept(tmp_path / "mt.jsonl", "one").get([7]) == [answer]
-    assert Kept(tmp_path / "mt.jsonl", "one").get([7, 8]) is None
-    assert Kept(tmp_path / "mt.jsonl", "two").get([7]) is None
+    PartialAnswers(tmp_path / "mt.jsonl", "one").add([7], [answer])
+    assert PartialAnswers(tmp_path / "mt.jsonl", "one").get([7]) == [answer]
+    assert PartialAnswers(tmp_path / "mt.jsonl", "one").get([7, 8]) is None
+    assert PartialAnswers(tmp_path / "mt.jsonl", "two").get([7]) is None
 
 
 def test_eos_and_context_come_from_the_checkpoint(tmp_path, make_checkpoint, tokenizer_of_sentences):
@@ -283,4 +283,4 @@ def test_an_engine_takes_no_other_model(llamas, make_checkpoint, tmp_path):
 def test_a_policy_without_a_name_is_refused(policy, command, capsys):
     with pytest.raises(SystemExit):
         command("eval", "generate", "--policy", policy, "--benchmark", "mt={}", "--seed", 1, "--out", "none")
-    assert "give NAME=FOLDER" in capsys.readouterr().err
+    assert "write it as NAME=FOLDER" in capsys.readouterr().err

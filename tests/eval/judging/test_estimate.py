@@ -50,24 +50,24 @@ def test_an_estimate_asks_nothing_and_is_met(cell, estimate, questions, flaky, t
     said, _ = estimate("judge", "mt_bench", questions, settings)
     assert judge.count == 0 and not (tmp_path / "out.jsonl").exists()
     assert said["calls"] == [32, 0, 32]
-    assert said["answered"][:2] == [32 * 300, 32 * 500]
+    assert said["replies"][:2] == [32 * 300, 32 * 500]
     cell("mt_bench", questions, judge=settings)
     assert judge.count == 32
     lines = read_jsonl(tmp_path / "ledger/calls.jsonl")
     spent = sum(line["cost"] for line in lines)
-    assert sum(line["usage"]["prompt_tokens"] for line in lines) < said["asked"][1] and spent < said["cost"][1]
+    assert sum(line["usage"]["prompt_tokens"] for line in lines) < said["prompts"][1] and spent < said["cost"][1]
     again, _ = estimate("judge", "mt_bench", questions, settings)
     assert again["calls"] == [32, 32, 0] and again["cost"] == [0, 0]
     assert again["spent"] == [pytest.approx(spent, abs=1e-4), 50]
     # What the ledger has seen of this judge is what is expected of it.
     grades, text = estimate("grade", "mt_bench", questions, settings)
-    assert grades["calls"] == [16, 0, 16] and grades["answered"][0] == 16 * 40
-    assert "expected  as in 32 calls in the ledger" in text
+    assert grades["calls"] == [16, 0, 16] and grades["replies"][0] == 16 * 40
+    assert "basis     as in 32 calls in the ledger" in text
 
 
 def test_what_may_be_asked_again_counts_at_most(estimate):
     hard = list(arena_hard_questions(random.Random(2), 3))
     said, text = estimate("judge", "arena_hard", hard, {**GOLD, "max_tokens": 100})
     assert said["calls"] == [6, 0, 6, 6]
-    assert said["answered"][:2] == [600, 1200]
-    assert "cost      not known: set judge.input_price and judge.output_price" in text
+    assert said["replies"][:2] == [600, 1200]
+    assert "cost      unknown: set judge.input_price and judge.output_price" in text

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from eval.benchmarks import Question, find
-from eval.judging.gold_judge import judge, read_prompt, serving
+from eval.judging.gold_judge import judge, parse_judge_prompt, serving
 from eval.judging.prompts import pair_messages, single_messages
 from eval.protocols.templates import load_templates
 from eval.protocols.verdicts import five_label, pair_label, rating, verdict
@@ -36,10 +36,10 @@ def templates(request):
 @pytest.mark.parametrize("turn", [1, 2])
 def test_it_finds_questions_and_answers_in_any_judge_prompt(templates, turn, reference):
     question = Question("1", "math", TURNS, reference)
-    asked = read_prompt(text(pair_messages(find("mt_bench"), templates, question, turn, GOOD, BAD)))
+    asked = parse_judge_prompt(text(pair_messages(find("mt_bench"), templates, question, turn, GOOD, BAD)))
     assert asked.turns == list(TURNS[:turn])
     assert asked.answers == [GOOD[turn - 1], BAD[turn - 1]]
-    single = read_prompt(text(single_messages(find("mt_bench"), templates, question, turn, GOOD)))
+    single = parse_judge_prompt(text(single_messages(find("mt_bench"), templates, question, turn, GOOD)))
     assert single.turns == list(TURNS[:turn])
     assert single.answers == [GOOD[turn - 1]]
 
@@ -83,7 +83,7 @@ def test_the_real_questions_are_judged_too(shared_data):
     for kind, file in (("mt_bench", "mt_bench/question.jsonl"), ("arena_hard", "arena_hard/question.v0.1.orig.jsonl")):
         source = DataSource(path=str(shared_data / file))
         for question in load_questions(BenchmarkSettings(kind=kind, questions=source, max_new_tokens=8), 1):
-            asked = read_prompt(text(pair_messages(find(kind), templates, question, 1, ["one"], ["two"])))
+            asked = parse_judge_prompt(text(pair_messages(find(kind), templates, question, 1, ["one"], ["two"])))
             assert asked is not None
             assert asked.answers == ["one", "two"]
 
@@ -103,4 +103,4 @@ def test_a_port_that_is_taken_is_one_line(command):
         settings = json.dumps({"kind": "gold", "model": "gold-judge"})
         status, said = command("eval", "gold-judge", "--settings", settings, "--port", port)
     assert (status, said.count("\n")) == (1, 1)
-    assert f"--port {port}: cannot serve there (Address already in use)" in said
+    assert f"--port {port}: cannot listen there (Address already in use)" in said

@@ -58,7 +58,7 @@ def test_a_crash_at_any_byte_loses_the_last_call_alone(tmp_path, caplog):
         caplog.clear()
         with Ledger(tmp_path) as again:
             assert sorted(again.finished) == ["a", "b"]
-            assert ("the last line is torn: cut off, its call is asked again" in caplog.text) == (end > before)
+            assert ("removed an incomplete last line; its call is asked again" in caplog.text) == (end > before)
             again.add(entry("c", "ümlaut"))
         assert keys(tmp_path) == ["a", "b", "c"]
         assert [row["key"] for row in read_jsonl(tmp_path / CALLS)] == ["a", "b", "c"]
@@ -71,13 +71,15 @@ def test_a_failure_is_no_result_and_a_broken_line_is_named(tmp_path):
     assert keys(tmp_path) == ["a", "c"]
     assert [row["key"] for row in read_jsonl(tmp_path / "failures.jsonl")] == ["b"]
     ledger.path.write_bytes(ledger.path.read_bytes() + b"nonsense\n")
-    with pytest.raises(UserError, match=r"calls\.jsonl:3: no ledger line: remove it"):
+    with pytest.raises(UserError, match=r"calls\.jsonl:3: not a ledger line: remove it"):
         Ledger(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/ledger/calls\.jsonl: Not a directory: the ledger has to be a folder"):
+    with pytest.raises(
+        UserError, match=r"file/ledger/calls\.jsonl: Not a directory: the ledger needs a writable folder"
+    ):
         Ledger(tmp_path / "file/ledger")
 
 

@@ -161,7 +161,7 @@ def test_a_base_checkpoint_is_fetched_at_its_revision_and_made_fit_for_chat(hub,
             {"pad_token": "<pad>"},
             "models: org/base: <pad> cannot be the pad token: name one of its vocabulary, not EOS",
         ),
-        ({"pad_token": "</s>"}, "models: org/base has no token </s> to pad with: name one that it has, not EOS"),
+        ({"pad_token": "</s>"}, "models: org/base: </s> cannot be the pad token: name one of its vocabulary, not EOS"),
         ({"revision": "0" * 40}, f"org/base@{'0' * 40}: cannot download it ("),
         ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
     ],
@@ -283,7 +283,7 @@ def test_a_folder_is_a_base_model_whose_weights_are_not_copied(repository, tmp_p
 @pytest.mark.parametrize(
     ("missing", "expected"),
     [
-        ("model.safetensors", r"no \*\.safetensors there: save the checkpoint in that form"),
+        ("model.safetensors", r"no \*\.safetensors there: save the checkpoint in that format"),
         ("config.json", r"no config\.json there: name a folder with a checkpoint and its tokenizer"),
     ],
 )

@@ -131,7 +131,7 @@ def test_files_as_other_programs_write_them(tmp_path):
     found = [row["a"] for row in load_rows(DataSource(path=str(path)), 1)]
     assert found == ["ä ä", "x\0y", ["\N{REPLACEMENT CHARACTER}", "\N{GRINNING FACE}"], r"\ud83d"]
     path.write_bytes('{"a": 1}\n{"a": "ä"}\n'.encode("latin-1"))
-    with pytest.raises(UserError, match=r"rows\.jsonl:2: not UTF-8 .*0xe4.*: convert the file, or remove the line"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: not UTF-8 .*0xe4.*: convert the file or remove the line"):
         load_rows(DataSource(path=str(path)), 1)
     path.write_bytes(b'{"a": "x\x00y"}')
     with pytest.raises(UserError, match=r"rows\.jsonl:1: not JSON \(Invalid control character"):

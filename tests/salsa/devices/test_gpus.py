@@ -61,7 +61,7 @@ def test_no_two_commands_have_a_gpu_and_a_killed_one_gives_it_back(holding):
     owned = {process: has(process) for process in (first, second)}
     assert Counter(name for names in owned.values() for name in names) == {"a": 1, "b": 1}
     third = holding(1, "a,b")
-    time.sleep(2 * gpus.SECONDS)
+    time.sleep(2 * gpus.POLL_SECONDS)
     assert third.poll() is None
     second.kill()
     assert has(third) == owned[second]
@@ -80,7 +80,7 @@ def test_one_that_waits_for_two_holds_none_meanwhile(holding):
     first = holding(1, "a,b")
     has(first)
     second = holding(2, "a,b")
-    time.sleep(2 * gpus.SECONDS)
+    time.sleep(2 * gpus.POLL_SECONDS)
     third = holding(1, "a,b")
     assert len(has(third)) == 1, "the one that is free"
     first.kill()
@@ -106,7 +106,7 @@ def test_the_pool_is_what_is_visible_by_names_that_all_processes_share(tmp_path,
             ["3", "true"],
             "error: 3 GPUs requested, CUDA_VISIBLE_DEVICES names 2: correct the profile's",
         ),
-        (["0", "true"], "error: 0 GPUs are wanted"),
+        (["0", "true"], "error: 0 GPUs requested"),
         (["1", "no-such-program"], "error: no-such-program: cannot run it: No such file or directory"),
         (["1"], "usage: python -m salsa.devices.gpus COUNT COMMAND"),
     ],

@@ -179,7 +179,7 @@ def test_a_state_that_cannot_be_read_is_named(align, llamas, tmp_path, monkeypat
     for file in [*newest.glob("*.distcp"), newest / ".metadata"]:
         file.write_bytes(file.read_bytes()[:100])
         align("torn", llamas[0], steps=STEPS, status=1)
-        assert f"error: {newest}: cannot be read (" in (said := capsys.readouterr().err)
+        assert f"error: {newest}: cannot read it (" in (said := capsys.readouterr().err)
         assert "remove it to resume from step-000001" in said and "Traceback" not in said
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_stops_the_run_and_the_last_state_stays(align, llamas, tmp_p
         align("full", llamas[0], steps=STEPS, options=EVERY_STEP, status=1)
     said = capsys.readouterr().err
     assert "cannot save it ([Errno 28] No space left on device): make room and rerun" in said
-    assert "it goes on from step-000002" in said and "Traceback" not in said
+    assert "the run resumes from step-000002" in said and "Traceback" not in said
     align("full", llamas[0], steps=STEPS)
     assert the_same(tmp_path, "full", "whole")
 
