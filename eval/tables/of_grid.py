@@ -108,8 +108,8 @@ def without_note(raw: pd.DataFrame, what: str) -> list[str]:
     return [
         f"{what} without a verdict: {format_counts(sums)}. Unanswered: the question leaves the policy's context no "
         "room for an answer; too long: the prompt leaves the judge's none; refused: the judge or its endpoint would "
-        "not; failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its text "
-        "ended at judge.max_tokens, raise it to ask again; unparsed: its text names no verdict. No prompt is cut."
+        "not; failed: its endpoint gave no reply or no text, and is asked again when the stage runs again; cut: its "
+        "text ended at judge.max_tokens, raise it to ask again; unparsed: its text names no verdict. No prompt is cut."
     ]
 
 

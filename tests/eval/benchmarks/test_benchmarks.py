@@ -48,7 +48,11 @@ def test_real_arena_hard_is_the_same_in_both_schemas(shared_data):
 
 
 BROKEN = {
-    "no turns": ("mt_bench", {"question_id": 1, "category": "math"}, "no turns: a question of this benchmark needs it"),
+    "no turns": (
+        "mt_bench",
+        {"question_id": 1, "category": "math"},
+        "no turns, which a question of this benchmark needs",
+    ),
     "empty turn": (
         "mt_bench",
         {"question_id": 1, "category": "math", "turns": ["a", " "]},
@@ -141,7 +145,7 @@ OWN = {
     "def x(:": "SyntaxError: invalid syntax",
     "import nothing_like_it": "ModuleNotFoundError: No module named",
     "from eval.benchmarks import Benchmark\nBENCHMARK = Benchmark()": "TypeError: Can't instantiate abstract class",
-    "from eval.benchmarks.arena_hard import ArenaHard as A\nBENCHMARK = b = A()\nb.grammar = 'x'": "unknown grammar x: use",
+    "from eval.benchmarks.arena_hard import ArenaHard as A\nBENCHMARK = b = A()\nb.grammar = 'x'": "grammar x: use",
 }
 
 
