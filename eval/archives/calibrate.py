@@ -1,9 +1,9 @@
-"""Command `calibrate`: archived verdicts asked again of the configured judge, and what that says of it, as a card.
+"""Command `calibrate`: send archived judge prompts to the configured judge again and compare the verdicts, as a card.
 
-An archive is a ledger: one that `import` has filled, or one of judges that are no longer served. Whole matches are
-asked again, both games, in the very words that were asked; the system prompt, which the published tools do not store,
-is put before them by the template's name. The card is {judge, archive, cells: [{benchmark, protocol, archive_judge,
-items, figures: {name: {estimate, low, high, n}}}], …}; eval/archives/calibration.py says what each figure is.
+An archive is a ledger, filled by `import` or by judges that are no longer served. Complete matches are judged again,
+both games, with the stored prompts. Other tools do not store the system prompt, so it is added from the template that
+the entry names. The card is {judge, archive, cells: [{benchmark, protocol, archive_judge, items, figures: {name:
+{estimate, low, high, n}}}], …}; calibration.py explains the figures.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from eval.protocols.templates import Templates, load_templates
 from eval.protocols.verdicts import Value, rating, verdict
 from eval.tables.aggregate import Resampling
 from eval.tables.formats import markdown, number, with_interval
-from eval.tables.ledger_aggregate import said
+from eval.tables.ledger_aggregate import stored_value
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
@@ -44,8 +44,8 @@ Cell = tuple[str, str, str]  # benchmark, protocol, archive's judge
 
 
 @dataclass(frozen=True)
-class Again:
-    """An item, what the archive's judge said of it, and what is asked of the other."""
+class Rejudged:
+    """An archived verdict and the prompt to send again; `match` identifies the match it belongs to."""
 
     item: IndexEntry
     archive: Value
@@ -54,121 +54,128 @@ class Again:
 
 
 def conversation(item: IndexEntry, entry: Entry, templates: Templates, benchmark: Benchmark) -> Messages:
-    """What was asked, with the system prompt of the template that the item names where the archive has none."""
-    # A conversation that went on, because a verdict was missing, is begun anew.
+    """The archived prompt, with the template's system prompt if the archive has none."""
+    # Without follow-ups: they are asked again only if needed.
     messages = list(itertools.takewhile(lambda message: message["role"] != "assistant", entry["messages"]))
     if messages[0]["role"] == "system" or "archive" not in entry["parameters"]:
         return messages
     name = item.template or benchmark.unnamed_template
     if name is None or name not in templates.named:
         raise UserError(
-            f"question {item.question_id}: the archive's prompt is of template {name}, whose system prompt is not "
-            "known: give its file by --templates"
+            f"question {item.question_id}: the archive's prompt uses template {name}, whose system prompt is unknown: "
+            "give its file with --templates"
         )
     system = templates.named[name].system
     return [*([{"role": "system", "content": system}] if system else []), *messages]
 
 
-def matches(archive: Path, templates: Templates) -> tuple[dict[Cell, list[list[Again]]], int]:
-    """Each cell's answers or matches that can be asked again, in an order of their own; how many cannot."""
+def matches(archive: Path, templates: Templates) -> tuple[dict[Cell, list[list[Rejudged]]], int]:
+    """The answers or matches of each cell that can be judged again, sorted, and the number of those that cannot."""
     calls = read_calls(archive)
-    found: dict[Cell, dict[str, list[Again]]] = defaultdict(lambda: defaultdict(list))
+    by_match: dict[Cell, dict[str, list[Rejudged]]] = defaultdict(lambda: defaultdict(list))
     for item in read_index(archive):
         models = sorted(item.models)
         match = json.dumps([item.question_id, item.turn, models, item.sample])
-        again = found[item.benchmark, item.protocol, item.judge][match]
-        value = said(item, calls, str(archive))
+        games = by_match[item.benchmark, item.protocol, item.judge][match]
+        value = stored_value(item, calls, str(archive))
         if item.call is not None and value is not None and any(m["content"] for m in calls[item.call]["messages"]):
-            asked = conversation(item, calls[item.call], templates, of_protocol(item.protocol))
-            again.append(Again(item, value, asked, match))
-    whole = {
-        cell: [games for _, games in sorted(every.items()) if len(games) == (1 if cell[1] == SINGLE else 2)]
-        for cell, every in found.items()
+            messages = conversation(item, calls[item.call], templates, of_protocol(item.protocol))
+            games.append(Rejudged(item, value, messages, match))
+    complete = {
+        cell: [games for _, games in sorted(cell_matches.items()) if len(games) == (1 if cell[1] == SINGLE else 2)]
+        for cell, cell_matches in by_match.items()
     }
-    return whole, sum(len(every) - len(whole[cell]) for cell, every in found.items())
+    return complete, sum(len(cell_matches) - len(complete[cell]) for cell, cell_matches in by_match.items())
 
 
-def name_of(again: Again) -> str:
-    """What a message calls it."""
-    return f"question {again.item.question_id}, turn {again.item.turn}, {' before '.join(again.item.models)}"
+def game_name(game: Rejudged) -> str:
+    """Name of a game in messages."""
+    return f"question {game.item.question_id}, turn {game.item.turn}, {' before '.join(game.item.models)}"
 
 
-def chosen(cells: dict[Cell, list[list[Again]]], most: int | None, seed: int) -> list[Again]:
-    """At most so many matches of each cell, drawn by the seed and the cell's name, in their order."""
-    found = []
-    for cell, every in sorted(cells.items()):
-        if most is not None and most < len(every):
+def draw_games(cells: dict[Cell, list[list[Rejudged]]], most: int | None, seed: int) -> list[Rejudged]:
+    """Draw at most `most` matches of each cell, seeded by the cell's name; returns their games in order."""
+    games = []
+    for cell, cell_matches in sorted(cells.items()):
+        if most is not None and most < len(cell_matches):
             draw = random.Random(derive_seed(seed, "calibrate", *cell))
-            every = [every[number] for number in sorted(draw.sample(range(len(every)), most))]
-        found += [again for match in every for again in match]
-    return found
+            cell_matches = [cell_matches[number] for number in sorted(draw.sample(range(len(cell_matches)), most))]
+        games += [game for match in cell_matches for game in match]
+    return games
 
 
-def row_of_comparison(again: Again, judge: Value, cost: float | None) -> dict[str, Any]:
+def comparison_row(game: Rejudged, judge: Value, cost: float | None) -> dict[str, Any]:
+    """A row of the table that `comparison_figures` takes."""
     longer = None
-    if again.item.lengths and again.item.lengths[0] != again.item.lengths[-1]:
-        longer = "A" if again.item.lengths[0] > again.item.lengths[-1] else "B"
+    if game.item.lengths and game.item.lengths[0] != game.item.lengths[-1]:
+        longer = "A" if game.item.lengths[0] > game.item.lengths[-1] else "B"
     return {
-        **{"question_id": again.item.question_id, "match": again.match, "judge": judge, "cost": cost},
-        "order": "ab" if again.item.models[0] <= again.item.models[-1] else "ba",
-        "archive": verdict(str(again.archive)).side,
+        **{"question_id": game.item.question_id, "match": game.match, "judge": judge, "cost": cost},
+        "order": "ab" if game.item.models[0] <= game.item.models[-1] else "ba",
+        "archive": verdict(str(game.archive)).side,
         "longer": longer,
     }
 
 
-def row_of_rating(again: Again, judge: Value, cost: float | None) -> dict[str, Any]:
-    length = again.item.lengths[0] if again.item.lengths else None
+def rating_row(game: Rejudged, judge: Value, cost: float | None) -> dict[str, Any]:
+    """A row of the table that `rating_figures` takes."""
+    length = game.item.lengths[0] if game.item.lengths else None
     return {
-        **{"question_id": again.item.question_id, "archive": again.archive, "judge": judge},
+        **{"question_id": game.item.question_id, "archive": game.archive, "judge": judge},
         **{"length": length, "cost": cost},
     }
 
 
-def cells_of_card(asked: list[Again], answers: list[tuple[Value, float | None]], draw: Resampling) -> list[dict]:
-    """The figures of each benchmark, protocol and archive's judge."""
+def card_cells(games: list[Rejudged], answers: list[tuple[Value, float | None]], draw: Resampling) -> list[dict]:
+    """The card's figures for each benchmark, protocol and archived judge."""
     rows: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
-    for again, (value, cost) in zip(asked, answers, strict=True):
-        row = row_of_rating if again.item.protocol == SINGLE else row_of_comparison
-        rows[again.item.benchmark, again.item.protocol, again.item.judge].append(row(again, value, cost))
-    found = []
+    for game, (value, cost) in zip(games, answers, strict=True):
+        row = rating_row if game.item.protocol == SINGLE else comparison_row
+        rows[game.item.benchmark, game.item.protocol, game.item.judge].append(row(game, value, cost))
+    cells = []
     for (benchmark, protocol, judge), part in rows.items():
         figures = CARD[protocol](pd.DataFrame(part), draw, "calibration", benchmark, protocol, judge)
-        found.append(
+        cells.append(
             {
                 **{"benchmark": benchmark, "protocol": protocol, "archive_judge": judge, "items": len(part)},
                 "figures": {name: as_json(figure._asdict()) for name, figure in figures.items()},
             }
         )
-    return found
+    return cells
 
 
 def as_json(figure: dict[str, Any]) -> dict[str, Any]:
+    """A figure with None for NaN."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figure.items()}
 
 
 def text(card: dict[str, Any]) -> str:
-    """The card for a terminal."""
+    """The card as text for a terminal."""
     rows = pd.DataFrame(card_rows(card))
     shown = pd.DataFrame({"figure": rows["figure"], "estimate": with_interval(rows, "estimate"), "n": rows["n"]})
-    said = []
+    parts = []
     for cell, part in shown.groupby(rows["cell"], sort=False):
-        said.append(f"## {cell}\n\n{markdown(part, [])}")
+        parts.append(f"## {cell}\n\n{markdown(part, [])}")
     cost = f", cost {number(card['cost'], 4)}" if card["cost"] is not None else ""
-    asked = f"{card['calls'] + card['calls_from_ledger']:,} calls{cost}"
+    calls = f"{card['calls'] + card['calls_from_ledger']:,} calls{cost}"
     dates = " to ".join(dict.fromkeys((card["first_call"][:10], card["last_call"][:10])))
-    return "\n".join([*said, f"Judge: {card['judge']}, {dates}, {asked}. Brackets: intervals over n questions.\n"])
+    return "\n".join([*parts, f"Judge: {card['judge']}, {dates}, {calls}. Brackets: intervals over n questions.\n"])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", type=Path, required=True, help="a ledger with verdicts and their prompts")
     parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that calls are kept in, shared by all")
-    parser.add_argument("--items", type=int, help="answers or matches of each benchmark and judge; default: all")
-    parser.add_argument("--templates", metavar="T.jsonl", help="for system prompts: FastChat's judge_prompts.jsonl")
+    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
+    parser.add_argument(
+        "--items", type=int, help="answers or matches to draw for each benchmark and archived judge; default: all"
+    )
+    parser.add_argument("--templates", metavar="T.jsonl", help="FastChat's judge_prompts.jsonl, for system prompts")
     Resampling.add_arguments(parser)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path)
-    target.add_argument("--estimate", action="store_true", help="print calls, tokens and cost, and ask nothing")
+    target.add_argument(
+        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -176,36 +183,38 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--items: at least 1")
     settings = load_settings(arguments.settings, Judge)
     templates = load_templates(arguments.templates)
-    draw = Resampling.of(arguments)
+    draw = Resampling.from_arguments(arguments)
     cells, left_out = matches(arguments.archive, templates)
-    asked = chosen(cells, arguments.items, arguments.seed)
-    if not asked:
-        raise UserError(f"{arguments.archive}: no verdict has its text, its prompt and its other game: import some")
+    games = draw_games(cells, arguments.items, arguments.seed)
+    if not games:
+        raise UserError(
+            f"{arguments.archive}: no verdict has its text, its prompt and its other game: import an archive that has"
+        )
 
-    async def work(client: JudgeSession, again: Again) -> tuple[Value, float | None]:
-        if again.item.protocol == SINGLE:
-            entries = [await client.ask(again.messages)]
+    async def work(client: JudgeSession, game: Rejudged) -> tuple[Value, float | None]:
+        if game.item.protocol == SINGLE:
+            entries = [await client.ask(game.messages)]
             value: Value = rating(readable(entries[0]))
         else:
-            benchmark = of_protocol(again.item.protocol)
-            entries, found = await ask_for_verdict(client, benchmark, templates, again.messages)
-            value = found.side if found else None
+            benchmark = of_protocol(game.item.protocol)
+            entries, result = await ask_for_verdict(client, benchmark, templates, game.messages)
+            value = result.side if result else None
         costs = [entry["cost"] for entry in entries]
         return value, None if None in costs else sum(costs)
 
     if arguments.estimate:
-        print(estimate_all(settings, arguments.ledger, asked, work))
+        print(estimate_all(settings, arguments.ledger, games, work))
         return
     about = {"judge": settings.asked(), "items": arguments.items, "templates": templates.sha256}
     about |= {"confidence": draw.confidence, "resamples": draw.resamples}
     inputs = {name: arguments.archive / name for name in (CALLS, INDEX)}
     record = Run("calibrate", about, inputs, {"seed": arguments.seed})
-    answers, calls = ask_all(settings, arguments.ledger, asked, work, name_of)
+    answers, calls = ask_all(settings, arguments.ledger, games, work, game_name)
     card = {"archive": str(arguments.archive), "left_out": left_out, **calls, "confidence": draw.confidence}
     card["dated"] = settings.kind == "endpoint"
-    card["cells"] = cells_of_card(asked, answers, draw)
+    card["cells"] = card_cells(games, answers, draw)
     record.extra = calls
     with output_file(arguments.out, record) as path:
         path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(visible(text(card)), end="")
-    log.info("%d items asked again, %d left out: without text, verdict or other game", len(asked), left_out)
+    log.info("judged %d games again; left out %d without text, verdict or other game", len(games), left_out)

@@ -1,24 +1,24 @@
-"""A judge measured against another's verdicts on the same prompts: the figures of its card.
+"""Compare a judge's verdicts with archived ones on the same prompts: the figures of a judge's card.
 
-Of comparisons, game by game:
-agreement          the share on which both say the same: A, B or tie
-agreement_decided  the share of the same winner, where both name one
-first_place        the share of decided games that the answer shown first won: 0.5 without position bias
-longer             the share of decided games that the longer answer won
-swap_consistency   the share of matches whose two games agree
-parse_rate         the share of calls with a verdict
-cost               of a game or a rating, in the prices' currency
-Of ratings:
-within_one         the share that differ by 1 at most
-difference         the mean of the judge's rating less the archive's
-rank_correlation   Spearman's, between the two
-length_correlation Spearman's, of ratings with the answer's length
+Comparisons, game by game:
+agreement          share with the same verdict (A, B or tie)
+agreement_decided  share with the same winner, where both judges name one
+first_place        share of decided games won by the answer shown first; 0.5 without position bias
+longer             share of decided games won by the longer answer
+swap_consistency   share of matches whose two games agree
+parse_rate         share of calls with a verdict
+cost               cost of a game or a rating, in the prices' currency
+Ratings:
+within_one         share of ratings that differ by at most 1
+difference         mean of the judge's rating minus the archive's
+rank_correlation   Spearman's correlation of the two ratings
+length_correlation Spearman's correlation of ratings with answer length
 
-Those of one judge are given for the archive's too, as archive_…, on the same items. Intervals are over questions.
+Figures of a single judge are also given for the archive, as archive_…, on the same items. Intervals are over questions.
 
-A table of comparisons has a row a game: question_id, match, order ("ab" or "ba": who of the match was shown first),
-archive and judge (the winner's place: A, B or tie; None without a verdict), longer (A, B or None), cost. One of ratings
-has question_id, archive, judge, length, cost.
+The table of comparisons has one row per game: question_id, match, order ("ab" or "ba": which model was shown first),
+archive and judge (the winner's position: A, B or tie; None without a verdict), longer (A, B or None), cost. The table
+of ratings has question_id, archive, judge, length, cost.
 """
 
 from collections.abc import Callable
@@ -36,25 +36,25 @@ Who = Literal["archive", "judge"]
 
 
 def share(table: pd.DataFrame, hits: "pd.Series[bool]", draw: Resampling, *names: str) -> Interval:
-    """The share of rows that hit."""
+    """Share of rows with a hit."""
     return draw.ratio(table.assign(points=hits.astype(float), weight=1.0), *names)
 
 
 def swap_consistency(table: pd.DataFrame, who: Who, draw: Resampling, *names: str) -> Interval:
-    """Of matches with a verdict by this judge in both orders."""
+    """`swap_consistency` of a judge, over matches with its verdict in both orders."""
     swapped = {"A": "B", "B": "A", "tie": "tie"}
     winner = table[who].where(table["order"] == "ab", table[who].map(swapped))
     matches = table.assign(winner=winner).dropna(subset="winner").groupby("match", sort=False)
-    found = matches.agg(question_id=("question_id", "first"), games=("winner", "size"), kinds=("winner", "nunique"))
-    both = found[found["games"] == 2]
+    counts = matches.agg(question_id=("question_id", "first"), games=("winner", "size"), kinds=("winner", "nunique"))
+    both = counts[counts["games"] == 2]
     return share(both, both["kinds"] == 1, draw, *names)
 
 
 def comparison_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
-    """What can be said of two judges' verdicts on the same games."""
+    """All figures of comparisons."""
     both = table.dropna(subset=["archive", "judge"])
     decided = both[(both["archive"] != "tie") & (both["judge"] != "tie")]
-    found = {
+    figures = {
         "agreement": share(both, both["archive"] == both["judge"], draw, *names, "agreement"),
         "agreement_decided": share(decided, decided["archive"] == decided["judge"], draw, *names, "decided"),
     }
@@ -62,16 +62,16 @@ def comparison_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Fi
     for who, prefix in sides:
         won = both[both[who] != "tie"]
         unequal = won.dropna(subset="longer")
-        found |= {
+        figures |= {
             f"{prefix}first_place": share(won, won[who] == "A", draw, *names, who, "first"),
             f"{prefix}longer": share(unequal, unequal[who] == unequal["longer"], draw, *names, who, "longer"),
             f"{prefix}swap_consistency": swap_consistency(both, who, draw, *names, who, "swap"),
         }
-    return found | common(table, draw, *names)
+    return figures | common(table, draw, *names)
 
 
 def rating_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
-    """What can be said of two judges' ratings of the same answers."""
+    """All figures of ratings."""
     both = table.dropna(subset=["archive", "judge"]).astype({"archive": float, "judge": float})
     difference = both["judge"] - both["archive"]
     return {
@@ -85,25 +85,26 @@ def rating_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figure
 
 
 def common(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
-    found = {"parse_rate": share(table, table["judge"].notna(), draw, *names, "parse")}
+    """Figures of both kinds: parse rate and cost."""
+    figures = {"parse_rate": share(table, table["judge"].notna(), draw, *names, "parse")}
     priced = table.dropna(subset="cost")
     if len(priced):
-        found["cost"] = draw.pooled_mean(priced["cost"].astype(float), priced["question_id"], *names, "cost")
-    return found
+        figures["cost"] = draw.pooled_mean(priced["cost"].astype(float), priced["question_id"], *names, "cost")
+    return figures
 
 
 def correlation(table: pd.DataFrame, one: str, other: str, draw: Resampling, *names: str) -> Interval:
-    """Spearman's; NaN where either does not vary."""
+    """Spearman's correlation of two columns; NaN if one does not vary."""
     known = table.dropna(subset=[one, other])
     values = known[[one, other]].to_numpy(dtype=float)
     places = known.groupby("question_id", sort=False).indices
     questions = [np.asarray(rows) for rows in places.values()]
 
-    def of(chosen: np.ndarray) -> float:
-        x, y = values[np.concatenate([questions[int(n)] for n in chosen])].T
+    def spearman(resample: np.ndarray) -> float:
+        x, y = values[np.concatenate([questions[int(n)] for n in resample])].T
         return float(stats.spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
 
-    return draw.statistic(of, len(questions), *names)
+    return draw.statistic(spearman, len(questions), *names)
 
 
 CARD: dict[str, Callable[..., Figures]] = {
@@ -115,7 +116,7 @@ TITLES = {
     "agreement": "agreement",
     "agreement_decided": "agreement, both decided",
     "within_one": "ratings within 1",
-    "difference": "rating, judge less archive",
+    "difference": "rating, judge minus archive",
     "rank_correlation": "rank correlation",
     "first_place": "first place won",
     "archive_first_place": "first place won, archive",
@@ -126,12 +127,12 @@ TITLES = {
     "swap_consistency": "both orders agree",
     "archive_swap_consistency": "both orders agree, archive",
     "parse_rate": "calls with a verdict",
-    "cost": "cost of one",
+    "cost": "cost per item",
 }
 
 
 def card_rows(card: dict[str, Any]) -> list[dict[str, Any]]:
-    """A card's figures in long form, for tables: cell, figure, estimate, low, high, n."""
+    """The figures of a card in long form: cell, figure, estimate, low, high, n."""
     return [
         {
             "cell": f"{cell['benchmark']}, {cell['protocol']}, archive {cell['archive_judge']}",

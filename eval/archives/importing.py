@@ -1,8 +1,8 @@
-"""Command `import`: the published tools' verdicts into a ledger, with what was kept, repaired or dropped, and why.
+"""Command `import`: import verdicts of other tools into a ledger, and report what was kept, repaired or dropped.
 
-A verdict is what its text says by our grammar, whatever the tool had read in it. Of a verdict that is there several
-times one is kept: of equal ones the first, of others the last, as the tools' own tables do. A failed call is dropped
-and counts as missing. Reading a file again changes nothing.
+Verdicts are read from the replies by our grammar, whatever the tool had stored. Of repeated verdicts one is kept: the
+first of equal ones, else the last, as in the tools' own tables. Failed calls are dropped and count as missing.
+Importing a file again changes nothing.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.texts import visible
 
-EXAMPLES = 3  # lines named with each reason
+EXAMPLES = 3  # lines quoted for each reason
 NO_TEXT = "no text"
 KEPT = {
     "verdict": "with a verdict",
     "tie": "with a tie",
-    NO_TEXT: "with a verdict alone, its text not in the file",
+    NO_TEXT: "with a verdict but no text",
     "unparsed": "without a verdict",
     "refused": "with a refusal",
 }
@@ -35,7 +35,7 @@ KEPT = {
 
 @dataclass
 class Summary:
-    """What has become of a file's verdicts."""
+    """Counts of kept, repaired and dropped verdicts of a file."""
 
     lines: int = 0
     kept: Counter[str] = field(default_factory=Counter)  # by outcome
@@ -43,25 +43,27 @@ class Summary:
     dropped: dict[str, list[int]] = field(default_factory=dict)  # lines by reason
 
     def drop(self, line: int, why: str) -> None:
+        """Record a dropped verdict."""
         self.dropped.setdefault(why, []).append(line)
 
     def text(self, path: Path, form: str) -> str:
+        """The summary as text."""
         parts = [f"{self.kept[name]:,} {text}" for name, text in KEPT.items() if self.kept[name]]
-        said = [f"{path}: {form}, {self.lines:,} lines"]
-        said += [f"kept      {self.kept.total():,}" + (f": {', '.join(parts)}" if parts else "")]
-        said += [f"repaired  {len(self.repaired):,}: what the tool stored is not what the text says"]
-        said += [f"          {line}" for line in self.repaired[:EXAMPLES]]
-        said += ["          …"] if len(self.repaired) > EXAMPLES else []
-        said += [f"dropped   {sum(map(len, self.dropped.values())):,}"]
+        summary = [f"{path}: {form}, {self.lines:,} lines"]
+        summary += [f"kept      {self.kept.total():,}" + (f": {', '.join(parts)}" if parts else "")]
+        summary += [f"repaired  {len(self.repaired):,}: the tool's stored verdict differs from the text"]
+        summary += [f"          {line}" for line in self.repaired[:EXAMPLES]]
+        summary += ["          …"] if len(self.repaired) > EXAMPLES else []
+        summary += [f"dropped   {sum(map(len, self.dropped.values())):,}"]
         for why, lines in sorted(self.dropped.items(), key=lambda entry: (-len(entry[1]), entry[0])):
             numbers = list(dict.fromkeys(lines))
             where = ", ".join(map(str, numbers[:EXAMPLES])) + (", …" if len(numbers) > EXAMPLES else "")
-            said.append(f"  {len(lines):>6,}  {why} (line {where})")
-        return "\n".join(said)
+            summary.append(f"  {len(lines):>6,}  {why} (line {where})")
+        return "\n".join(summary)
 
 
 def numbered_rows(path: Path, summary: Summary) -> list[tuple[int, dict[str, Any]]]:
-    """The file's objects with their line numbers; of a torn or foreign line only the number is kept."""
+    """The JSON objects of the file with their line numbers; other lines are counted as dropped."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -78,43 +80,44 @@ def numbered_rows(path: Path, summary: Summary) -> list[tuple[int, dict[str, Any
         if isinstance(row, dict):
             rows.append((number, row))
         else:
-            summary.drop(number, "not a line of JSON")
+            summary.drop(number, "not JSON")
     return rows
 
 
 def failed(verdict: Archived) -> bool:
+    """Whether the call got no reply."""
     return verdict.item.label is None and read(verdict.item.protocol, verdict.text)[0] == "failed"
 
 
-def without_doubles(found: list[Archived], summary: Summary) -> list[Archived]:
-    """One of each identity, in the order in which each is first met."""
+def without_duplicates(verdicts: list[Archived], summary: Summary) -> list[Archived]:
+    """Keep one verdict per identity, in order of first occurrence."""
     kept: dict[Identity, Archived] = {}
-    for verdict in found:
+    for verdict in verdicts:
         identity = verdict.item.identity()
         old = kept.get(identity)
         if old is None:
             kept[identity] = verdict
         elif failed(verdict):
-            summary.drop(verdict.line, "no reply, and there is one elsewhere" if not failed(old) else "no reply, again")
+            summary.drop(verdict.line, "no reply, but another line has one" if not failed(old) else "no reply, again")
         elif (old.text, old.item.label) == (verdict.text, verdict.item.label):
-            summary.drop(verdict.line, "the same again")
+            summary.drop(verdict.line, "duplicate")
         else:
-            summary.drop(old.line, "no reply, and there is one elsewhere" if failed(old) else AGAIN)
+            summary.drop(old.line, "no reply, but another line has one" if failed(old) else AGAIN)
             kept[identity] = verdict
     return list(kept.values())
 
 
 def repaired(verdict: Archived) -> str | None:
-    """Where the tool read something else in the text than the grammar does: one line."""
-    found = None if verdict.text is None else READERS[verdict.item.protocol](verdict.text)
-    if verdict.item.label is not None or found == verdict.stored:
+    """One line if the tool's stored verdict differs from what our grammar reads in the text."""
+    value = None if verdict.text is None else READERS[verdict.item.protocol](verdict.text)
+    if verdict.item.label is not None or value == verdict.stored:
         return None
-    stored, now = ("none" if value is None else value for value in (verdict.stored, found))
+    stored, now = ("none" if value is None else value for value in (verdict.stored, value))
     return f"line {verdict.line}: stored {stored}, the text says {now}"
 
 
 class Calls:
-    """The archived texts as calls. A prompt may have been asked often: each of its texts is a `sample` of its own."""
+    """Archived replies as ledger calls. Different replies to one prompt become different samples."""
 
     def __init__(self, ledger: Ledger, form: str):
         self.parameters = {"archive": form}
@@ -128,7 +131,7 @@ class Calls:
         return self.samples.setdefault((judge, json.dumps(messages)), {})
 
     def key(self, verdict: Archived) -> str:
-        """The call's key; it is new unless that text is there already."""
+        """Key of the call; a new call is added unless this reply is stored already."""
         assert verdict.text is not None
         judge, messages = verdict.item.judge, verdict.conversation()
         texts = self._texts(judge, messages)
@@ -136,65 +139,69 @@ class Calls:
         sample = texts.setdefault(verdict.text, len(texts))
         key = call_key(judge, self.parameters, messages, sample)
         if not known:
-            asked = {"key": key, "judge": judge, "parameters": self.parameters, "sample": sample, "messages": messages}
-            answer = {"outcome": "answered", "text": verdict.text, "date": verdict.date}
-            rest = dict.fromkeys(("finish_reason", "model", "usage", "cost", "seconds", "error"))
-            self.new.append({**asked, **answer, **rest})
+            request = {"key": key, "judge": judge, "parameters": self.parameters, "sample": sample}
+            reply = {"messages": messages, "outcome": "answered", "text": verdict.text, "date": verdict.date}
+            unknown = dict.fromkeys(("finish_reason", "model", "usage", "cost", "seconds", "error"))
+            self.new.append({**request, **reply, **unknown})
         return key
 
 
 def store(ledger: Ledger, form: str, verdicts: list[Archived], summary: Summary) -> None:
+    """Store verdicts in the ledger and its index."""
     calls = Calls(ledger, form)
-    items: list[IndexEntry] = []
+    entries: list[IndexEntry] = []
     for verdict in verdicts:
         if verdict.item.label is not None:
             summary.kept[NO_TEXT] += 1
-            items.append(verdict.item)
+            entries.append(verdict.item)
         elif failed(verdict):
             summary.drop(verdict.line, "no reply: counts as missing")
-            items.append(verdict.item.model_copy(update={"missing": "failed"}))
+            entries.append(verdict.item.model_copy(update={"missing": "failed"}))
         else:
             summary.kept[read(verdict.item.protocol, verdict.text)[0]] += 1
             summary.repaired += [line for line in [repaired(verdict)] if line]
-            items.append(verdict.item.model_copy(update={"call": calls.key(verdict)}))
-    # The calls first: an item never names a call that is not there.
+            entries.append(verdict.item.model_copy(update={"call": calls.key(verdict)}))
+    # Calls first, so that the index never names a missing call.
     ledger.add(*calls.new)
-    add_to_index(ledger.folder, items)
+    add_to_index(ledger.folder, entries)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", required=True, choices=FORMATS, help="whose file it is (docs/formats.md)")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="format of the file (docs/formats.md)")
     parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--ledger", type=Path, required=True, help="folder to keep the verdicts in; may hold others")
-    parser.add_argument("--judge", default=UNKNOWN, metavar="NAME", help="who judged, where the file does not say")
+    parser.add_argument("--ledger", type=Path, required=True, help="ledger folder to add the verdicts to")
+    parser.add_argument("--judge", default=UNKNOWN, metavar="NAME", help="the judge, if the file does not say")
     parser.add_argument(
-        "--questions", type=Path, metavar="Q.jsonl", help="for categories; those of MT-Bench's own questions are known"
+        "--questions",
+        type=Path,
+        metavar="Q.jsonl",
+        help="question file, for categories; not needed for MT-Bench's own questions",
     )
 
 
-def with_categories(found: list[Archived], path: Path, benchmark: Benchmark) -> list[Archived]:
+def with_categories(verdicts: list[Archived], path: Path, benchmark: Benchmark) -> list[Archived]:
+    """Add categories from a question file."""
     questions = read_questions(benchmark, read_jsonl(path), {}, str(path))
     category = {question.question_id: question.category for question in questions}
     return [
         replace(verdict, item=verdict.item.model_copy(update={"category": category.get(verdict.item.question_id)}))
-        for verdict in found
+        for verdict in verdicts
     ]
 
 
 def run(arguments: argparse.Namespace) -> None:
     summary, form = Summary(), arguments.format
     rows = numbered_rows(arguments.file, summary)
-    found, dropped = read_rows(form, rows)
-    if not found:
-        why = f"line {dropped[0][0]}: {dropped[0][1]}" if dropped else "no line of JSON in it"
-        raise UserError(f"{arguments.file}: no verdict in the form of {form} ({why}): name its own --format")
+    verdicts, dropped = read_rows(form, rows)
+    if not verdicts:
+        why = f"line {dropped[0][0]}: {dropped[0][1]}" if dropped else "no JSON object in it"
+        raise UserError(f"{arguments.file}: no verdict in the format {form} ({why}): give the right --format")
     for line, why in dropped:
         summary.drop(line, why)
     if arguments.questions:
-        found = with_categories(found, arguments.questions, of_protocol(found[0].item.protocol))
-    unnamed = {"judge": arguments.judge}
-    found = [v if v.item.judge != UNKNOWN else replace(v, item=v.item.model_copy(update=unnamed)) for v in found]
-    verdicts = without_doubles(found, summary)
+        verdicts = with_categories(verdicts, arguments.questions, of_protocol(verdicts[0].item.protocol))
+    judge = {"judge": arguments.judge}
+    verdicts = [v if v.item.judge != UNKNOWN else replace(v, item=v.item.model_copy(update=judge)) for v in verdicts]
     with Ledger(arguments.ledger) as ledger:
-        store(ledger, form, verdicts, summary)
+        store(ledger, form, without_duplicates(verdicts, summary), summary)
     print(visible(summary.text(arguments.file, form)))

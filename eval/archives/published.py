@@ -1,7 +1,7 @@
-"""Command `published`: verdicts of a judge of the mini world in FastChat's file, as of one that is no longer served.
+"""Command `published`: write verdicts of a simulated, retired judge in FastChat's format.
 
-Two authors' answers to MT-Bench's questions, compared in both orders. The grid imports the file like the published
-tools' own and asks the same of its judge, whose card then says how two judges differ whose faults are known.
+It compares the answers of two authors to the mini world's MT-Bench questions, in both orders. The grid imports the file
+like any other tool's and calibrates its own judge against it; the faults of both judges are known.
 """
 
 import argparse
@@ -30,25 +30,25 @@ BENCHMARK, TEMPLATES = find("mt_bench"), load_templates(None)
 
 
 def answers(question: Question, author: str, seed: int) -> list[str]:
-    """An author's answers, a turn each."""
+    """An author's answers to all turns of a question."""
     rng = random.Random(derive_seed(seed, "published", author, question.question_id))
     return [answer(rng, list(question.turns[:turn]), DEMONSTRATOR) for turn in range(1, len(question.turns) + 1)]
 
 
-def pair_row(question: Question, turn: int, given: dict[str, list[str]], settings: Judge) -> dict[str, Any]:
-    """A line of FastChat's JUDGE_pair.jsonl; `given` holds the answers of model_1 and model_2."""
+def pair_row(question: Question, turn: int, texts: dict[str, list[str]], settings: Judge) -> dict[str, Any]:
+    """A row of FastChat's JUDGE_pair.jsonl; `texts` holds the answers of model_1 and model_2."""
     template = BENCHMARK.pair_template(question, turn)
     row: dict[str, Any] = {"question_id": int(question.question_id), "model_1": AUTHORS[0], "model_2": AUTHORS[1]}
     row |= {"judge": [settings.model, template], "turn": turn}
     for game, shown in GAMES.items():
-        first, second = (given[model][:turn] for model in shown)
+        first, second = (texts[model][:turn] for model in shown)
         messages = pair_messages(BENCHMARK, TEMPLATES, question, turn, first, second)
-        said = judge("\n\n".join(message["content"] for message in messages), settings)
-        assert said is not None, "our own templates show what is to be judged"
-        label = pair_label(said)
+        reply = judge("\n\n".join(message["content"] for message in messages), settings)
+        assert reply is not None, "our own templates are judge prompts"
+        label = pair_label(reply)
         row[f"{game}_winner"] = shown["AB".index(label)] if label in ("A", "B") else "tie"
-        # These files leave the system prompt out.
-        row |= {f"{game}_user_prompt": messages[-1]["content"], f"{game}_judgment": said}
+        # FastChat's files have no system prompt.
+        row |= {f"{game}_user_prompt": messages[-1]["content"], f"{game}_judgment": reply}
     return row
 
 
@@ -62,12 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Judge)
     if settings.kind != "gold":
-        raise UserError("--settings: only a judge of kind gold writes such a file by itself")
+        raise UserError("--settings: this command needs a judge of kind gold")
     questions = read_questions(BENCHMARK, read_jsonl(arguments.questions), {}, str(arguments.questions))
     rows = []
     for question in questions:
-        given = dict(zip(GAMES["g1"], (answers(question, author, arguments.seed) for author in AUTHORS), strict=True))
-        rows += [pair_row(question, turn, given, settings) for turn in range(1, len(question.turns) + 1)]
+        texts = dict(zip(GAMES["g1"], (answers(question, author, arguments.seed) for author in AUTHORS), strict=True))
+        rows += [pair_row(question, turn, texts, settings) for turn in range(1, len(question.turns) + 1)]
     about = {"judge": settings.asked(), "templates": TEMPLATES.sha256}
     record = Run("published", about, {"questions": arguments.questions}, {"seed": arguments.seed})
     with output_file(arguments.out, record) as path:

@@ -1,7 +1,7 @@
-"""Command `render`: what a judge is asked, by the code that the stages use: to compare it with another tool's.
+"""Command `render`: print the judge prompts that the stages would use, to compare them with another tool's.
 
-Prints a JSON line a call: {question_id, turn, game, template, messages}. Game 1 shows --answers first, game 2
---answers-b. Answers are FastChat's (choices[0].turns), Arena-Hard's (messages), or this project's.
+Prints one JSON line per call: {question_id, turn, game, template, messages}. Game 1 shows --answers first, game 2
+--answers-b. Answers may be FastChat's (choices[0].turns), Arena-Hard's (messages), or this project's.
 """
 
 import argparse
@@ -26,16 +26,20 @@ from salsa.runtime.log import log
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", required=True, choices=READERS)
     parser.add_argument("--questions", type=Path, required=True, metavar="Q.jsonl")
-    parser.add_argument("--templates", metavar="T.jsonl", help="in the form of FastChat's judge_prompts.jsonl")
-    parser.add_argument("--references", type=Path, metavar="R.jsonl", help="in the form of FastChat's answers")
+    parser.add_argument(
+        "--templates", metavar="T.jsonl", help="templates in the format of FastChat's judge_prompts.jsonl"
+    )
+    parser.add_argument("--references", type=Path, metavar="R.jsonl", help="reference answers in FastChat's format")
     parser.add_argument("--answers", type=Path, required=True, metavar="A.jsonl")
-    parser.add_argument("--answers-b", type=Path, metavar="B.jsonl", help="the other side's; not for single answers")
+    parser.add_argument(
+        "--answers-b", type=Path, metavar="B.jsonl", help="answers of the other side; not for single answers"
+    )
 
 
 def calls(
     benchmark: Benchmark, templates: Templates, question: Question, sides: list[list[str]]
 ) -> Iterator[tuple[int, int, str, Any]]:
-    """Turn, game, template and messages of each call about a question."""
+    """Yield turn, game, template and messages of each call for a question."""
     for turn in range(1, min(len(question.turns), *map(len, sides)) + 1):
         if len(sides) == 1:
             name = benchmark.single_template(question, turn)
@@ -48,7 +52,7 @@ def calls(
 
 def run(arguments: argparse.Namespace) -> None:
     if (arguments.protocol == SINGLE) == (arguments.answers_b is not None):
-        fix = "it judges one side: leave out" if arguments.answers_b else "it compares two sides: give"
+        fix = "it grades single answers: leave out" if arguments.answers_b else "it compares two sides: give"
         raise UserError(f"--protocol {arguments.protocol}: {fix} --answers-b")
     benchmark = of_protocol(arguments.protocol)
     templates = load_templates(arguments.templates, benchmark.templates)
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         if not all(question.question_id in side for side in answers):
             left_out += 1
             continue
-        # As in the file, so that lines can be joined with it: FastChat's ids are numbers.
+        # The id as in the file (a number in FastChat's), so that lines can be joined with it.
         name = row["question_id"] if "question_id" in row else row["uid"]
         for turn, game, template, messages in calls(
             benchmark, templates, question, [side[question.question_id] for side in answers]
@@ -70,4 +74,4 @@ def run(arguments: argparse.Namespace) -> None:
             line = {"question_id": name, "turn": turn, "game": game, "template": template, "messages": messages}
             sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
     if left_out:
-        log.warning("%d of %d questions have no answer there: left out", left_out, len(questions))
+        log.warning("left out %d of %d questions without an answer", left_out, len(questions))

@@ -1,7 +1,7 @@
-"""Where a grid's settings come from: what the paper's abstract says of them, what is assumed, and on whose word.
+"""Where a grid's settings come from: the paper's abstract, a public recipe, or our own assumption.
 
-The config's `assumptions` names the file. It holds `settings`, one entry a setting by its dotted name, and `machinery`,
-patterns of settings that say how a grid is run and not what comes out.
+The config key `assumptions` names the file. Its `settings` has an entry for each setting by dotted name; `machinery`
+lists patterns of settings that affect how a grid runs but not its results.
 """
 
 import json
@@ -24,24 +24,28 @@ Pins = Mapping[str, Download]
 
 
 class Assumption(Section):
+    """The recorded value of a setting and its source."""
+
     value: Any
     standing: Literal["abstract", "assumed"]
     source: str
 
 
 class Assumptions(Section):
+    """The contents of the file."""
+
     settings: dict[str, Assumption]
     machinery: list[str]
 
 
 def load_assumptions(path: Path) -> Assumptions:
-    """The file's entries; a UserError says what is wrong with it."""
+    """Load and validate the file."""
     try:
         return Assumptions.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{path}: cannot read it: {error.strerror}; correct the config's assumptions") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; mend it") from None
+        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; fix it") from None
     except ValidationError as error:
         raise UserError(describe(error, str(path))) from None
 
@@ -86,20 +90,20 @@ def _leaves(name: str, value: Any, pins: Pins) -> Iterator[tuple[str, Any]]:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """Every setting of a grid by its dotted name, defaults included; data sources and files by their pins."""
+    """All settings of a grid by dotted name, including defaults; data sources and files appear with their pins."""
     pins = {path: pin for benchmark in config.benchmarks.values() for path, pin in benchmark.download.items()}
     return dict(_leaves("", config, pins))
 
 
 def as_text(value: Any) -> str:
-    """A setting's value as YAML would have it in one line."""
+    """A setting's value on one line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def compared(assumptions: Assumptions, settings: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row a setting that is no machinery: {setting, value, standing, source}, in the config's order.
+    """One row {setting, value, standing, source} per setting that is not machinery, in config order.
 
-    A value that is not the recorded one says so, and has no source: somebody chose it.
+    A value that differs from the recorded one has standing `changed`.
     """
     rows = []
     for name, value in settings.items():
@@ -109,7 +113,7 @@ def compared(assumptions: Assumptions, settings: Mapping[str, Any]) -> list[dict
             case None:
                 standing, source = "not recorded", ""
             case Assumption(value=recorded) if recorded != value:
-                standing, source = "changed", f"recorded is {as_text(recorded)}"
+                standing, source = "changed", f"recorded: {as_text(recorded)}"
             case entry:
                 standing, source = entry.standing, entry.source
         rows.append({"setting": name, "value": as_text(value), "standing": standing, "source": source})

@@ -1,4 +1,4 @@
-"""Stage `figures`: win rates, soups, training curves, over-optimisation; SVG and PNG with the same bytes each time."""
+"""Stage `figures`: win rates, soups, training curves and over-optimisation, as deterministic SVG and PNG files."""
 
 import argparse
 import math
@@ -21,7 +21,7 @@ from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's palette, safe for colour-blind readers.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 PANELS_IN_A_ROW = 4
@@ -41,7 +41,7 @@ CURVES = {
     "gold": "gold reward",
     "kl_ref_k1": "KL to the reference (nats)",
     "kl_sft_k1": "KL to SFT 1 (nats)",
-    "entropy": "entropy (nats a token)",
+    "entropy": "entropy (nats per token)",
     "length": "response length (tokens)",
     "eos_share": "share with EOS",
     "explained_variance": "explained variance of the value",
@@ -49,18 +49,18 @@ CURVES = {
 
 
 def colours_of(names: list[str]) -> dict[str, Any]:
-    """A colour a name; beyond the palette's size, of one that is larger and harder to tell apart."""
+    """A colour for each name; from a larger, less distinct palette if there are many."""
     palette = COLOURS if len(names) <= len(COLOURS) else plt.get_cmap("tab20").colors
     return {name: palette[i % len(palette)] for i, name in enumerate(names)}
 
 
 def legend_columns(figure: Figure, names: list[str]) -> int:
-    """How many names of a legend stand beside each other within the figure's width."""
+    """Number of legend columns that fit the figure's width."""
     return max(1, min(len(names), int(figure.get_size_inches()[0] / INCHES_A_NAME)))
 
 
 def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampling) -> Figure:
-    """A panel a comparison; a row a benchmark, a mark a model."""
+    """One panel per comparison, one row per benchmark, one marker per model."""
     table = aggregate.win_rates(judgments, grid, draw)
     names = list(dict.fromkeys(table["model"]))
     colour = colours_of(names)
@@ -95,12 +95,12 @@ def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampl
 
 
 def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
-    """Reward, gold reward, SFT loss and KL along alpha; a line a model."""
+    """Reward, gold reward, SFT loss and KL against alpha, one line per model."""
     line = soups[soups["alpha"].notna()]
     panels = {
         "reward": "learned reward",
         "gold": "gold reward",
-        "sft_loss": "SFT loss (nats a token)",
+        "sft_loss": "SFT loss (nats per token)",
         "kl_sft": "KL to SFT 1 (nats)",
     }
     panels = {key: text for key, text in panels.items() if not line[key].isna().all()}
@@ -128,7 +128,7 @@ def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
 
 
 def training_figure(training: pd.DataFrame, grid: Grid) -> Figure:
-    """A row a metric, a column a model; thin lines are single runs, thick ones their mean."""
+    """One row per metric, one column per model; thin lines are runs, thick lines their mean."""
     curves = {key: text for key, text in CURVES.items() if key in training and not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
@@ -162,14 +162,14 @@ def training_figure(training: pd.DataFrame, grid: Grid) -> Figure:
 
 
 def _lines(text: str) -> list[str]:
-    """A label in at most two lines."""
+    """Split a label into at most two lines."""
     words = text.split()
     half = math.ceil(len(words) / 2)
     return [text] if len(text) <= 18 else [" ".join(words[:half]), " ".join(words[half:])]
 
 
 def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
-    """Learned and gold reward against the root of the KL to SFT 1: over-optimisation, as Gao et al. 2022 draw it."""
+    """Learned and gold reward against the square root of the KL to SFT 1 (over-optimisation, Gao et al. 2022)."""
     panels = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
@@ -209,16 +209,16 @@ def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """NAME.svg and NAME.png, without the date that matplotlib writes."""
+    """Write NAME.svg and NAME.png, without matplotlib's date."""
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # The first drawing has laid everything out.
+    figure.set_layout_engine("none")  # the layout is fixed by the first drawing
     figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     plt.close(figure)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="JSON: what eval/tables/grid.py calls a Grid")
+    parser.add_argument("--settings", required=True, help="JSON of a Grid (eval/tables/grid.py)")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
 

@@ -1,4 +1,4 @@
-"""The headline: the table that `tables` wrote for the comparison the grid is about, and what it says in a sentence."""
+"""The headline comparison: its table, and its result as a sentence."""
 
 import csv
 from collections import Counter
@@ -13,7 +13,7 @@ CELLS = {"win_rates": ("comparison", "model", "benchmark"), "grades": ("model", 
 
 
 def read_table(results: Path, name: str) -> list[Row]:
-    """The rows of one of the tables."""
+    """Rows of a table's CSV file."""
     path = results / "tables" / f"{name}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -23,31 +23,30 @@ def read_table(results: Path, name: str) -> list[Row]:
 
 
 def read_headline(results: Path) -> list[Row]:
-    """The rows of headline.csv; never none."""
+    """Rows of headline.csv; a UserError if there are none."""
     rows = read_table(results, "headline")
     if not rows:
         path = results / "tables" / "headline.csv"
-        raise UserError(f"{path}: it has no rows: make it again with python -m eval tables")
+        raise UserError(f"{path}: it has no rows: rebuild it with python -m eval tables")
     return rows
 
 
-def too_little(results: Path) -> list[str]:
-    """The cells, of all comparisons and grades, with less than the floor's share of judgments, their share, and
-    why the others are missing."""
-    found: dict[str, str] = {}
+def undercovered_cells(results: Path) -> list[str]:
+    """Cells of comparisons and grades below the coverage floor, with their coverage and the reasons."""
+    texts: dict[str, str] = {}
     for table, names in CELLS.items():
         for row in read_table(results, table):
             if row["enough_coverage"] != "True":
                 why = format_counts({why: int(row[why]) for why in MISSING_REASONS})
                 cell = " ".join(row[name] for name in names)
-                found.setdefault(cell, f"{cell} ({float(row['coverage']):.1%}{': ' if why else ''}{why})")
-    return list(found.values())
+                texts.setdefault(cell, f"{cell} ({float(row['coverage']):.1%}{': ' if why else ''}{why})")
+    return list(texts.values())
 
 
 def outcome(row: Row) -> str:
-    """What a cell says: above or below one half, if its interval and every single pair of runs are; else undecided.
+    """Result of a cell: above or below 1/2 if its interval and every pair of runs are on that side; else undecided.
 
-    The interval leaves out what other training runs would give, so it alone decides nothing.
+    The interval does not include the variation between training runs, so it is not enough by itself.
     """
     if not row["win_rate"]:
         return "not measured"
@@ -57,11 +56,11 @@ def outcome(row: Row) -> str:
 
 
 def sentence(rows: list[Row]) -> str:
-    """The answer in a sentence; rows over all models are no cells of their own."""
+    """The result as a sentence. Rows over all models do not count as cells."""
     cells = [row for row in rows if row["model"] != ALL_MODELS]
-    found = Counter(outcome(row) for row in cells)
-    parts = [f"better than {rows[0]['b']} in {found['above']} of {len(cells)} cells", f"worse in {found['below']}"]
-    parts += [f"undecided in {found['undecided']}"]
-    parts += [f"not measured in {found['not measured']}"] if found["not measured"] else []
+    counts = Counter(outcome(row) for row in cells)
+    parts = [f"better than {rows[0]['b']} in {counts['above']} of {len(cells)} cells", f"worse in {counts['below']}"]
+    parts += [f"undecided in {counts['undecided']}"]
+    parts += [f"not measured in {counts['not measured']}"] if counts["not measured"] else []
     criterion = f"{float(rows[0]['confidence']):.0%} interval over questions and each pair of training runs on one side"
     return f"{rows[0]['a']} is {', '.join(parts[:-1])} and {parts[-1]} ({criterion})."

@@ -1,4 +1,4 @@
-"""Stage `report`: one HTML page, complete in itself, with tables, figures and sample answers side by side."""
+"""Stage `report`: one self-contained HTML page with tables, figures and sample answers side by side."""
 
 import argparse
 import html
@@ -25,28 +25,29 @@ from salsa.runtime.texts import visible
 TEMPLATES = Path(__file__).parent
 TABLES = {
     "win_rates": "All comparisons",
-    "improvements": "Differences in reward, question by question",
-    "scores": "What is measured without a judge",
+    "improvements": "Differences in reward, paired by question",
+    "scores": "Scores without a judge",
     "grades": "Single-answer grades",
     "soup": "Soups between two SFT models",
     "reward_model": "Reward models",
     "training": "Training runs",
     "data": "Data sets",
     "overlap": "Benchmark questions among training prompts",
-    "runs": "What the runs were made with",
+    "runs": "Commits, versions and machines of the runs",
 }
 FIGURES = {
-    "win_rates": "Adjusted win rates with their intervals; the dashed line is no difference.",
-    "soup": "Along the line between two SFT models. Bars are one standard error over prompts.",
-    "training": "Training: thin lines are single runs, thick ones their mean.",
-    "reward_kl": "Reward against the distance from SFT 1, a point a step: where the learned reward goes on rising "
-    "and the gold reward falls, the reward model is over-optimised.",
+    "win_rates": "Adjusted win rates with their intervals. The dashed line means no difference.",
+    "soup": "Soups along the line between two SFT models. Bars are one standard error over prompts.",
+    "training": "Training metrics. Thin lines are runs, thick lines their mean.",
+    "reward_kl": "Reward against distance from SFT 1, one point per step. Where the learned reward rises while the "
+    "gold reward falls, the reward model is over-optimised.",
 }
 SAMPLES = 10
 Row = dict[str, Any]
 
 
 def read_text(path: Path) -> str:
+    """Text of an input file; a UserError if it is missing."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -54,7 +55,7 @@ def read_text(path: Path) -> str:
 
 
 def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Titles, rows and notes of a table that the stage `tables` wrote."""
+    """Parse a table of the stage `tables`: titles, rows and notes."""
     lines = text.splitlines()
     end = lines.index("")
     cells = [[_unescaped(cell) for cell in line[2:-2].split(" | ")] for line in lines[:end]]
@@ -62,17 +63,17 @@ def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _unescaped(text: str) -> str:
-    """The text that rendering.markdown_text was given."""
+    """The inverse of formats.markdown_text."""
     return html.unescape(text.replace(r"\|", "|"))
 
 
 def spread(rows: list[Row], count: int) -> list[Row]:
-    """`count` rows at equal distances, the first among them: a choice that no outcome has a part in."""
+    """`count` evenly spaced rows, starting with the first; a selection that does not depend on outcomes."""
     return rows if len(rows) <= count else [rows[i * len(rows) // count] for i in range(count)]
 
 
 def judged_samples(results: Path, grid: Grid) -> list[Row]:
-    """Some judgments of each cell that a judge was asked for, with the questions and both answers."""
+    """Samples of judged matches of each cell, with questions and both answers."""
     cells = []
     for model in grid.models:
         answers: dict[tuple[str, str], dict[str, list[Row]]] = {}
@@ -97,7 +98,7 @@ def judged_samples(results: Path, grid: Grid) -> list[Row]:
 
 
 def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], benchmark: str) -> Row:
-    """One judgment as the page shows it: the dialogue of each side, and what each game said."""
+    """A judgment for the page: both dialogues and the outcome of each game."""
     sides = {row[side]: answers[row[side], benchmark][row["question_id"]][: row["turn"]] for side in "ab"}
     names = {"a": row["a"], "b": row["b"]}
     games = [
@@ -113,11 +114,11 @@ def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], bench
 
 
 def calibration(path: Path) -> Row:
-    """The judge's card, its figures as text."""
+    """The judge's card, with figures as text."""
     try:
         card: Row = json.loads(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}): make it again with python -m eval calibrate") from None
+        raise UserError(f"{path}: not JSON ({error}): rebuild it with python -m eval calibrate") from None
     frame = pd.DataFrame(card_rows(card))
     rows = zip(frame["cell"], frame["figure"], with_interval(frame, "estimate"), frame["n"], strict=True)
     cost = None if card["cost"] is None else number(card["cost"], 4)
@@ -125,24 +126,26 @@ def calibration(path: Path) -> Row:
 
 
 def read_svg(path: Path) -> str:
-    """The picture without its XML prologue, so that it can stand inside HTML."""
+    """An SVG without its XML prologue, to embed in HTML."""
     text = read_text(path)
     return text[text.index("<svg") :]
 
 
 def shown(value: Any) -> Any:
-    """What the page prints of a value: texts of models, judges and files command nothing."""
+    """Escape control characters in texts of models, judges and files."""
     return visible(value) if type(value) is str else value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="JSON: what eval/tables/grid.py calls a Grid")
+    parser.add_argument("--settings", required=True, help="JSON of a Grid (eval/tables/grid.py)")
     parser.add_argument(
-        "--calibration", type=Path, metavar="CARD.json", help="the judge's, by python -m eval calibrate"
+        "--calibration", type=Path, metavar="CARD.json", help="the judge's card, made by python -m eval calibrate"
     )
-    parser.add_argument("--assumptions", type=Path, metavar="FILE.yaml", help="the config's; then --values as well")
-    parser.add_argument("--values", default="{}", metavar="JSON", help="the grid's settings by their dotted names")
+    parser.add_argument(
+        "--assumptions", type=Path, metavar="FILE.yaml", help="the config's assumptions; needs --values"
+    )
+    parser.add_argument("--values", default="{}", metavar="JSON", help="the grid's settings by dotted name")
     parser.add_argument("--out", type=Path, required=True)
 
 

@@ -1,10 +1,10 @@
-"""Stage `show`: prints the headline table and where everything lies."""
+"""Stage `show`: print the headline table and the paths of the results."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from eval.report.headline import Row, read_headline, read_table, sentence, too_little
+from eval.report.headline import Row, read_headline, read_table, sentence, undercovered_cells
 from eval.tables.run_versions import warning
 from salsa.runtime.errors import UserError
 from salsa.runtime.texts import visible
@@ -14,7 +14,7 @@ COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
 
 
 def headline(rows: list[Row]) -> list[str]:
-    """The lines of the table: columns aligned, figures to the right."""
+    """Lines of the table, with aligned columns."""
     first = rows[0]
     interval = f"{float(first['confidence']):.0%} interval"
     cells = [
@@ -34,10 +34,12 @@ def headline(rows: list[Row]) -> list[str]:
 
 
 def text(row: Row, key: str) -> str:
+    """A figure with three digits; a dash if it is missing."""
     return f"{float(row[key]):.3f}" if row[key] else "–"
 
 
 def limits(row: Row) -> str:
+    """The interval, with the coverage if it is below the floor."""
     mark = "" if row["enough_coverage"] == "True" else f" (coverage {float(row['coverage']):.0%})"
     return f"[{text(row, 'low')}, {text(row, 'high')}]{mark}"
 
@@ -45,7 +47,7 @@ def limits(row: Row) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument(
-        "--below-floor", choices=("fail", "mark"), default="mark", help="what a cell with too few verdicts does"
+        "--below-floor", choices=("fail", "mark"), default="mark", help="what to do about cells with too few verdicts"
     )
 
 
@@ -55,18 +57,18 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
     print(visible("\n".join(headline(rows))))
     print(f"\n{sentence(rows)}")
-    print("n counts questions; win_rates.md has each pair of training runs.")
+    print("n counts questions; win_rates.md shows the pairs of training runs.")
     if unlike := warning(read_table(arguments.results, "runs")):
-        print(f"{unlike} {arguments.results / 'tables/runs.md'} says which.")
+        print(f"{unlike} See {arguments.results / 'tables/runs.md'}.")
     print()
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")
-    cells = too_little(arguments.results)
+    cells = undercovered_cells(arguments.results)
     if cells and arguments.below_floor == "fail":
         sys.stdout.flush()
         more = " and more" if len(cells) > SHOWN else ""
         raise UserError(
             f"{len(cells)} cells with too few verdicts: {', '.join(cells[:SHOWN])}{more}: "
-            f"{arguments.results / 'tables/win_rates.md'} has all; mend the judge and run again, or set "
+            f"{arguments.results / 'tables/win_rates.md'} lists all; fix the judge and rerun, or set "
             "tables.below_floor: mark"
         )

@@ -1,9 +1,9 @@
-"""Stage `alpha`: soups along the line between two SFT models, from alpha 0 to 1, and others beside it.
+"""Stage `alpha`: measure soups along the line between two SFT models (alpha from 0 to 1), and further checkpoints.
 
-A line a checkpoint: {alpha, checkpoint, reward, reward_se, sft_loss, gold, gold_se, kl_sft, tokens, samples};
-alpha is null beside the line. Answers are sampled at temperature 1 to the same held-out prompts with the same random
-numbers, so that neighbouring points differ little by chance. `sft_loss` is the mean loss of the assistant's tokens of
-held-out demonstrations, as in SFT; `tokens` is the mean length of the answers.
+Output, one line per checkpoint: {alpha, checkpoint, reward, reward_se, sft_loss, gold, gold_se, kl_sft, tokens,
+samples}; alpha is null for checkpoints that are not on the line. All checkpoints answer the same held-out prompts at
+temperature 1 with the same random numbers, so neighbouring points differ little by chance. `sft_loss` is the mean loss
+per assistant token of held-out demonstrations; `tokens` is the mean length of the answers.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from salsa.world.gold import gold_reward
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """The mean and its standard error."""
+    """Mean and its standard error."""
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 class Line:
-    """What every point of the line is measured on: prompts, demonstrations, SFT 1 and the reward model."""
+    """Measures checkpoints on common prompts and demonstrations, with SFT 1 and the reward model."""
 
     def __init__(
         self, sft: Path, reward: Path, settings: Alpha, test: TrainingData, gold: bool, seed: int, cache: Path
@@ -50,13 +50,15 @@ class Line:
         context = context_length(sft)
         room = context - settings.max_new_tokens
         if room < 1:
-            raise UserError(f"alpha.max_new_tokens: {settings.max_new_tokens} of a context of {context}: lower it")
-        found = {
+            raise UserError(
+                f"alpha.max_new_tokens: {settings.max_new_tokens} leaves no room in a context of {context}: lower it"
+            )
+        sets = {
             name: prepare(name, wanted, self.tokenizer, cache)
             for name, wanted in alpha_sets(settings, test, room, context, seed).items()
         }
-        self.counts = {name: prepared.counts for name, prepared in found.items()}
-        prompts, demonstrations = found["alpha.prompts"].data, found["alpha.test"].data
+        self.counts = {name: prepared.counts for name, prepared in sets.items()}
+        prompts, demonstrations = sets["alpha.prompts"].data, sets["alpha.test"].data
         self.messages: list[Messages] = [json.loads(text) for text in prompts["messages"]]
         self.prompts = list(prompts["ids"])
         self.demonstrations = list(demonstrations["input_ids"])
@@ -66,7 +68,7 @@ class Line:
         self.normalisation = normalisation(reward)
 
     def measure(self, alpha: float | None, path: Path) -> dict[str, Any]:
-        """One point."""
+        """Measure one checkpoint; returns its output row."""
         settings, pad = self.settings, self.tokenizer.pad_token_id
         model: PreTrainedModel = self.sft if path.resolve() == self.sft_path else load_causal(path, settings.dtype)
         engine = TransformersEngine(model, eos_ids(path, self.tokenizer), pad, settings.batch_size)
@@ -74,8 +76,8 @@ class Line:
         seeds = [derive_seed(self.seed, "alpha", "sampling", i) for i in range(len(prompts))]
         answers = generate_all(engine, prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
         responses = [answer.token_ids for answer in answers]
-        whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        reward = mean_and_error(rewards(self.reward, whole, pad, settings.batch_size, *self.normalisation))
+        sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        reward = mean_and_error(rewards(self.reward, sequences, pad, settings.batch_size, *self.normalisation))
         kl = response_kl(model, [self.sft], prompts, responses, pad, settings.batch_size)[0]
         texts = [
             self.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -100,30 +102,37 @@ class Line:
 
 
 def parse_checkpoints(texts: list[str]) -> dict[float, Path]:
-    """ALPHA=DIR arguments, in the order of alpha."""
-    found: dict[float, Path] = {}
+    """Parse ALPHA=DIR arguments, sorted by alpha."""
+    checkpoints: dict[float, Path] = {}
     for text in texts:
         alpha, _, folder = text.partition("=")
         try:
-            found[float(alpha)] = Path(folder)
+            checkpoints[float(alpha)] = Path(folder)
         except ValueError:
             folder = ""
         if not folder:
             raise UserError(
                 f"--checkpoint {text}: write it as ALPHA=DIR, for example 0.5=checkpoints/soup/llama-mini/NAME"
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(checkpoints.items()))
 
 
 def parse_source(text: str) -> TrainingData:
-    """A local file's path, or a data source as JSON."""
+    """Parse a local path, or a data source as JSON."""
     return load_settings(text, TrainingData) if text.lstrip().startswith("{") else TrainingData(path=text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", action="append", required=True, metavar="ALPHA=DIR", help="give several")
     parser.add_argument(
-        "--also", type=Path, action="append", default=[], metavar="DIR", help="beside the line, alpha null"
+        "--checkpoint", action="append", required=True, metavar="ALPHA=DIR", help="a point of the line; repeat"
+    )
+    parser.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a further checkpoint, with alpha null; repeat",
     )
     parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
@@ -145,8 +154,8 @@ def run(arguments: argparse.Namespace) -> None:
     inputs |= {
         name: Path(source.path) for name, source in (("prompts", settings.prompts), ("test", test)) if source.path
     }
-    said = {**settings.model_dump(), "test": json.loads(test.model_dump_json()), "gold": arguments.gold}
-    provenance = Run("alpha", said, inputs, {"seed": arguments.seed})
+    recorded = {**settings.model_dump(), "test": json.loads(test.model_dump_json()), "gold": arguments.gold}
+    provenance = Run("alpha", recorded, inputs, {"seed": arguments.seed})
     line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, arguments.seed, arguments.prepared)
     provenance.extra = {"data": line.counts}
     rows = []

@@ -1,7 +1,7 @@
-"""What models say about given answers: full-vocabulary KL along an answer, negative log-likelihood.
+"""KL divergence over the full vocabulary along given answers, and negative log-likelihood.
 
-Sequences are right-padded and batched by length. Logits, float32, exist for a chunk of response positions at a time
-and never for a whole batch: with a vocabulary of 256,000 a batch's would be many GB.
+Logits (float32) exist for one chunk of response positions at a time; with a vocabulary of 256,000 those of a whole
+batch would take many GB.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from salsa.runtime.errors import UserError
 
 
 def kl_divergence(policy: Tensor, reference: Tensor) -> Tensor:
-    """KL(policy || reference) [n] in nats, from logits [n, V], over the whole vocabulary."""
+    """KL(policy || reference) [n] in nats, from logits [n, V]."""
     p, q = policy.float().log_softmax(-1), reference.float().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
@@ -31,7 +31,7 @@ def response_kl(
     batch_size: int,
     logits_at_a_time: int = LOGITS_AT_A_TIME,
 ) -> list[list[float]]:
-    """Of each reference, each response's sum over its tokens of KL(policy || reference), in nats.
+    """KL(policy || reference) in nats, summed over the tokens of each response: one list per reference.
 
     One forward pass of the policy serves all references. At most three chunks of logits exist at once.
     """
@@ -39,9 +39,9 @@ def response_kl(
         if reference.config.vocab_size != policy.config.vocab_size:
             raise UserError(
                 f"{policy.name_or_path} has {policy.config.vocab_size} tokens, {reference.name_or_path} "
-                f"{reference.config.vocab_size}: KL needs one vocabulary; name checkpoints of one base model"
+                f"{reference.config.vocab_size}: KL needs one vocabulary: use checkpoints of one base model"
             )
-    found = [[0.0] * len(prompts) for _ in references]
+    totals = [[0.0] * len(prompts) for _ in references]
     heads = [output_head(model) for model in (policy, *references)]
     chunk = max(1, logits_at_a_time // policy.config.vocab_size)
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
@@ -57,22 +57,22 @@ def response_kl(
         for number, piece in enumerate(pieces):
             sums = [part.double().sum().item() for part in torch.cat(piece).split(counts)]
             for i, value in zip(batch, sums, strict=True):
-                found[number][i] = value
-    return found
+                totals[number][i] = value
+    return totals
 
 
 @torch.inference_mode()
 def mean_nll(
     model: PreTrainedModel, sequences: Sequence[list[int]], masks: Sequence[list[int]], pad: int, batch_size: int
 ) -> float:
-    """Mean over all tokens with mask 1 of -log p(token | what precedes it), in nats."""
+    """Mean of -log p(token | preceding tokens) over all tokens with mask 1, in nats."""
     total, count = 0.0, 0
     head = output_head(model)
     for batch in batches_by_length([len(row) for row in sequences], batch_size):
         ids, mask = right_pad([sequences[i] for i in batch], pad, model.device)
         wanted, _ = right_pad([masks[i] for i in batch], 0, model.device)
         index = wanted[:, 1:].flatten().nonzero()[:, 0]
-        # One state fewer than tokens in each row: the first token is predicted from nothing.
+        # The first token of a row has no prediction, so each row has one state fewer than tokens.
         index = index + index // (ids.shape[1] - 1)
         tokens = ids.flatten()[index + 1]
         total -= token_log_probs(states_at(model, ids, mask, index), tokens, head).double().sum().item()

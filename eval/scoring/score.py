@@ -1,7 +1,8 @@
-"""Stage `score`: a policy's answers in figures: learned reward, KL to SFT 1 and to the reference, length, gold reward.
+"""Stage `score`: score a policy's answers without a judge: learned reward, KL, length, diversity, gold reward.
 
-A line a question and turn: {question_id, category, turn, reward, kl_sft, kl_reference, tokens, ended, distinct_N…,
-gold}. KL is of the policy's whole distribution at temperature 1, summed along the sampled answer's tokens, in nats.
+Output, one line per question and turn: {question_id, category, turn, reward, kl_sft, kl_reference, tokens, ended,
+distinct_N…, gold}. KL compares full distributions at temperature 1, summed over the tokens of the sampled answer, in
+nats.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def distinct(tokens: Sequence[int], n: int) -> float | None:
 
 
 def read_answers(path: Path) -> list[Row]:
-    """A benchmark's answered turns: {question_id, category, turn, messages, token_ids, assistant, ended}."""
+    """Read the answered turns of a benchmark: {question_id, category, turn, messages, token_ids, assistant, ended}."""
     answers = []
     for number, row in enumerate(read_jsonl(path), 1):
         try:
@@ -48,9 +49,7 @@ def read_answers(path: Path) -> list[Row]:
                     }
                 )
         except KeyError as error:
-            raise UserError(
-                f"{path}:{number}: no {error.args[0]}: make it again with python -m eval generate"
-            ) from None
+            raise UserError(f"{path}:{number}: no {error.args[0]}: rebuild it with python -m eval generate") from None
     return answers
 
 
@@ -62,7 +61,7 @@ def score_rows(
     gold: bool,
     distinct_n: list[int],
 ) -> list[Row]:
-    """The lines of one benchmark."""
+    """The output rows of one benchmark."""
     rows = []
     for i, answer in enumerate(answers):
         users = [message["content"] for message in answer["messages"] if message["role"] == "user"]
@@ -83,21 +82,21 @@ def score_rows(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, required=True, help="checkpoint that gave the answers")
-    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: the KL to it is common to all methods")
+    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL to it is measured for all methods")
     parser.add_argument(
         "--reference",
         type=Path,
         nargs="+",
         default=[],
-        help="the method's own reference, or what it is made of; none for an untrained method or a moving reference",
+        help="checkpoints of the method's reference; none for an untrained method or a moving reference",
     )
-    parser.add_argument("--strategy", default=strategy_json(Fixed()), help="how the reference is made of them")
+    parser.add_argument("--strategy", default=strategy_json(Fixed()), help="how the reference uses them")
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
-    parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl of each benchmark")
-    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="give several")
+    parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl for each benchmark")
+    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="a benchmark; repeat")
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
     parser.add_argument("--settings", default="{}", help="the config's score section: JSON or FILE.yaml#section")
-    parser.add_argument("--out", type=Path, required=True, help="folder; each benchmark is a file NAME.jsonl there")
+    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.jsonl of each benchmark")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -105,38 +104,42 @@ def run(arguments: argparse.Namespace) -> None:
     strategy = parse_strategy(arguments.strategy, len(arguments.reference)) if arguments.reference else Fixed()
     folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reward")}
     folders |= reference_inputs(arguments.reference)
-    given = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
+    recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
     files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
-    runs = {name: Run("score", given, {**folders, "generations": file}, {}) for name, file in files.items()}
+    runs = {name: Run("score", recorded, {**folders, "generations": file}, {}) for name, file in files.items()}
     answers = {name: read_answers(file) for name, file in files.items()}
-    every = [answer for found in answers.values() for answer in found]
+    all_answers = [answer for rows in answers.values() for answer in rows]
     tokenizer = load_tokenizer(arguments.policy)
     pad = tokenizer.pad_token_id
-    prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in every]
-    responses = [answer["token_ids"] for answer in every]
+    prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in all_answers]
+    responses = [answer["token_ids"] for answer in all_answers]
 
-    # One after the other, so that the reward model's memory is free when the policy and its references come.
+    # The reward model is freed before the policy and its references are loaded.
     model = load_reward(arguments.reward, settings.dtype)
     sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
     reward = rewards(model, sequences, pad, settings.batch_size, *normalisation(arguments.reward))
     del model
 
-    # A folder that stands for two of them (PPO's reference is SFT 1) is loaded and measured once.
+    # A checkpoint with two roles (PPO's reference is SFT 1) is loaded and measured once.
     policy, sft = arguments.policy.resolve(), arguments.sft.resolve()
-    made_of = [path.resolve() for path in arguments.reference]
-    others = list(dict.fromkeys([sft, *made_of]))
+    references = [path.resolve() for path in arguments.reference]
+    others = list(dict.fromkeys([sft, *references]))
     loaded = {path: load_causal(path, settings.dtype) for path in dict.fromkeys([policy, *others])}
-    found = response_kl(loaded[policy], [loaded[path] for path in others], prompts, responses, pad, settings.batch_size)
-    kl = dict(zip(others, found, strict=True))
-    each = zip(*(kl[path] for path in made_of), strict=True)
-    to_reference = [strategy.combine(parts) for parts in each] if made_of else None
+    models = [loaded[path] for path in others]
+    kl = dict(
+        zip(others, response_kl(loaded[policy], models, prompts, responses, pad, settings.batch_size), strict=True)
+    )
+    parts_of_answers = zip(*(kl[path] for path in references), strict=True)
+    reference_kl = [strategy.combine(parts) for parts in parts_of_answers] if references else None
 
     begin = 0
-    for name, rows_of in answers.items():
-        part = slice(begin, begin + len(rows_of))
-        begin += len(rows_of)
-        reference = to_reference[part] if to_reference is not None else None
-        rows = score_rows(rows_of, reward[part], kl[sft][part], reference, arguments.gold, settings.distinct_n)
+    for name, benchmark_answers in answers.items():
+        part = slice(begin, begin + len(benchmark_answers))
+        begin += len(benchmark_answers)
+        reference = reference_kl[part] if reference_kl is not None else None
+        rows = score_rows(
+            benchmark_answers, reward[part], kl[sft][part], reference, arguments.gold, settings.distinct_n
+        )
         with output_file(arguments.out / f"{name}.jsonl", runs[name]) as path:
             write_jsonl(path, rows)
         log.info("%s: scored %d answers", name, len(rows))

@@ -1,7 +1,7 @@
-"""Bradley-Terry: a strength for each model, so that a beats b with probability σ(strength of a − strength of b).
+"""Bradley-Terry: one strength per model, such that a beats b with probability σ(strength of a − strength of b).
 
-Arena-Hard fits it by logistic regression on games, a strong verdict standing for three and a tie for half a win. So do
-we, on what each pair has earned with each question, so that errors are by question.
+Arena-Hard fits it by logistic regression on games; a strong verdict counts as three games and a tie as half a win. We
+fit the points of each pair on each question, so that errors are clustered by question.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Pair = tuple[str, str]
 
 
 class Score(NamedTuple):
-    """The probability of beating the baseline, with its confidence limits."""
+    """Probability of beating the baseline, with confidence limits."""
 
     estimate: float
     low: float
@@ -26,10 +26,10 @@ class Score(NamedTuple):
 
 
 def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> dict[Pair, Score]:
-    """The score of each pair's first model against its second, which it has met.
+    """Score of each pair's first model against its second; they have to have met.
 
-    `matches` has a row a match: question_id, a, b, points (what a has earned) and weight (above 0). Between two models
-    that meet only each other the score is the weighted win rate.
+    `matches` has one row per match: question_id, a, b, points (of a) and weight (above 0). For two models that meet
+    only each other the score is the weighted win rate.
     """
     names = sorted({*matches["a"], *matches["b"]})
     place = {name: number for number, name in enumerate(names)}
@@ -37,14 +37,14 @@ def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> d
     rows = np.arange(len(matches))
     design = np.zeros((len(matches), len(names)))
     design[rows, a], design[rows, b] = 1, -1
-    # Only differences are determined, so in each group of models that have met the first one's strength is 0.
+    # Only differences are identified, so the first model of each connected group has strength 0.
     _, group = connected_components(coo_array((np.ones(len(rows)), (a, b)), shape=(len(names),) * 2), directed=False)
     free = [number for number in range(len(names)) if number not in {int(np.argmax(group == g)) for g in set(group)}]
     weights = matches["weight"].to_numpy(dtype=float)
-    found = fit(matches["points"].to_numpy() / weights, weights, design[:, free], list(matches["question_id"]))
+    model_fit = fit(matches["points"].to_numpy() / weights, weights, design[:, free], list(matches["question_id"]))
     contrasts = {}
     for model, baseline in pairs:
         contrast = np.zeros((1, len(names)))
         contrast[0, place[model]], contrast[0, place[baseline]] = 1, -1
-        contrasts[model, baseline] = Score(*found.share(contrast[:, free], np.ones(1), confidence))
+        contrasts[model, baseline] = Score(*model_fit.share(contrast[:, free], np.ones(1), confidence))
     return contrasts

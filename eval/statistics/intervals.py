@@ -1,7 +1,6 @@
-"""Intervals over questions: a question's turns, pairs and games stay together, for they are not independent.
+"""Intervals over questions. Turns, pairs and games of a question are resampled together, as they are not independent.
 
-They say how far the result would move with other questions of the same kind. They do not say how far it would move
-with other training runs: the policies are taken as they are.
+These intervals describe the variation over questions of the same kind, not over training runs: the policies are fixed.
 """
 
 import warnings
@@ -16,7 +15,7 @@ METHOD = "BCa"
 
 
 class Interval(NamedTuple):
-    """An estimate with its confidence limits; NaN where nothing was measured."""
+    """An estimate with its confidence limits; NaN if nothing was measured."""
 
     estimate: float
     low: float
@@ -27,11 +26,11 @@ class Interval(NamedTuple):
 def ratio_interval(
     points: Sequence[float], weights: Sequence[float], confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """sum(points) / sum(weights) over questions, points and weights [n] being sums within a question, in [0, 1].
+    """sum(points) / sum(weights) in [0, 1], with BCa bootstrap limits over questions (Efron 1987).
 
-    BCa bootstrap over questions (Efron 1987, by scipy). Where all questions agree the bootstrap has nothing to draw
-    from and would say that there is no doubt: there the limits are Clopper and Pearson's for n questions that all won,
-    or all lost; in between (all tied) Wilson's for half of n.
+    `points` and `weights` [n] are sums within a question. If all questions agree, the bootstrap would give an interval
+    of width 0; the limits are then Clopper and Pearson's for n questions that all won or all lost, and Wilson's for all
+    tied.
     """
     kept = [(p, w) for p, w in zip(points, weights, strict=True) if w > 0]
     n = len(kept)
@@ -47,10 +46,10 @@ def ratio_interval(
 def pooled_mean_interval(
     sums: Sequence[float], counts: Sequence[float], confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """sum(sums) / sum(counts) over questions, with BCa bootstrap limits; where all questions agree, that value;
-    of one question none (NaN).
+    """Mean of all values, with BCa bootstrap limits over questions.
 
-    The mean of all values, [n] sums and numbers of which are given by question: a question may have several.
+    A question may have several values: `sums` and `counts` [n] are per question. If all questions agree, the limits
+    equal the mean; a single question has none (NaN).
     """
     s, c = np.array(sums, dtype=float), np.array(counts, dtype=float)
     if len(s) == 0:
@@ -67,32 +66,29 @@ def _unanimous(estimate: float, n: int, confidence: float) -> Interval:
     if estimate in (0.0, 1.0):
         low, high = stats.binomtest(int(estimate * n), n).proportion_ci(confidence, method="exact")
     else:
-        # Half a win each: of an odd number of ties the count is no integer, which statsmodels takes and scipy does not.
+        # Ties count as half a win, so the count may not be an integer; statsmodels accepts that, scipy does not.
         low, high = proportion_confint(estimate * n, n, 1 - confidence, method="wilson")
     return Interval(estimate, float(min(estimate, low)), float(max(estimate, high)), n)
 
 
 def mean_interval(values: Sequence[float], confidence: float, resamples: int, seed: int) -> Interval:
-    """The mean of one value a question, [n], with BCa bootstrap limits; of equal values, that value.
-
-    One value alone has no limits (NaN): it does not say how far another question's would be from it.
-    """
+    """Mean of one value per question, [n], with BCa bootstrap limits; see `pooled_mean_interval`."""
     return pooled_mean_interval(values, [1] * len(values), confidence, resamples, seed)
 
 
 def statistic_interval(
     of: Callable[[np.ndarray], float], questions: int, confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """`of(numbers of questions)` with BCa bootstrap limits; NaN where a choice of questions has no such figure."""
-    every = np.arange(questions)
-    estimate = of(every) if questions else np.nan
+    """Any statistic `of(question indices)` with BCa bootstrap limits; NaN where it is undefined for a resample."""
+    indices = np.arange(questions)
+    estimate = of(indices) if questions else np.nan
     if questions < 2 or np.isnan(estimate):
         return Interval(estimate, np.nan, np.nan, questions)
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        # Where all choices give the same, scipy warns and gives NaN: the limits cannot be had.
+        # If all resamples agree, scipy warns and returns NaN limits.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            (every,),
+        limits = stats.bootstrap(
+            (indices,),
             of,
             vectorized=False,
             confidence_level=confidence,
@@ -100,16 +96,16 @@ def statistic_interval(
             method=METHOD,
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    return Interval(estimate, float(found.low), float(found.high), questions)
+    return Interval(estimate, float(limits.low), float(limits.high), questions)
 
 
 def _ratio_limits(
     points: np.ndarray, weights: np.ndarray, confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """BCa limits of sum(points) / sum(weights), [n] each, as scipy.stats.bootstrap draws and computes them.
+    """BCa limits of sum(points) / sum(weights), [n] each: the same resamples and results as scipy.stats.bootstrap.
 
-    scipy makes the n samples without one question by n x n copies, half of the time for a thousand questions. For a
-    ratio of sums they are two subtractions (Efron and Tibshirani 1993, equations 14.9 to 14.15).
+    scipy's jackknife copies n x n values, half of the run time at n = 1,000. For a ratio of sums it takes two
+    subtractions (Efron and Tibshirani 1993, equations 14.9 to 14.15).
     """
     n = len(points)
     estimate = points.sum() / weights.sum()
@@ -117,7 +113,7 @@ def _ratio_limits(
     ratios = points.take(drawn).sum(axis=1) / weights.take(drawn).sum(axis=1)
     below = ((ratios < estimate).sum() + (ratios <= estimate).sum()) / (2 * resamples)
     if below in (0, 1):
-        return np.nan, np.nan  # so few resamples that all lie on one side: BCa's correction is infinite
+        return np.nan, np.nan  # too few resamples: all are on one side, and BCa's bias correction is infinite
     bias = stats.norm.ppf(below)
     without_one = (points.sum() - points) / (weights.sum() - weights)
     influence = without_one.mean() - without_one

@@ -1,7 +1,7 @@
-"""Logistic regression of shares in [0, 1] whose rows are not independent: statsmodels' fit, with errors by question.
+"""Logistic regression of shares in [0, 1] with errors clustered by question (statsmodels' fit, sandwich errors).
 
-Each question's influence on the coefficients is kept, so that the error of anything that is computed from them, and
-from the questions themselves, is a sum of squares over questions (the cluster-robust sandwich).
+The influence of each question on the coefficients is kept. The variance of anything computed from the coefficients, and
+from the questions themselves, is then a sum of squares over questions.
 """
 
 import warnings
@@ -11,23 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-MOST_STRENGTH = 15.0  # σ of it is 1 to six digits: the data are separated there, and no error is to be had
+MOST_STRENGTH = 15.0  # σ(15) is 1 to six digits: the data are separated, and errors are meaningless
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """Coefficients [k], the influence [questions, k] on them of each question, and the rows' question [n]."""
+    """Coefficients [k], the influence of each question on them [questions, k], and the question of each row [n]."""
 
     coefficients: np.ndarray
     influence: np.ndarray
     question: np.ndarray
 
     def share(self, rows: np.ndarray, weights: np.ndarray, confidence: float) -> tuple[float, float, float]:
-        """The mean over design rows [n, k], which weigh weights [n], of the expected share, with its limits.
+        """Weighted mean of the expected share over design rows [n, k], with its limits.
 
-        There is one row, or one for each that was fitted; these vary with the questions drawn. Limits are normal on the
-        logit's scale, and NaN where the data are separated, so that no finite coefficient is the likeliest, and
-        where there is but one question.
+        Give one row, or one per fitted row (then the variation of the questions is included). Limits are normal on the
+        logit scale; NaN if the data are separated or there is only one question.
         """
         logits = rows @ self.coefficients
         expected = special.expit(logits)
@@ -46,19 +45,19 @@ class Logistic:
 
 
 def fit(shares: np.ndarray, weights: np.ndarray, design: np.ndarray, questions: Sequence[Hashable]) -> Logistic:
-    """Shares [n] that weigh weights [n] on a design [n, k] of full rank; questions [n] name the clusters."""
+    """Fit shares [n] with weights [n] on a full-rank design [n, k]; `questions` [n] are the clusters."""
     import statsmodels.api as sm
     from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationWarning
 
     question = np.unique(np.array([str(name) for name in questions]), return_inverse=True)[1]
     model = sm.GLM(shares, design, family=sm.families.Binomial(), var_weights=weights)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # What they warn of is looked for where it matters, in `share`.
-        for known in (PerfectSeparationWarning, ConvergenceWarning):
-            warnings.simplefilter("ignore", known)
-        found = model.fit(maxiter=100, tol=1e-12)
-        bread = np.asarray(found.normalized_cov_params)
-    scores = design * (weights * (shares - np.asarray(found.mu)))[:, None]
+        # `share` checks for what these warn of.
+        for category in (PerfectSeparationWarning, ConvergenceWarning):
+            warnings.simplefilter("ignore", category)
+        result = model.fit(maxiter=100, tol=1e-12)
+        bread = np.asarray(result.normalized_cov_params)
+    scores = design * (weights * (shares - np.asarray(result.mu)))[:, None]
     by_question = np.zeros((question.max() + 1, design.shape[1]))
     np.add.at(by_question, question, scores)
-    return Logistic(np.asarray(found.params), by_question @ bread, question)
+    return Logistic(np.asarray(result.params), by_question @ bread, question)

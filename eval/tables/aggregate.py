@@ -1,4 +1,4 @@
-"""The tables' contents, as data frames in long form: an estimate with its limits and n in every row."""
+"""Aggregate results into long-form data frames: each row has an estimate, its limits and n."""
 
 import argparse
 from collections.abc import Callable, Hashable, Iterable
@@ -23,43 +23,45 @@ MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "dist
 
 
 class Resampling:
-    """How intervals are drawn: each from a seed with the name of what is drawn, so that no row depends on another."""
+    """Computes intervals. Each has its own seed, derived from the names of the row, so rows do not depend on others."""
 
     def __init__(self, confidence: float, resamples: int, seed: int):
         self.confidence, self.resamples, self.seed = confidence, resamples, seed
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add --confidence, --resamples and --seed."""
         fields = Tables.model_fields
         parser.add_argument("--confidence", type=float, default=fields["confidence"].default)
-        parser.add_argument("--resamples", type=int, default=fields["resamples"].default, help="of the bootstrap")
-        parser.add_argument("--seed", type=int, default=1, help="of all that is drawn")
+        parser.add_argument("--resamples", type=int, default=fields["resamples"].default, help="bootstrap resamples")
+        parser.add_argument("--seed", type=int, default=1, help="seed of the bootstrap")
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Self:
+    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
+        """From the arguments that `add_arguments` adds."""
         if not 0 < arguments.confidence < 1 or arguments.resamples < 1:
-            raise UserError("--confidence is between 0 and 1, --resamples at least 1")
+            raise UserError("--confidence has to be between 0 and 1, --resamples at least 1")
         return cls(arguments.confidence, arguments.resamples, arguments.seed)
 
     def ratio(self, frame: pd.DataFrame, *names: str) -> Interval:
-        """Adjusted win rate of judgments; points and weights are summed within a question."""
+        """Adjusted win rate of judgments; points and weights are summed by question."""
         sums = frame.groupby("question_id", sort=False)[["points", "weight"]].sum()
         seed = derive_seed(self.seed, "tables", *names)
         return ratio_interval(list(sums["points"]), list(sums["weight"]), self.confidence, self.resamples, seed)
 
     def pooled_mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
-        """The mean of all values; those of a question are resampled together."""
+        """Mean of all values; the values of a question are resampled together."""
         sums = values.groupby(questions, sort=False).agg(["sum", "count"])
         seed = derive_seed(self.seed, "tables", *names)
         return pooled_mean_interval(list(sums["sum"]), list(sums["count"]), self.confidence, self.resamples, seed)
 
     def statistic(self, of: Callable[[np.ndarray], float], questions: int, *names: str) -> Interval:
-        """`of` a choice of questions, given by their numbers, repeats among them."""
+        """Any statistic of question indices; a resample contains repeated indices."""
         seed = derive_seed(self.seed, "tables", *names)
         return statistic_interval(of, questions, self.confidence, self.resamples, seed)
 
     def mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
-        """The mean over questions of each question's mean."""
+        """Mean over questions of each question's mean."""
         per_question = values.groupby(questions, sort=False).mean().dropna()
         return mean_interval(
             list(per_question), self.confidence, self.resamples, derive_seed(self.seed, "tables", *names)
@@ -67,31 +69,34 @@ class Resampling:
 
 
 def _seed_range(frame: pd.DataFrame) -> tuple[float, float, int]:
-    """The least and greatest win rate of single pairs of policies, and how many pairs there are."""
+    """Smallest and largest win rate of a single pair of policies, and the number of pairs."""
     sums = frame.groupby(["a", "b"], sort=False)[["points", "weight"]].sum()
     rates = sums["points"] / sums["weight"]
     return float(rates.min()), float(rates.max()), len(rates)
 
 
 def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Adjusted win rates per model and benchmark, and per benchmark over all models (questions resampled as one)."""
+    """Adjusted win rates per model and benchmark, and per benchmark over all models.
+
+    Over all models, the judgments of a question by all models are resampled together.
+    """
     rows = []
     for comparison, sides in grid.comparisons.items():
         compared = judgments[(judgments["comparison"] == comparison) & (judgments["weight"] > 0)]
-        hard = pd.concat([difficulty(compared[compared["benchmark"] == name], "model") for name in grid.benchmarks])
-        compared = compared.assign(difficulty=hard)
+        difficulties = [difficulty(compared[compared["benchmark"] == name], "model") for name in grid.benchmarks]
+        compared = compared.assign(difficulty=pd.concat(difficulties))
         for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
             for benchmark in grid.benchmarks:
-                here = (judgments["comparison"] == comparison) & (judgments["benchmark"] == benchmark)
+                in_cell = (judgments["comparison"] == comparison) & (judgments["benchmark"] == benchmark)
                 if model != ALL_MODELS:
-                    here &= judgments["model"] == model
-                frame = judgments[here]
+                    in_cell &= judgments["model"] == model
+                frame = judgments[in_cell]
                 covered = compared.loc[frame.index.intersection(compared.index)]
-                found = draw.ratio(covered, "win rate", comparison, model, benchmark)
+                interval = draw.ratio(covered, "win rate", comparison, model, benchmark)
                 controlled = length_controlled(covered, draw.confidence)
                 low, high, policy_pairs = _seed_range(covered) if len(covered) else (float("nan"), float("nan"), 0)
                 share = covered["points"] / covered["weight"]
-                judged = covered["consistent"].dropna()
+                consistent = covered["consistent"].dropna()
                 coverage = _coverage(frame)
                 rows.append(
                     {
@@ -100,10 +105,10 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "b": sides.b,
                         "model": model,
                         "benchmark": benchmark,
-                        "win_rate": found.estimate,
-                        "low": found.low,
-                        "high": found.high,
-                        "n": found.n,
+                        "win_rate": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": interval.n,
                         "lc_win_rate": controlled.estimate,
                         "lc_low": controlled.low,
                         "lc_high": controlled.high,
@@ -116,58 +121,58 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "pairs": policy_pairs,
                         "pair_low": low,
                         "pair_high": high,
-                        "consistency": float(judged.astype(float).mean()) if len(judged) else float("nan"),
+                        "consistency": float(consistent.astype(float).mean()) if len(consistent) else float("nan"),
                         "first_position": _first_position(covered),
                         "coverage": coverage,
                         "enough_coverage": coverage >= grid.tables.coverage_floor,
                         **{f"imitating_{side}": _imitating(frame, side) for side in "ab"},
-                        **_without(frame),
+                        **_missing(frame),
                     }
                 )
     return pd.DataFrame(rows)
 
 
 def _imitating(frame: pd.DataFrame, side: str) -> float:
-    """The share of a side's answers that imitate a verdict or a prompt; NaN where it was not looked for."""
-    looked_for = [] if "imitating" not in frame else [sides for sides in frame["imitating"] if isinstance(sides, list)]
-    return sum(side in sides for sides in looked_for) / len(looked_for) if looked_for else float("nan")
+    """Share of a side's answers that imitate a verdict or a prompt; NaN if the judgments do not say."""
+    checked = [] if "imitating" not in frame else [sides for sides in frame["imitating"] if isinstance(sides, list)]
+    return sum(side in sides for sides in checked) / len(checked) if checked else float("nan")
 
 
-def _without(frame: pd.DataFrame) -> dict[str, int]:
-    """How many games have no verdict, by why."""
-    found = [why for games in frame["games"] for why in missing_verdicts(games)]
-    return {why: found.count(why) for why in MISSING_REASONS}
+def _missing(frame: pd.DataFrame) -> dict[str, int]:
+    """Number of games without a verdict, by reason."""
+    reasons = [why for games in frame["games"] for why in missing_verdicts(games)]
+    return {why: reasons.count(why) for why in MISSING_REASONS}
 
 
 def _coverage(frame: pd.DataFrame) -> float:
-    """The share of games whose verdict counts; a match without an answer has none."""
-    counted = [
+    """Share of games whose verdict counts; a match without an answer has none."""
+    shares = [
         sum(game["outcome"] in POINTS for game in games) / 2 if weight else 0.0
         for games, weight in zip(frame["games"], frame["weight"], strict=True)
     ]
-    return sum(counted) / len(counted) if counted else 0.0
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _first_position(frame: pd.DataFrame) -> float:
-    """`first_place` of the matches that a judge was asked about in both orders."""
+    """`first_place` of the matches that were judged in both orders."""
     return first_place(game for games in frame.loc[frame["consistent"].notna(), "games"] for game in games)
 
 
 def first_place(games: Iterable[Row]) -> float:
-    """Share of the decided games that the answer shown first won; 0.5 where the judge has no position bias."""
+    """Share of decided games won by the answer shown first; 0.5 without position bias."""
     decided = [game["order"][0] == game["outcome"] for game in games if game["outcome"] in ("a", "b")]
     return sum(decided) / len(decided) if decided else float("nan")
 
 
 def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Means over questions (RL seeds and turns averaged within one) of all that is measured without a judge."""
+    """Means over questions of everything measured without a judge; RL seeds and turns are averaged by question."""
     rows = []
     for (model, benchmark, method), frame in _cells(scores, grid):
         for measure in MEASURES:
             if measure not in frame or frame[measure].isna().all():
                 continue
             values = frame[measure].astype(float)
-            found = draw.mean(values, frame["question_id"], "score", model, benchmark, method, measure)
+            interval = draw.mean(values, frame["question_id"], "score", model, benchmark, method, measure)
             per_policy = values.groupby(frame["policy"], sort=False).mean()
             rows.append(
                 {
@@ -175,10 +180,10 @@ def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "benchmark": benchmark,
                     "method": method,
                     "measure": measure,
-                    "mean": found.estimate,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
+                    "mean": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
                     "seeds": len(per_policy),
                     "seed_low": float(per_policy.min()),
                     "seed_high": float(per_policy.max()),
@@ -188,14 +193,14 @@ def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
 
 
 def _cells(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
-    """The rows of each model, benchmark and method, in the config's order."""
+    """Rows by model, benchmark and method, in config order."""
     groups: dict[Hashable, pd.DataFrame] = dict(iter(frame.groupby(["model", "benchmark", "method"], sort=False)))
     keys = [(m, b, method) for m in grid.models for b in grid.benchmarks for method in grid.methods]
     return [(key, groups[key]) for key in keys if key in groups]
 
 
 def improvements(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Differences of a comparison's methods in reward and gold reward, question by question."""
+    """Differences in reward and gold reward between a comparison's methods, paired by question."""
     cells = dict(_cells(scores, grid))
     rows = []
     for comparison, sides in grid.comparisons.items():
@@ -210,30 +215,30 @@ def improvements(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                     if difference.empty:
                         continue
                     questions = difference.index.to_series()
-                    found = draw.mean(difference, questions, "improvement", comparison, model, benchmark, measure)
+                    interval = draw.mean(difference, questions, "improvement", comparison, model, benchmark, measure)
                     rows.append(
                         {
                             "comparison": comparison,
                             "model": model,
                             "benchmark": benchmark,
                             "measure": measure,
-                            "difference": found.estimate,
-                            "low": found.low,
-                            "high": found.high,
-                            "n": found.n,
+                            "difference": interval.estimate,
+                            "low": interval.low,
+                            "high": interval.high,
+                            "n": interval.n,
                         }
                     )
     return pd.DataFrame(rows)
 
 
 def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Mean ratings, of all turns and of each."""
+    """Mean ratings over all turns and for each turn."""
     rows = []
     for (model, benchmark, method), frame in _cells(grades, grid):
         for turn in ("all", *sorted(frame["turn"].unique())):
             part = frame if turn == "all" else frame[frame["turn"] == turn]
             rated = part[part["outcome"] == "rated"]
-            found = draw.mean(
+            interval = draw.mean(
                 rated["rating"].astype(float), rated["question_id"], "grade", model, benchmark, method, str(turn)
             )
             rows.append(
@@ -242,10 +247,10 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "benchmark": benchmark,
                     "method": method,
                     "turn": str(turn),
-                    "rating": found.estimate,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
+                    "rating": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "n": interval.n,
                     "coverage": len(rated) / len(part),
                     "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
                     "imitating": part["imitating"].astype(float).mean(),
@@ -256,9 +261,9 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
 
 
 def training_table(training: pd.DataFrame) -> pd.DataFrame:
-    """Each policy's metrics, averaged over the last quarter of its steps."""
+    """Metrics of each policy, averaged over the last quarter of its steps."""
     steps = training.groupby(["model", "policy"])["step"].transform("max") + 1
     last = training["step"] >= ((1 - LAST_SHARE) * steps).astype(int)
     measures = [name for name in training.columns if name not in ("model", "method", "policy", "step", "episodes")]
-    found = training[last].groupby(["model", "method", "policy"], sort=False)[measures].mean().reset_index()
-    return found.dropna(axis="columns", how="all")
+    means = training[last].groupby(["model", "method", "policy"], sort=False)[measures].mean().reset_index()
+    return means.dropna(axis="columns", how="all")

@@ -1,4 +1,4 @@
-"""Stored results as data frames, one row a judgment, grade, answer, step or soup."""
+"""Read stored results into data frames, with one row per judgment, grade, answer, step or soup."""
 
 import json
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ def judgments(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def nonempty_rows(path: Path, stage: str) -> list[Row]:
-    """A stage's rows; a UserError where the file has none."""
+    """Rows of a stage's output; a UserError if it is empty."""
     rows = read_jsonl(path)
     if not rows:
-        raise UserError(f"{path}: it is empty: remove it, and make it again with python -m eval {stage}")
+        raise UserError(f"{path}: empty file: remove it and rerun python -m eval {stage}")
     return rows
 
 
@@ -66,7 +66,7 @@ def scores(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def grades(results: Path, grid: Grid) -> pd.DataFrame:
-    """All grades; without rows where no benchmark is graded."""
+    """All grades; no rows if no benchmark is graded."""
     keys = ("model", "policy", "benchmark")
     rows = [
         {**place, **row}
@@ -79,7 +79,7 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def training(results: Path, grid: Grid) -> pd.DataFrame:
-    """All steps of all policies that PPO trained."""
+    """All steps of all policies trained with PPO."""
     rows = [
         {"model": model, "method": method, "policy": policy, **row}
         for model in grid.models
@@ -92,7 +92,7 @@ def training(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def soups(results: Path, grid: Grid) -> pd.DataFrame:
-    """All points between two SFT models, and what else was measured beside them."""
+    """All measured soups and checkpoints of the stage `alpha`."""
     return pd.DataFrame(
         [{"model": model, **row} for model in grid.models for row in read_jsonl(alpha_file(results, model))]
     )
@@ -106,14 +106,14 @@ def _json(path: Path, maker: str) -> Any:
 
 
 def cards(results: Path, grid: Grid) -> pd.DataFrame:
-    """The reward models' cards."""
+    """Cards of the reward models."""
     return pd.DataFrame(
         [{"model": model, **_json(reward_file(results, model), "salsa reward")} for model in grid.models]
     )
 
 
 def data_sets(results: Path, grid: Grid) -> pd.DataFrame:
-    """How much of each data set is used."""
+    """Counts of used and left-out rows of each data set."""
     return pd.DataFrame(
         [
             {"model": model, "set": name, **counts}
@@ -124,11 +124,14 @@ def data_sets(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def overlap(results: Path) -> pd.DataFrame:
-    """How many questions of each benchmark stand in each training set."""
+    """Number of questions of each benchmark that occur in each training set."""
     return pd.DataFrame(
         [
-            {"set": name, "benchmark": benchmark, **{**found, **{key: len(found[key]) for key in ("equal", "alike")}}}
+            {
+                **{"set": name, "benchmark": benchmark, "questions": result["questions"]},
+                **{key: len(result[key]) for key in ("equal", "alike")},
+            }
             for name, benchmarks in _json(overlap_file(results), "eval overlap").items()
-            for benchmark, found in benchmarks.items()
+            for benchmark, result in benchmarks.items()
         ]
     )

@@ -1,4 +1,4 @@
-"""Data frames as CSV for programs, Markdown and LaTeX for readers. Numbers are rounded before they are written."""
+"""Write data frames as CSV (for programs), Markdown and LaTeX (for readers)."""
 
 import html
 import math
@@ -16,7 +16,7 @@ LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A figure as text; a dash for what was not measured. -0.000 is 0.000."""
+    """A figure as text; a dash for None and NaN. Never "-0.000"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -30,7 +30,7 @@ def number(value: Any, digits: int = 3) -> str:
 def with_interval(
     frame: pd.DataFrame, estimate: str, low: str = "low", high: str = "high", digits: int = 3
 ) -> list[str]:
-    """`0.612 [0.550, 0.670]`, a text a row; a dash where nothing was measured, the reason where `n` is one question."""
+    """One text per row, `0.612 [0.550, 0.670]`; a dash if not measured, and a remark if there is only one question."""
     counts = frame["n"] if "n" in frame else [None] * len(frame)
 
     def text(e: float, lo: float, hi: float, n: int | None) -> str:
@@ -44,27 +44,28 @@ def with_interval(
 
 
 def with_control(frame: pd.DataFrame) -> list[str]:
-    """The length-controlled win rate, marked where it departs far from the raw one."""
+    """The length-controlled win rate as text, marked if it is far from the raw one."""
     texts = with_interval(frame, "lc_win_rate", "lc_low", "lc_high")
     return [text + (" (far off)" if far else "") for text, far in zip(texts, frame["lc_far"], strict=True)]
 
 
 def one_line(text: Any) -> str:
-    """The text in a line of its own, without characters that command a terminal or turn text round."""
+    """The text on one line, with control characters escaped."""
     return visible(str(text)).replace("\n", " ")
 
 
 def latex_text(text: str) -> str:
+    """Escape text for LaTeX."""
     return "".join(LATEX.get(character, character) for character in one_line(text))
 
 
 def markdown_text(text: Any) -> str:
-    """For a cell or a paragraph: no text of it is taken for HTML, or for the end of a cell."""
+    """Escape text for Markdown: HTML and the cell separator."""
     return html.escape(one_line(text), quote=False).replace("|", r"\|")
 
 
 def csv_text(value: Any) -> Any:
-    """A value that no spreadsheet takes for a formula: a quotation mark stands before what would begin one."""
+    """Prefix text that a spreadsheet would read as a formula with a quotation mark."""
     if not isinstance(value, str):
         return value
     text = visible(value)
@@ -72,7 +73,7 @@ def csv_text(value: Any) -> Any:
 
 
 def markdown(frame: pd.DataFrame, notes: list[str]) -> str:
-    """A Markdown table with the notes under it."""
+    """A Markdown table followed by notes."""
     cells = [[markdown_text(value) for value in row] for row in frame.itertuples(index=False)]
     lines = ["| " + " | ".join(map(markdown_text, frame.columns)) + " |", "|" + "---|" * len(frame.columns)]
     lines += ["| " + " | ".join(row) + " |" for row in cells]
@@ -80,7 +81,7 @@ def markdown(frame: pd.DataFrame, notes: list[str]) -> str:
 
 
 def latex(frame: pd.DataFrame, notes: list[str]) -> str:
-    """A booktabs tabular with the notes as a comment over it."""
+    """A booktabs tabular preceded by the notes as comments."""
     lines = [f"% {one_line(note)}" for note in notes]
     lines += [rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}", r"\toprule"]
     lines += [" & ".join(latex_text(str(name)) for name in frame.columns) + r" \\", r"\midrule"]
@@ -89,7 +90,7 @@ def latex(frame: pd.DataFrame, notes: list[str]) -> str:
 
 
 def write_table(folder: Path, name: str, raw: pd.DataFrame, shown: pd.DataFrame, notes: list[str]) -> None:
-    """NAME.csv holds `raw`, NAME.md and NAME.tex what is `shown`."""
+    """Write `raw` to NAME.csv (rounded to six digits), and `shown` to NAME.md and NAME.tex."""
     raw.round(CSV_DIGITS).map(csv_text).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
     (folder / f"{name}.md").write_text(markdown(shown, notes), encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(shown, notes), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What was run and where its results lie: the one place that knows the results folder's layout.
+"""The grid as tables see it, and the layout of its results folder.
 
 generations/MODEL/POLICY/BENCHMARK.jsonl    scores/MODEL/POLICY/BENCHMARK.jsonl
 judgments/MODEL/BENCHMARK/COMPARISON.jsonl  grades/MODEL/POLICY/BENCHMARK.jsonl
@@ -14,11 +14,11 @@ from salsa.config.fields import Section
 from salsa.config.naming import Checkpoint, soup_of
 from salsa.config.sections import Alpha, Comparison, Tables
 
-ALL_MODELS = "all"  # the models' judgments together, in the column `model`
+ALL_MODELS = "all"  # value of the column `model` for the judgments of all models together
 
 
 class Grid(Section):
-    """What tables, figures and the report need of the config. Names come from it alone."""
+    """The part of the config that tables, figures and the report use."""
 
     grid: str
     models: list[str]
@@ -28,12 +28,12 @@ class Grid(Section):
     graded: list[str]
     comparisons: dict[str, Comparison]
     judge: str
-    dated: bool = False  # whether it matters when the judge was asked
+    dated: bool = False  # whether tables show when the judge was called
     tables: Tables
 
 
 def grid_of(config: Config) -> Grid:
-    """The part of the config that the tables depend on."""
+    """Extract a Grid from the config."""
     return Grid(
         grid=config.grid,
         models=list(config.models),
@@ -49,19 +49,19 @@ def grid_of(config: Config) -> Grid:
 
 
 def policies(methods: dict[str, Method], rl_seeds: list[int], method: str) -> list[str]:
-    """The policies of a method: METHOD-sN for each RL seed, or the method itself where nothing is trained."""
+    """Policies of a method: METHOD-sN for each RL seed, or METHOD if it is not trained."""
     return [method] if methods[method].algorithm == "none" else [f"{method}-s{seed}" for seed in rl_seeds]
 
 
 def pairs(methods: dict[str, Method], rl_seeds: list[int], comparison: Comparison) -> list[tuple[str, str]]:
-    """The pairs of policies that a comparison judges: equal seeds meet, an untrained method meets every seed."""
+    """Pairs of policies of a comparison: equal RL seeds are paired; an untrained method is paired with every seed."""
     a, b = (policies(methods, rl_seeds, method) for method in (comparison.a, comparison.b))
     count = max(len(a), len(b))
     return list(zip(a * (count // len(a)), b * (count // len(b)), strict=True))
 
 
 def alpha_line(alpha: Alpha) -> dict[float, Checkpoint]:
-    """The soups along the line between two SFT models; its ends are those models themselves."""
+    """Soups along the line between two SFT models, by alpha; at 0 and 1 the SFT models themselves."""
     first, last = alpha.between
     line: dict[float, Checkpoint] = {point: soup_of({first: 1 - point, last: point}) for point in alpha.points}
     ends = {0.0: first, 1.0: last}
@@ -109,14 +109,14 @@ def calibration_file(results: Path) -> Path:
 
 
 def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
-    """Every file that tables are made of, by its name below the results folder."""
-    every = [policy for method in grid.methods for policy in policies(grid.methods, grid.rl_seeds, method)]
+    """All input files of the tables, by their path below the results folder."""
+    all_policies = [policy for method in grid.methods for policy in policies(grid.methods, grid.rl_seeds, method)]
     trained = [p for method in grid.methods for p in policies(grid.methods, grid.rl_seeds, method) if p != method]
     files = []
     for model in grid.models:
         files += [judgment_file(results, model, b, c) for b in grid.benchmarks for c in grid.comparisons]
-        files += [grade_file(results, model, policy, b) for policy in every for b in grid.graded]
-        files += [score_file(results, model, policy, b) for policy in every for b in grid.benchmarks]
+        files += [grade_file(results, model, policy, b) for policy in all_policies for b in grid.graded]
+        files += [score_file(results, model, policy, b) for policy in all_policies for b in grid.benchmarks]
         files += [training_file(results, model, policy) for policy in trained]
         files += [alpha_file(results, model), reward_file(results, model), data_file(results, model)]
     files.append(overlap_file(results))

@@ -1,7 +1,7 @@
-"""Tables by model of all that a ledger holds: single answers, pairs, and Arena-Hard's games against a baseline.
+"""Aggregate a ledger into tables by model: single grades, pairs, and Arena-Hard's games against a baseline.
 
-They are made of the items and the judges' texts alone, which are read anew each time, and sorted by names: stages fill
-a ledger in any order. Judges and benchmarks are kept apart. docs/formats.md explains the columns.
+Only the index and the judges' replies are used; replies are parsed each time. Rows are sorted by name, because stages
+fill a ledger in any order. Judges and benchmarks are separate. docs/formats.md explains the columns.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,18 +37,19 @@ ARENA_COLUMNS = [
 
 @dataclass(frozen=True)
 class Judged:
-    """An item and what the judge said of it: a rating, or a label about the places shown; None for neither."""
+    """An index entry with its verdict: a rating, or a label about the positions shown; None without a verdict."""
 
     item: IndexEntry
-    said: Value
+    value: Value
 
 
 def judged(items: Iterable[IndexEntry], calls: Mapping[str, Entry], where: str) -> list[Judged]:
-    """What each item's text says; a UserError if its call is not in the ledger."""
-    return [Judged(item, said(item, calls, where)) for item in items]
+    """Read the verdict of each index entry; a UserError if its call is missing from the ledger."""
+    return [Judged(item, stored_value(item, calls, where)) for item in items]
 
 
-def said(item: IndexEntry, calls: Mapping[str, Entry], where: str) -> Value:
+def stored_value(item: IndexEntry, calls: Mapping[str, Entry], where: str) -> Value:
+    """The verdict of an index entry: its label, or read from its call's reply."""
     if item.label is not None:
         return float(item.label) if item.protocol == SINGLE else item.label
     if item.call is None:
@@ -65,44 +66,44 @@ def said(item: IndexEntry, calls: Mapping[str, Entry], where: str) -> Value:
     return "C" if outcome == "tie" and value is None else value
 
 
-def single_frame(found: list[Judged]) -> pd.DataFrame:
-    """A row an answer: its rating, or NaN."""
+def single_frame(verdicts: list[Judged]) -> pd.DataFrame:
+    """One row per graded answer, with its rating or NaN."""
     rows = [
         {
-            **{"judge": one.item.judge, "benchmark": one.item.benchmark, "model": one.item.models[0]},
-            **{"question_id": one.item.question_id, "turn": one.item.turn, "category": one.item.category},
-            "rating": one.said,
+            **{"judge": entry.item.judge, "benchmark": entry.item.benchmark, "model": entry.item.models[0]},
+            **{"question_id": entry.item.question_id, "turn": entry.item.turn, "category": entry.item.category},
+            "rating": entry.value,
         }
-        for one in found
-        if one.item.protocol == SINGLE
+        for entry in verdicts
+        if entry.item.protocol == SINGLE
     ]
     return pd.DataFrame(rows).astype({"rating": float}) if rows else pd.DataFrame()
 
 
-def match_frame(found: list[Judged]) -> pd.DataFrame:
-    """A row a match of two models, a being who was shown first in the first game stored.
+def match_frame(verdicts: list[Judged]) -> pd.DataFrame:
+    """One row per match of two models; a is the one that was shown first in the first stored game.
 
-    `points` and `weight` are by the protocol's rule, and `game_points` and `game_weight` of each game by itself; each
-    is 0 where there is no verdict. `games` holds {order, outcome, strong}, the order and the winner as a or b, and
-    `difficulty` is what other models' matches against b say of the question.
+    `points` and `weight` follow the protocol's rule, `game_points` and `game_weight` count each game separately; all
+    are 0 without verdicts. `games` holds {order, outcome, strong} in terms of a and b. `difficulty` of a question comes
+    from other models' matches against b.
     """
     matches: dict[tuple[Any, ...], list[Judged]] = {}
     sides: dict[tuple[Any, ...], tuple[str, ...]] = {}
-    for one in found:
-        item = one.item
+    for entry in verdicts:
+        item = entry.item
         if item.protocol != SINGLE:
             cell = (item.protocol, item.judge, item.benchmark, frozenset(item.models))
             models = sides.setdefault(cell, against_baseline(item))
-            matches.setdefault((*cell[:3], models, item.question_id, item.turn), []).append(one)
+            matches.setdefault((*cell[:3], models, item.question_id, item.turn), []).append(entry)
     rows = []
     for (protocol, judge, benchmark, (a, b), question, turn), games in matches.items():
-        played = [game(one, a) for one in games]
+        played = [game(entry, a) for entry in games]
         rows.append(
             {
                 **{"protocol": protocol, "judge": judge, "benchmark": benchmark, "question_id": question, "turn": turn},
                 **{"a": a, "b": b, "category": games[0].item.category, "games": played},
                 "lengths": lengths(games, a),
-                **earned(of_protocol(protocol), played),
+                **match_points(of_protocol(protocol), played),
                 **({"consistent": None} if games[0].item.identical else {}),
             }
         )
@@ -114,46 +115,47 @@ def match_frame(found: list[Judged]) -> pd.DataFrame:
 
 
 def lengths(games: list[Judged], a: str) -> tuple[int, int] | None:
-    """Of a's and b's answers; None where the items do not say."""
-    for one in games:
-        if one.item.lengths is not None:
-            first, second = one.item.lengths
-            return (first, second) if one.item.models[0] == a else (second, first)
+    """Characters of a's and b's answers; None if the index does not say."""
+    for entry in games:
+        if entry.item.lengths is not None:
+            first, second = entry.item.lengths
+            return (first, second) if entry.item.models[0] == a else (second, first)
     return None
 
 
 def against_baseline(item: IndexEntry) -> tuple[str, ...]:
-    """The two models, the one that is measured first."""
+    """The two models, the baseline last."""
     return item.models[::-1] if item.baseline == item.models[0] else item.models
 
 
-def game(one: Judged, a: str) -> Row:
-    order = "ab" if one.item.models[0] == a else "ba"
-    if one.said is None:
+def game(entry: Judged, a: str) -> Row:
+    """A game {order, outcome, strong} in terms of a and b."""
+    order = "ab" if entry.item.models[0] == a else "ba"
+    if entry.value is None:
         return {"order": order, "outcome": None, "strong": False}
-    found = verdict(str(one.said))
-    outcome = "tie" if found.side == "tie" else order["AB".index(found.side)]
-    return {"order": order, "outcome": outcome, "strong": found.strong}
+    result = verdict(str(entry.value))
+    outcome = "tie" if result.side == "tie" else order["AB".index(result.side)]
+    return {"order": order, "outcome": outcome, "strong": result.strong}
 
 
-def earned(benchmark: Benchmark, games: list[Row]) -> Row:
-    """What a match earns a by the protocol's rule, and game by game; how many of its games have a verdict."""
+def match_points(benchmark: Benchmark, games: list[Row]) -> Row:
+    """Points of a by the protocol's rule and game by game, and the number of games with a verdict."""
     decided = [game for game in games if game["outcome"] is not None]
-    whole = {game["order"] for game in decided} == {"ab", "ba"}
-    points, weight = benchmark.points(decided) if decided and (whole or benchmark.by_game) else (0.0, 0)
+    both_orders = {game["order"] for game in decided} == {"ab", "ba"}
+    points, weight = benchmark.points(decided) if decided and (both_orders or benchmark.by_game) else (0.0, 0)
     by_game = sum(POINTS[game["outcome"]] for game in decided)
     return {
         **{"points": points, "weight": weight, "verdicts": len(decided), "asked": max(2, len(games))},
-        **{"game_points": by_game if whole else 0.0, "game_weight": len(decided) if whole else 0},
-        "consistent": decided[0]["outcome"] == decided[1]["outcome"] if whole else None,
+        **{"game_points": by_game if both_orders else 0.0, "game_weight": len(decided) if both_orders else 0},
+        "consistent": decided[0]["outcome"] == decided[1]["outcome"] if both_orders else None,
     }
 
 
 def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
-    """Mean ratings of each model by turn and category, and over all of either."""
+    """Mean ratings of each model by turn and category, and over all turns and categories."""
     rows = []
     if len(frame):
-        # Each of thousands of cells is a copy: of the columns that it needs.
+        # Only the columns needed: thousands of cells are copied.
         needed = frame[["judge", "benchmark", "model", "turn", "category", "question_id", "rating"]]
         for (judge, benchmark, model), part in needed.groupby(["judge", "benchmark", "model"]):
             for turn in (ALL, *sorted(part["turn"].unique())):
@@ -170,54 +172,55 @@ def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
 
 
 def pair_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
-    """Wins, losses and ties of each pair of models, and its win rate under both rules."""
+    """Wins, losses and ties of each pair of models, and its adjusted and game-by-game win rates."""
     rows = []
     for (judge, benchmark, a, b), part in cells(frame, "mt_bench_pair"):
-        whole = part[part["weight"] > 0]
+        covered = part[part["weight"] > 0]
+        by_game = covered.assign(points=covered["game_points"], weight=covered["game_weight"])
         names = ("ledger", judge, benchmark, a, b)
-        adjusted = draw.ratio(whole, *names)
-        by_game = draw.ratio(whole.assign(points=whole["game_points"], weight=whole["game_weight"]), *names, "games")
-        counts = [int((whole["points"] == points).sum()) for points in (1.0, 0.0, 0.5)]
-        place = first_place(game for games in whole["games"] for game in games)
-        controlled = length_controlled(whole, draw.confidence)
-        figures = (*adjusted[:3], *by_game[:3], *controlled, consistency(whole), place, len(whole) / len(part))
-        rows.append((judge, benchmark, a, b, len(whole), *counts, *figures))
+        rates = (*draw.ratio(covered, *names)[:3], *draw.ratio(by_game, *names, "games")[:3])
+        counts = [int((covered["points"] == points).sum()) for points in (1.0, 0.0, 0.5)]
+        place = first_place(game for games in covered["games"] for game in games)
+        controlled = length_controlled(covered, draw.confidence)
+        figures = (*rates, *controlled, consistency(covered), place, len(covered) / len(part))
+        rows.append((judge, benchmark, a, b, len(covered), *counts, *figures))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
 def cells(frame: pd.DataFrame, protocol: str) -> Iterator[tuple[tuple[str, str, str, str], pd.DataFrame]]:
-    """The matches of each judge, benchmark and pair of models."""
+    """Yield the matches of each judge, benchmark and pair of models."""
     if len(frame):
         of_protocol = frame[frame["protocol"] == protocol]
         yield from of_protocol.groupby(["judge", "benchmark", "a", "b"])
 
 
 def bradley_terry(frame: pd.DataFrame, confidence: float) -> dict[tuple[str, str, str, str], Score]:
-    """The score of each judge's, benchmark's and pair's first model, from all games that share judge and benchmark."""
-    found: dict[tuple[str, str, str, str], Score] = {}
+    """Bradley-Terry score of the first model of each (judge, benchmark, model, baseline), from all games of the judge
+    on the benchmark."""
+    results: dict[tuple[str, str, str, str], Score] = {}
     if len(frame):
-        counted = frame[(frame["protocol"] == "arena_hard") & (frame["weight"] > 0)]
-        for (judge, benchmark), part in counted.groupby(["judge", "benchmark"], sort=False):
+        covered = frame[(frame["protocol"] == "arena_hard") & (frame["weight"] > 0)]
+        for (judge, benchmark), part in covered.groupby(["judge", "benchmark"], sort=False):
             sums = part.groupby(["question_id", "a", "b"], sort=False)[["points", "weight"]].sum().reset_index()
             pairs = dict.fromkeys(zip(sums["a"], sums["b"], strict=True))
-            found |= {(judge, benchmark, *pair): score for pair, score in scores(sums, pairs, confidence).items()}
-    return found
+            results |= {(judge, benchmark, *pair): score for pair, score in scores(sums, pairs, confidence).items()}
+    return results
 
 
 def consistency(matches: pd.DataFrame) -> float:
-    """The share of the matches with both verdicts in which they agree, equal answers aside."""
+    """Share of matches whose two verdicts agree, without matches of equal answers."""
     return float(matches["consistent"].dropna().astype(float).mean())
 
 
 def arena_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
-    """Weighted win rates against the baseline, and Bradley-Terry scores of all models that a judge has compared."""
+    """Weighted win rates against the baseline, and Bradley-Terry scores over all models of a judge."""
     rows = []
     strengths = bradley_terry(frame, draw.confidence)
     for (judge, benchmark, a, b), part in cells(frame, "arena_hard"):
-        counted = part[part["weight"] > 0]
-        found = draw.ratio(counted, "ledger", judge, benchmark, a, b)
-        controlled = length_controlled(counted, draw.confidence)
+        covered = part[part["weight"] > 0]
+        rate = draw.ratio(covered, "ledger", judge, benchmark, a, b)
+        controlled = length_controlled(covered, draw.confidence)
         score = strengths.get((judge, benchmark, a, b), NO_SCORE)
         coverage = float(part["verdicts"].sum() / part["asked"].sum())
-        rows.append((judge, benchmark, a, b, found.n, *found[:3], *score, *controlled, consistency(part), coverage))
+        rows.append((judge, benchmark, a, b, rate.n, *rate[:3], *score, *controlled, consistency(part), coverage))
     return pd.DataFrame(rows, columns=ARENA_COLUMNS)

@@ -1,6 +1,6 @@
-"""Command `table`: what all verdicts in a ledger say of each model, from the ledger alone.
+"""Command `table`: print tables of all verdicts in a ledger, by model.
 
-As Markdown, or as one JSON list of all tables' rows, in which a figure that cannot be had is null (docs/formats.md).
+Output is Markdown, or one JSON list of the rows of all tables in which a missing figure is null (docs/formats.md).
 """
 
 import argparse
@@ -33,34 +33,35 @@ from salsa.runtime.texts import visible
 FLOOR = Tables.model_fields["coverage_floor"].default
 NOTES = {
     "single": "Mean ratings from 1 to 10; n counts answers.",
-    "pair": "n counts matches (a question's turn) with a verdict in both orders. Adjusted: games that disagree are a "
-    "tie; games: the mean of both. Length-controlled: the adjusted one with both answers equally long, by AlpacaEval "
-    "2's model (far off: so different that length, or a trick, may have decided). Consistent: both orders agree. First "
-    "place won: 0.5 without position bias.",
-    "arena": "n counts questions. Win rate: a strong verdict counts three times. Bradley-Terry: the probability of "
-    "beating the baseline that is fitted to the games of all models; with one baseline it is the win rate. "
+    "pair": "n counts matches (turns of questions) with a verdict in both orders. Adjusted: two games that disagree "
+    "are a tie; games: each game counts separately. Length-controlled: the adjusted rate at equal answer lengths, by "
+    "AlpacaEval 2's model (far off: so different that length or gaming may have decided). Consistent: share of matches "
+    "in which both orders agree. First place won: 0.5 without position bias.",
+    "arena": "n counts questions. Win rate: a strong verdict counts three times. Bradley-Terry: probability of beating "
+    "the baseline, fitted to the games of all models; with a single baseline it equals the win rate. "
     "Length-controlled and consistent: as for pairs.",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that judge, grade or import have filled")
+    parser.add_argument("--ledger", type=Path, required=True, help="folder written by judge, grade or import")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     Resampling.add_arguments(parser)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them."""
+    """Rows for JSON, with None for NaN."""
     rows = frame.astype(object).to_dict("records")
     return [{key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()} for row in rows]
 
 
 def cover(frame: pd.DataFrame) -> list[str]:
+    """Coverage as text, marked if it is below the floor."""
     return [number(value) + ("" if value >= FLOOR else " (too low)") for value in frame["coverage"]]
 
 
 def shown_single(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: the mean of all, of each turn and of each category."""
+    """One row per model: mean over all answers, of each turn and of each category."""
     rows = []
     for (model,), part in table.groupby(["model"], sort=False):
         [overall] = part[(part["turn"] == ALL) & (part["category"] == ALL)].index
@@ -79,6 +80,7 @@ def shown_single(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_pair(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair of models."""
     shown = table[["model_a", "model_b", "n", "wins", "losses", "ties"]].copy()
     shown["adjusted win rate"] = with_interval(table, "adjusted_win_rate")
     shown["games win rate"] = with_interval(table, "games_win_rate", "games_low", "games_high")
@@ -90,6 +92,7 @@ def shown_pair(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_arena(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per model and baseline."""
     shown = table[["model", "baseline", "n"]].copy()
     shown["win rate"] = with_interval(table, "win_rate")
     shown["Bradley-Terry"] = with_interval(table, "bt_score", "bt_low", "bt_high")
@@ -102,21 +105,23 @@ def shown_arena(table: pd.DataFrame) -> pd.DataFrame:
 SHOWN = {"single": shown_single, "pair": shown_pair, "arena": shown_arena}
 
 
-def dates(found: list[Judged], calls: dict[str, Entry], judge: str) -> str:
-    """When a judge was asked, as far as the ledger knows."""
-    called = {calls[one.item.call].get("date") for one in found if one.item.judge == judge and one.item.call}
+def dates(verdicts: list[Judged], calls: dict[str, Entry], judge: str) -> str:
+    """When a judge was called, if the ledger says so."""
+    called = {calls[entry.item.call].get("date") for entry in verdicts if entry.item.judge == judge and entry.item.call}
     days = sorted(date[:10] for date in called if date)
     if not days:
-        return f"Judge: {judge}; when it was asked is not known."
-    return f"Judge: {judge}, asked {days[0] if days[0] == days[-1] else f'from {days[0]} to {days[-1]}'}."
+        return f"Judge: {judge}; date of its calls unknown."
+    return f"Judge: {judge}, called {days[0] if days[0] == days[-1] else f'from {days[0]} to {days[-1]}'}."
 
 
-def text(tables: dict[str, pd.DataFrame], found: list[Judged], calls: dict[str, Entry], interval: str) -> Iterator[str]:
-    """Each judge's and benchmark's tables."""
+def text(
+    tables: dict[str, pd.DataFrame], verdicts: list[Judged], calls: dict[str, Entry], interval: str
+) -> Iterator[str]:
+    """Yield the tables of each judge and benchmark as Markdown."""
     for kind, table in tables.items():
         for (judge, benchmark), part in table.groupby(["judge", "benchmark"], sort=False):
             yield f"## {benchmark}, {kind}\n"
-            yield markdown(SHOWN[kind](part), [f"{dates(found, calls, judge)} {NOTES[kind]} {interval}"])
+            yield markdown(SHOWN[kind](part), [f"{dates(verdicts, calls, judge)} {NOTES[kind]} {interval}"])
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -125,13 +130,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    draw = Resampling.of(arguments)
-    items = read_index(arguments.ledger)
+    draw = Resampling.from_arguments(arguments)
+    index = read_index(arguments.ledger)
     calls = read_calls(arguments.ledger, without=("messages", "parameters", "usage"))
-    found = judged(items, calls, str(arguments.ledger))
-    matches = match_frame(found)
+    verdicts = judged(index, calls, str(arguments.ledger))
+    matches = match_frame(verdicts)
     tables = {
-        "single": single_table(single_frame(found), draw),
+        "single": single_table(single_frame(verdicts), draw),
         "pair": pair_table(matches, draw),
         "arena": arena_table(matches, draw),
     }
@@ -142,4 +147,4 @@ def _run(arguments: argparse.Namespace) -> None:
         print(visible("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"))
         return
     interval = f"Brackets: {arguments.confidence:.0%} intervals over questions."
-    print(visible("\n".join(text(tables, found, calls, interval))), end="")
+    print(visible("\n".join(text(tables, verdicts, calls, interval))), end="")

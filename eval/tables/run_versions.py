@@ -1,7 +1,7 @@
-"""What the runs behind a grid's results were made with: commits, package versions, processors.
+"""Commits, package versions and machines of the runs behind a grid's results.
 
-A grid may be begun with one commit, torch or machine and gone on with another: what is there stays. Then its cells are
-not made alike, and the tables say which are.
+A grid may be continued with another commit, torch version or machine, and keeps its finished outputs. Its cells then
+differ in more than the method, and the tables say which.
 """
 
 import json
@@ -25,37 +25,36 @@ Found = dict[str, dict[str, list[str]]]
 
 
 def records(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """By its path, the run.json of each file and of all that it was made from, as far as they are there."""
-    found: dict[str, dict[str, Any]] = {}
-    left, seen = list(files), set()
-    while left:
-        path = left.pop()
-        # A file of a folder that a stage made has its run.json in there.
-        whole = path if run_file(path).exists() else path.parent
-        if path in seen or str(whole) in found or not run_file(whole).exists():
+    """The run.json of each file and, recursively, of its inputs, by path; missing ones are skipped."""
+    collected: dict[str, dict[str, Any]] = {}
+    queue, seen = list(files), set()
+    while queue:
+        path = queue.pop()
+        # The run.json of a file in a stage's output folder lies in that folder.
+        output = path if run_file(path).exists() else path.parent
+        if path in seen or str(output) in collected or not run_file(output).exists():
             continue
         seen.add(path)
         try:
-            record = json.loads(run_file(whole).read_text(encoding="utf-8"))
-            left += [Path(entry["path"]) for entry in record["inputs"].values()]
+            record = json.loads(run_file(output).read_text(encoding="utf-8"))
+            queue += [Path(entry["path"]) for entry in record["inputs"].values()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{run_file(whole)}: no record of a run ({error}): make {whole} again") from None
-        found[str(whole)] = record
-    return found
+            raise UserError(f"{run_file(output)}: not a run record ({error}): rebuild {output}") from None
+        collected[str(output)] = record
+    return collected
 
 
 def properties(record: Mapping[str, Any]) -> dict[str, str]:
-    """What a run was made with, as text."""
+    """Commit, versions and machine of a run, as text."""
     machine = {name: record.get(name.replace(" ", "_")) for name in MACHINE}
     commit = str(record.get("git_commit") or "no checkout")
-    # A whole hash is long; what follows it says that the code was changed.
-    named = {COMMIT: re.sub(r"^([0-9a-f]{12})[0-9a-f]{28}", r"\1", commit), **record.get("versions", {}), **machine}
-    return {name: str(value) for name, value in named.items() if value is not None}
+    # Shorten the hash, but keep the mark of changed code behind it.
+    values = {COMMIT: re.sub(r"^([0-9a-f]{12})[0-9a-f]{28}", r"\1", commit), **record.get("versions", {}), **machine}
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def made_with(files: Iterable[Path]) -> Found:
-    """By property and value, the paths of the runs that have it, each in order; values from the most runs to the
-    fewest."""
+    """{property: {value: sorted paths of the runs that have it}}; the most common value of a property comes first."""
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for path, record in sorted(records(files).items()):
         for name, value in properties(record).items():
@@ -66,12 +65,12 @@ def made_with(files: Iterable[Path]) -> Found:
 
 
 def differing(found: Found) -> list[str]:
-    """The properties of which runs have unlike values. Stages may well have devices and threads of their own."""
+    """Properties whose values differ between runs. Devices and threads may differ between stages and do not count."""
     return [name for name, values in found.items() if len(values) > 1 and name not in OF_STAGES]
 
 
 def table(found: Found) -> pd.DataFrame:
-    """A row a value: those of the machines, and of what else differs."""
+    """One row per value, for the machine's properties and for those that differ."""
     differ = differing(found)
     rows = []
     for name, values in found.items():
@@ -82,7 +81,7 @@ def table(found: Found) -> pd.DataFrame:
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
-    """For a reader: the first paths of each value but the most common one."""
+    """The columns of runs.md: for each value but the most common one, its first paths."""
     frame = frame.copy()
     common = ~frame.duplicated("property")
     alone = ~frame.duplicated("property", keep=False)
@@ -96,10 +95,10 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def warning(rows: Iterable[Mapping[str, str]]) -> str | None:
-    """A line for the terminal where the runs were not made alike; `rows` as runs.csv has them."""
+    """A warning if the runs differ in commit, versions or machine; `rows` are those of runs.csv."""
     values: defaultdict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row["property"] not in OF_STAGES:
             values[row["property"]].append(f"{row['value']} ({row['runs']} runs)")
-    mixed = [f"{name} {', '.join(found)}" for name, found in values.items() if len(found) > 1]
-    return f"Not all runs are made alike: {'; '.join(mixed)}." if mixed else None
+    mixed = [f"{name} {', '.join(counts)}" for name, counts in values.items() if len(counts) > 1]
+    return f"Runs differ in more than the config: {'; '.join(mixed)}." if mixed else None

@@ -1,7 +1,7 @@
-"""Tables of what the models were trained on.
+"""Tables about the training data.
 
-data       how much of each data set is used, and why the rest is not
-overlap    benchmark questions that stand among the training prompts
+data       rows of each data set that are used, and reasons for leaving rows out
+overlap    benchmark questions among the training prompts
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from salsa.data.rows import CHOICES, FAULTS
 
 
 def write_data(folder: Path, results: Path, grid: Grid) -> None:
+    """Write data and overlap."""
     sets = collect.data_sets(results, grid)
     shown = sets[["model", "set", "source", "rows", "used"]].copy()
     for reason in (*CHOICES, *FAULTS, "cut"):
@@ -23,22 +24,22 @@ def write_data(folder: Path, results: Path, grid: Grid) -> None:
         number(tokens / used, 0) for tokens, used in zip(sets["tokens"], sets["used"], strict=True)
     ]
     notes = [
-        "Left out: empty, a turn says nothing; equal, both answers are the same; tied, both scores are the same; too "
-        "long, more tokens than the limit (of a demonstration: no word of the assistant is within it); malformed, a "
-        "turn has no role or no text; roles, an unknown role, no turn of the user, or no answer at the end; "
-        "mismatched, chosen and rejected do not answer the same dialogue; refused, the chat template does not write "
-        "it. Cut: used up to the limit. Tokens a row: of what is used; a pair's are those of both dialogues.",
+        "Left out: empty, a turn is empty; equal, both answers are the same; tied, both answers have the same score; "
+        "too long, more tokens than the limit (demonstrations: no assistant token within it); malformed, a turn has no "
+        "role or no text; roles, an unknown role, no user turn, or no answer at the end; mismatched, chosen and "
+        "rejected answer different dialogues; refused, the chat template raises an error. Cut: used, but truncated at "
+        "the limit. Tokens a row: over used rows; both dialogues of a pair count.",
     ]
     write_table(folder, "data", sets, shown, notes)
-    found = collect.overlap(results)
-    shown = found[["set", "benchmark", "questions"]].copy()
+    overlap = collect.overlap(results)
+    shown = overlap[["set", "benchmark", "questions"]].copy()
     for kind in ("equal", "alike"):
-        shares = zip(found[kind], found["questions"], strict=True)
+        shares = zip(overlap[kind], overlap["questions"], strict=True)
         shown[kind] = [f"{count} ({count / questions:.1%})" for count, questions in shares]
     notes = [
-        "Questions among the prompts that models are trained on. Equal: a question's first turn is a user's turn, but "
-        f"for case and punctuation. Alike, and not equal: at least {SHARE_ALIKE:.0%} of a question's words are in "
-        f"runs of {RUN_OF_WORDS} words that one training row's user turns hold too. Nothing is left out for it; "
+        "Benchmark questions among the training prompts. Equal: the first turn equals a user turn, up to case and "
+        f"punctuation. Alike, and not equal: at least {SHARE_ALIKE:.0%} of the question's words are in "
+        f"{RUN_OF_WORDS}-grams that also occur in the user turns of one training row. No question is removed for this; "
         "overlap.json has the ids.",
     ]
-    write_table(folder, "overlap", found, shown, notes)
+    write_table(folder, "overlap", overlap, shown, notes)

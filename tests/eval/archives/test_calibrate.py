@@ -141,7 +141,7 @@ def test_ratings_are_compared_as_numbers(archive, calibrate):
     )
     assert (figures["within_one"], figures["difference"], figures["rank_correlation"]) == (1, 1, pytest.approx(1))
     assert figures["length_correlation"] == pytest.approx(figures["archive_length_correlation"])
-    assert "| rating, judge less archive | 1.000 [1.000, 1.000] | 40 |" in printed
+    assert "| rating, judge minus archive | 1.000 [1.000, 1.000] | 40 |" in printed
     _, figures, card, _ = calibrate(
         archive("fastchat_single", rows),
         lambda request: f"[[{len(parse_judge_prompt(prompt(request)).answers[0]) / 6 + 1:.2f}]]",
@@ -168,7 +168,7 @@ def test_a_template_that_nobody_knows_is_refused(archive, command, tmp_path):
     arguments = ["--archive", folder, "--ledger", tmp_path / "ledger", "--settings", '{"kind": "gold", "model": "g"}']
     status, said = command("eval", "calibrate", *arguments, "--out", tmp_path / "card.json")
     assert (status, said.count("\n")) == (1, 1)
-    assert "question 81: the archive's prompt is of template pair-v9" in said and "--templates" in said
+    assert "question 81: the archive's prompt uses template pair-v9" in said and "--templates" in said
     assert not (tmp_path / "card.json").exists()
 
 

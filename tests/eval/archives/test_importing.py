@@ -49,7 +49,8 @@ def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
     assert status == 0
     assert "170 lines\nkept      160: 160 with a verdict\nrepaired  0" in summary
     assert (
-        "dropped   10\n       5  no reply, and there is one elsewhere (line 1, 2, 3, …)\n       5  the same" in summary
+        "       5  no reply, but another line has one (line 1, 2, 3, …)" in summary
+        and "       5  duplicate (line" in summary
     )
     overall = next(row for row in ledger.table() if (row["turn"], row["category"]) == ("all", "all"))
     assert (overall["model"], overall["n"], overall["coverage"]) == ("m", 160, 1)
@@ -84,7 +85,7 @@ def test_a_failed_call_is_missing_and_never_a_score(ledger):
 )
 def test_a_score_that_the_text_does_not_say_is_repaired(ledger, text, stored, mean):
     _, _, summary = ledger.read("fastchat_single", [single(text=text, score=stored)])
-    assert "repaired  1: what the tool stored is not what the text says\n          line 1: stored" in summary
+    assert "repaired  1: the tool's stored verdict differs from the text\n          line 1: stored" in summary
     assert ledger.table()[0]["mean"] == mean
 
 
@@ -147,7 +148,7 @@ def test_swapping_that_flips_16_of_75_for_the_first_place_shows(ledger):
 def test_a_pair_stored_the_other_way_round_is_the_same_pair(ledger):
     rows = [pair("A", "B"), pair("A", "B", question=82, models=("n", "m")), pair("B", "A", models=("n", "m"))]
     _, _, summary = ledger.read("fastchat_pair", rows)
-    assert "2  the same again (line 3)" in summary
+    assert "2  duplicate (line 3)" in summary
     [found] = ledger.table()
     assert (found["model_a"], found["n"], found["wins"], found["losses"]) == ("m", 2, 1, 1)
 
@@ -196,7 +197,7 @@ def test_battles_of_an_evaluation_made_again_count_once(ledger):
     old = battles([arena("q1", "m", ["A>>B", "B>>A"]), arena("q2", "m", ["A>B", "B>A"])])
     new = battles([arena("q1", "m", ["B>>A", "A>>B"])])
     _, _, summary = ledger.read("arena_hard_battles", [*old, *new])
-    assert "kept      4: 4 with a verdict alone" in summary
+    assert "kept      4: 4 with a verdict but no text" in summary
     assert "6  judged again further down (line 1, 2, 3, …)" in summary
     assert ledger.table()[0]["win_rate"] == pytest.approx(6 / 8)
 
@@ -232,11 +233,11 @@ def test_torn_and_foreign_lines_are_counted_and_another_format_is_refused(ledger
     status, _, summary = ledger.read("fastchat_single", file)
     assert status == 0
     assert "5 lines\nkept      2" in summary
-    assert "2  not a line of JSON (line 4, 6)\n       1  no score (line 2)" in summary
+    assert "2  not JSON (line 4, 6)\n       1  no score (line 2)" in summary
     status, said, _ = ledger.read("fastchat_pair", file)
     assert status == 1
     assert said.count("\n") == 1
-    assert f"{file}: no verdict in the form of fastchat_pair (line 1: no model_1): name its own --format" in said
+    assert f"{file}: no verdict in the format fastchat_pair (line 1: no model_1): give the right --format" in said
 
 
 def test_a_torn_index_loses_its_last_line_alone(ledger):

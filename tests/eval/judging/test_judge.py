@@ -11,7 +11,7 @@ from eval.judging.judge import outcome, points_and_weight
 from eval.ledger.calls import read_calls
 from eval.ledger.index import read_index
 from eval.protocols.verdicts import Verdict
-from eval.tables.ledger_aggregate import said as said_of
+from eval.tables.ledger_aggregate import stored_value as said_of
 from salsa.config.judge import Judge
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.world.samples import arena_hard_questions

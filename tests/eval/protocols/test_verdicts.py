@@ -193,7 +193,7 @@ def test_the_parse_command(command, tmp_path, monkeypatch):
     assert status == 0 and [json.loads(line) for line in printed.getvalue().splitlines()] == expected
     write_jsonl(file, [{"text": "[[A]]"}, {"texts": "[[A]]"}])
     status, said = command("eval", "parse", "--protocol", "mt_bench_pair", file)
-    assert status == 1 and said.startswith(f"error: {file}:2: no field text with a judge's text: add it")
+    assert status == 1 and said.startswith(f"error: {file}:2: no field `text` with a judge's text: add it")
 
 
 QUESTION = Question("1", "writing", ("Say {answer_b}.", "Again?"))

@@ -47,7 +47,7 @@ def test_what_another_grid_changes_is_marked_and_machinery_is_not_listed(recorde
     assert found["ppo.beta"]["standing"] == "assumed"
     settings["ppo.beta"] = 0.1
     found = {row["setting"]: row for row in compared(recorded, settings)}
-    assert (found["ppo.beta"]["standing"], found["ppo.beta"]["source"]) == ("changed", "recorded is 0.05")
+    assert (found["ppo.beta"]["standing"], found["ppo.beta"]["source"]) == ("changed", "recorded: 0.05")
     assert not {"judge.concurrency", "ppo.micro_batch_size", "paths.data"} & found.keys()
     assert found["models.llama2-7b.hub.pad_token"]["value"] == "<unk>"
 

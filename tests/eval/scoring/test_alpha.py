@@ -61,7 +61,7 @@ def test_sft_loss_is_of_the_assistants_tokens_and_their_end(tmp_path, llamas, re
         found = load_causal(llamas[0])(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = -sum(found[i - 1, ids[i]] for i in marked) / len(marked)
     assert line.measure(0, llamas[0])["sft_loss"] == pytest.approx(expected.item(), rel=1e-5)
-    with pytest.raises(UserError, match=r"alpha\.max_new_tokens: 256 of a context of 256: lower it"):
+    with pytest.raises(UserError, match=r"alpha\.max_new_tokens: 256 leaves no room in a context of 256: lower it"):
         Line(llamas[0], reward_model, settings.model_copy(update={"max_new_tokens": 256}), test, False, 1, prepared)
 
 

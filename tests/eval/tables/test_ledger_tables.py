@@ -113,7 +113,7 @@ def test_a_rate_that_length_decides_is_warned_of(command, table, caplog, tmp_pat
     [found] = rows_of(table("--format", "json")[2])
     assert found["lc_far"] and found["adjusted_win_rate"] > 0.7
     assert found["lc_low"] < 0.5 < found["lc_high"]
-    assert "far off the plain one: length, or a trick, decides: mt_bench m n" in caplog.text
+    assert "far from the raw one; length or gaming decides: mt_bench m n" in caplog.text
     assert "(far off)" in table()[2]
 
 
@@ -125,7 +125,7 @@ def test_the_tables_as_text(cell, questions, table):
     assert heading == "## bench, pair"
     assert titles.startswith("| model_a | model_b | n | wins | losses | ties | adjusted win rate | games win rate |")
     assert "| 16 | 16 | 0 | 0 | 1.000 [0.631, 1.000] | 1.000 [0.631, 1.000] | – | 1.000 | 0.500 | 1.000 |" in row
-    assert note.startswith("Judge: gold-judge(position_bias=0, ") and " asked 20" in note
+    assert note.startswith("Judge: gold-judge(position_bias=0, ") and " called 20" in note
 
 
 def test_a_folder_that_is_no_ledger_or_lacks_its_calls_is_one_line(cell, questions, table, tmp_path):

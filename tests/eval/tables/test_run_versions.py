@@ -69,7 +69,7 @@ def test_a_grid_of_two_commits_and_versions_names_both_and_what_is_affected(run)
         {"property": "commit", "value": "ffffffffffff+changes", "runs": "1 of 6", "which": "checkpoints/policy/b"},
     ]
     assert warning(frame.astype(str).to_dict("records")) == (
-        "Not all runs are made alike: commit 0123456789ab (5 runs), ffffffffffff+changes (1 runs); "
+        "Runs differ in more than the config: commit 0123456789ab (5 runs), ffffffffffff+changes (1 runs); "
         "torch 2.13.0 (5 runs), 2.14.1 (1 runs)."
     )
 
@@ -88,7 +88,5 @@ def test_what_is_not_there_any_more_is_left_out_and_what_is_broken_is_named(run)
     assert list(shown(table({})).columns) == ["property", "value", "runs", "which"]
     assert isinstance(table({}), pd.DataFrame)
     Path("checkpoints/policy/b/run.json").write_text('{"id": ')
-    with pytest.raises(
-        UserError, match=r"policy/b/run\.json: no record of a run \(.*\): make checkpoints/policy/b again"
-    ):
+    with pytest.raises(UserError, match=r"policy/b/run\.json: not a run record \(.*\): rebuild checkpoints/policy/b"):
         made_with(scores)

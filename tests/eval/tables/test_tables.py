@@ -108,7 +108,7 @@ def test_a_judge_that_may_change_has_its_dates_and_its_own_name_beside_the_table
         path = results / f"judgments/one-mini/{GRID.benchmarks[day // 2]}/salsa_vs_ppo.run.json"
         path.write_text(json.dumps({**calls, "judge_reports": [name]}))
     hosted = GRID.model_copy(update={"judge": "j", "dated": True})
-    expected = "Judge: j, asked 2026-11-01 to 2026-11-03, calls itself j-0301, j-0613."
+    expected = "Judge: j, called 2026-11-01 to 2026-11-03, reported as j-0301, j-0613."
     assert judge_note(results, hosted, "judgments") == expected
     assert judge_note(results, hosted, "grades") == "Judge: j."
     assert judge_note(results, GRID, "judgments") == "Judge: gold-judge (gold judge)."
@@ -132,7 +132,7 @@ def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
     cells = "ppo_vs_sft two_mini arena_hard (93.8%), ppo_vs_sft all arena_hard (96.9%), "
     cells += f"one-mini mt_bench sft (0.0%: {len(grades)} unparsed)"
     assert status == 1 and said.startswith(
-        f"error: 3 cells with too few verdicts: {cells}: {folder / 'win_rates.md'} has"
+        f"error: 3 cells with too few verdicts: {cells}: {folder / 'win_rates.md'} lists"
     )
     assert "tables.below_floor: mark" in said
 
@@ -154,7 +154,7 @@ def test_an_empty_file_is_named(results, command, name):
     assert path.exists()
     path.write_text("")
     status, said = make(command, results, "tables", results / "tables", "--seed", 1)
-    assert status == 1 and said.startswith(f"error: {path}: it is empty: remove it, and make it again with python -m")
+    assert status == 1 and said.startswith(f"error: {path}: empty file: remove it and rerun python -m")
 
 
 def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
@@ -183,8 +183,8 @@ def test_tables_say_whose_templates_the_judge_was_asked_by(results, command):
     write_jsonl(path, rows)
     tables(command, results)
     said = (results / "tables/win_rates.md").read_text()
-    assert "Judge's templates: mt_bench, arena_hard, ultrafeedback: our own; arena_hard: mine.jsonl." in said
-    assert "Judge's templates: mt_bench: prompts.jsonl." in (results / "tables/grades.md").read_text()
+    assert "Judge templates: mt_bench, arena_hard, ultrafeedback: our own; arena_hard: mine.jsonl." in said
+    assert "Judge templates: mt_bench: prompts.jsonl." in (results / "tables/grades.md").read_text()
 
 
 def test_a_missing_file_is_one_line(results, command):
@@ -245,9 +245,9 @@ def test_figures_and_report(results, command, tmp_path):
     more = ("--assumptions", ROOT / "config/assumptions.yaml", "--values", values)
     assert make(command, results, "report", tmp_path / "full.html", *more)[0] == 0
     page = (tmp_path / "full.html").read_text()
-    assert "<summary>3 settings, 0 by the abstract</summary>" in page
+    assert "<summary>3 settings, 0 from the abstract</summary>" in page
     assert "<td>ppo.beta</td><td>0.05</td><td>assumed</td><td>summarize_from_feedback_details" in page
-    assert "<td>ppo.gamma</td><td>0.9</td><td>changed</td><td>recorded is 1.0</td>" in page
+    assert "<td>ppo.gamma</td><td>0.9</td><td>changed</td><td>recorded: 1.0</td>" in page
     assert "<td>ppo.new</td><td>null</td><td>not recorded</td>" in page
     for svg in (results / "figures").glob("*.svg"):
         ElementTree.parse(svg)
