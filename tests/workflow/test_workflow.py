@@ -348,8 +348,8 @@ def test_a_config_with_an_archive_has_the_judges_card_in_its_report(smoke, tmp_p
         agreed = "within_one" if cell["protocol"] == "mt_bench_single" else "agreement"
         assert cell["figures"][agreed]["estimate"] == 1
     page = (folder / "results/smoke/report.html").read_text()
-    assert "has not been compared with archived verdicts" in before
-    assert "was asked again what an archive's judges had been asked" in page
+    assert "was not compared with archived verdicts" in before
+    assert "judged the prompts of an archive again" in page
     assert "<td>agreement</td><td>1.000 [" in page
 
 
