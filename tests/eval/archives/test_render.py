@@ -91,7 +91,7 @@ def test_arena_hard_with_published_answers_and_ours(render, shared_data, tmp_pat
     for schema in ("head", "orig"):
         status, _, lines = render("arena_hard", questions=folder / f"question.v0.1.{schema}.jsonl", **files)
         assert status == 0
-        assert "450 of 500 questions have no answer there: left out" in caplog.text
+        assert "left out 450 of 500 questions without an answer" in caplog.text
         both.append(lines)
     assert both[0] == both[1]
     assert [(line["turn"], line["game"], line["template"]) for line in lines[:2]] == [
