@@ -1,34 +1,34 @@
-"""python -m eval COMMAND: the measuring stages."""
+"""python -m eval COMMAND: the evaluation stages."""
 
 import sys
 
 from salsa.runtime.command import main
 
 COMMANDS = {
-    "generate": ("eval.generation.generate", "answer the benchmarks with a policy"),
-    "score": ("eval.scoring.score", "score answers: reward, KL, length, gold reward"),
-    "alpha": ("eval.scoring.alpha", "reward and SFT loss along the line between two SFT models"),
-    "judge": ("eval.judging.judge", "compare two methods on a benchmark, pairwise with swapped positions"),
-    "grade": ("eval.judging.grade", "grade one policy's answers on a benchmark"),
-    "calibrate": ("eval.archives.calibrate", "ask archived verdicts again of the configured judge: its card"),
-    "render": ("eval.archives.render", "print what a judge is asked about answers of one's own"),
-    "import": ("eval.archives.importing", "read the published tools' verdicts into a ledger"),
-    "table": ("eval.tables.of_ledger", "print tables of all verdicts in a ledger"),
-    "parse": ("eval.archives.parse", "read the verdicts in judges' texts of one's own"),
-    "published": ("eval.archives.published", "write verdicts of a judge of the mini world that is no longer served"),
+    "generate": ("eval.generation.generate", "generate a policy's answers to the benchmarks"),
+    "score": ("eval.scoring.score", "score a policy's answers: reward, KL, length, gold reward"),
+    "alpha": ("eval.scoring.alpha", "measure reward and SFT loss along the line between two SFT models"),
+    "judge": ("eval.judging.judge", "compare two methods' answers pairwise, in both orders"),
+    "grade": ("eval.judging.grade", "grade a policy's answers"),
+    "calibrate": ("eval.archives.calibrate", "compare the configured judge with archived verdicts"),
+    "render": ("eval.archives.render", "print the judge prompts for your own answers"),
+    "import": ("eval.archives.importing", "import verdicts of FastChat and Arena-Hard-Auto into a ledger"),
+    "table": ("eval.tables.of_ledger", "print tables of a ledger's verdicts"),
+    "parse": ("eval.archives.parse", "read the verdicts in your own judge replies"),
+    "published": ("eval.archives.published", "write an archive of verdicts of the mini world's former judge"),
     "gold-judge": ("eval.judging.gold_judge", "serve the mini world's judge over HTTP"),
-    "download": ("eval.benchmarks.download", "fetch a file of known bytes"),
+    "download": ("eval.benchmarks.download", "download a file and check its checksum"),
     "overlap": ("eval.benchmarks.overlap", "find benchmark questions among training prompts"),
-    "tables": ("eval.tables.of_grid", "make the tables from judgments, grades and scores"),
-    "figures": ("eval.report.figures", "draw the figures"),
-    "report": ("eval.report.page", "write the HTML report"),
-    "show": ("eval.report.terminal", "print the headline table and where everything lies"),
+    "tables": ("eval.tables.of_grid", "make the tables"),
+    "figures": ("eval.report.figures", "make the figures"),
+    "report": ("eval.report.page", "make the HTML report"),
+    "show": ("eval.report.terminal", "print the headline table and the paths of all results"),
 }
 
-# Commands of `python -m salsa`, by an entry point of the package (pyproject.toml).
+# Commands of `python -m salsa`, through an entry point of the package (pyproject.toml).
 GRID = {
-    "plan": ("eval.planning.plan", "say what a grid will take: jobs, hours, memory, disk, judge calls"),
-    "doctor": ("eval.checks.doctor", "look at all that a grid depends on: access, keys, disks, GPUs, versions"),
+    "plan": ("eval.planning.plan", "estimate jobs, device hours, memory, disk space and judge calls"),
+    "doctor": ("eval.checks.doctor", "check what a grid depends on: access, keys, disks, GPUs, versions"),
 }
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""What a check is."""
+"""The type of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-TRY_SECONDS = 15.0  # for a reply from elsewhere
+TRY_SECONDS = 15.0  # for one reply over the network
 PREPARE = "run snakemake prepare on a machine that has a network and shares this folder"
 
 
 class NotChecked(Exception):
-    """There is nothing to look at, or not here; the text says why."""
+    """The check does not apply, or cannot run on this machine; the text says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """`look` returns what it found, if all is well. Else it raises a UserError that says what to do, or NotChecked."""
+    """`run` returns its finding. It raises UserError with the remedy if the check fails, and NotChecked if it cannot
+    run."""
 
     topic: str
-    what: str
-    look: Callable[[], str]
+    subject: str
+    run: Callable[[], str]

@@ -1,6 +1,6 @@
-"""Command `doctor`: looks, before anything is spent, at all that a grid depends on.
+"""Command `doctor`: check all that a grid depends on before it costs anything.
 
-All checks run at once and each has its say, whatever the others find. None is waited for longer than a minute.
+All checks run at once, and each reports whatever the others find. The command ends within a minute.
 """
 
 import argparse
@@ -16,50 +16,51 @@ from pathlib import Path
 from eval.checks import cluster, devices, disk, files, hub, judge, software
 from eval.checks.check import Check, NotChecked
 from eval.planning.assumed import assumed
-from eval.planning.plan import Plan, aligned
+from eval.planning.plan import Plan, align_columns
 from salsa.config.config import Config, load_config
 from salsa.runtime.errors import UserError
 from salsa.runtime.texts import visible
 
-SECONDS = 40.0  # for checks, so that with the plan it is less than a minute
+CHECK_SECONDS = 40.0  # checks and plan together stay below a minute
 OK, FAILED, NOT_CHECKED = "ok", "FAILED", "-"
 INDENT = " " * (len(FAILED) + 2)
 LONGEST_LINE = 120
-Outcome = tuple[str, str]  # a state, and what is to be said
+Outcome = tuple[str, str]  # a state and its message
 
 
-def every(config: Config, device: str | None, count: int | None, profile: Path | None) -> list[Check]:
+def all_checks(config: Config, device: str | None, count: int | None, profile: Path | None) -> list[Check]:
     """All checks of a grid."""
-    gpus = devices.here()
-    given = devices.jobs_get(device, count, gpus, config)
-    found = [*software.checks(config), *hub.checks(config), *files.checks(config), *judge.checks(config)]
-    found += [*disk.folders(config), *devices.checks(config, gpus, given[0] if given else None)]
+    gpus = devices.visible_gpus()
+    job_devices = devices.job_devices(device, count, gpus, config)
+    checks = [*software.checks(config), *hub.checks(config), *files.checks(config), *judge.checks(config)]
+    checks += [*disk.folders(config), *devices.checks(config, gpus, job_devices[0] if job_devices else None)]
     try:
-        # Disks are the same for any device.
-        plan = Plan.of(config, *(given or (assumed().devices["h100"], 1)))
+        # The plan's disk space does not depend on the device.
+        plan = Plan.of(config, *(job_devices or (assumed().devices["h100"], 1)))
     except UserError as error:
-        found.append(Check("plan", "sizes", partial(_raise, error)))
+        checks.append(Check("plan", "sizes", partial(_raise, error)))
     else:
-        found += [*disk.systems(config, plan), *(devices.stages(plan) if given else [devices.UNKNOWN])]
-    return [*found, *cluster.checks(profile)]
+        checks += disk.file_systems(config, plan)
+        checks += devices.stages(plan) if job_devices else [devices.UNKNOWN_DEVICES]
+    return [*checks, *cluster.checks(profile)]
 
 
 def _raise(error: UserError) -> str:
     raise error
 
 
-def outcomes(checks: Sequence[Check], seconds: float) -> list[Outcome]:
-    """Of each check its state and what it says, after so many seconds at most."""
+def run_checks(checks: Sequence[Check], seconds: float) -> list[Outcome]:
+    """Each check's state and message. A check that takes longer than `seconds` has failed."""
     futures: list[Future[str]] = [Future() for _ in checks]
 
     def work(check: Check, future: Future[str]) -> None:
         try:
-            future.set_result(check.look())
+            future.set_result(check.run())
         except BaseException as error:
             future.set_exception(error)
 
     for check, future in zip(checks, futures, strict=True):
-        # A pool would be waited for when the program ends, and a name server that hangs heeds no timeout.
+        # A thread pool would keep the program from ending while a name lookup hangs, and that has no timeout.
         threading.Thread(target=work, args=(check, future), daemon=True).start()
     wait(futures, timeout=seconds)
     return [_outcome(future, seconds) for future in futures]
@@ -67,7 +68,7 @@ def outcomes(checks: Sequence[Check], seconds: float) -> list[Outcome]:
 
 def _outcome(future: "Future[str]", seconds: float) -> Outcome:
     if not future.done():
-        return FAILED, f"no answer in {seconds:g} s: look whether the network or the disk hangs, and run this again"
+        return FAILED, f"no answer within {seconds:g} s: check that network and disk respond, then run this again"
     try:
         return OK, future.result()
     except UserError as error:
@@ -76,39 +77,43 @@ def _outcome(future: "Future[str]", seconds: float) -> Outcome:
         return NOT_CHECKED, str(error)
 
 
-def lines(found: Sequence[tuple[Check, Outcome]], width: int) -> list[str]:
-    """What was found, a line each; then what failed, each text once, folded to the width."""
-    rows = [(state, check.topic, check.what, said) for check, (state, said) in found if state != FAILED]
-    failed = defaultdict(list)
-    for check, (state, said) in found:
+def format_outcomes(outcomes: Sequence[tuple[Check, Outcome]], width: int) -> list[str]:
+    """The lines to print: one per check that did not fail, then the failures, wrapped to `width`.
+
+    Checks that fail with the same message share its paragraph.
+    """
+    rows = [(state, check.topic, check.subject, message) for check, (state, message) in outcomes if state != FAILED]
+    failures = defaultdict(list)
+    for check, (state, message) in outcomes:
         if state == FAILED:
-            failed[said].append(f"{check.topic} {check.what}")
-    fold = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
-    text = aligned(rows, left=len(rows[0])) if rows else []
-    for said, names in failed.items():
-        text += ["", *fold(", ".join(names), initial_indent=f"{FAILED}  ", subsequent_indent=INDENT)]
-        text += fold(said, initial_indent=INDENT, subsequent_indent=INDENT)
-    return text
+            failures[message].append(f"{check.topic} {check.subject}")
+    wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
+    lines = align_columns(rows, left=len(rows[0])) if rows else []
+    for message, names in failures.items():
+        lines += ["", *wrap(", ".join(names), initial_indent=f"{FAILED}  ", subsequent_indent=INDENT)]
+        lines += wrap(message, initial_indent=INDENT, subsequent_indent=INDENT)
+    return lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="the grid; further files are merged into it"
+        "--config", type=Path, nargs="+", required=True, help="the grid's config; further files are merged over it"
     )
     parser.add_argument(
-        "--device", choices=sorted(assumed().devices), help="what jobs run on; default: the GPUs of this machine"
+        "--device", choices=sorted(assumed().devices), help="the devices of the jobs (default: this machine's GPUs)"
     )
-    parser.add_argument("--count", type=int, help="how many devices there are; default: those here, or 1")
-    parser.add_argument("--profile", type=Path, help="folder of the Snakemake profile that sends jobs to a cluster")
+    parser.add_argument("--count", type=int, help="the number of devices (default: this machine's GPUs, or 1)")
+    parser.add_argument("--profile", type=Path, help="the Snakemake profile (a folder) that sends jobs to a cluster")
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.count is not None and arguments.count < 1:
-        raise UserError(f"--count {arguments.count}: one device or more")
+        raise UserError(f"--count {arguments.count}: must be at least 1")
     config = load_config(*arguments.config)
-    checks = every(config, arguments.device, arguments.count, arguments.profile)
-    found = list(zip(checks, outcomes(checks, SECONDS), strict=True))
-    print(visible("\n".join(lines(found, min(LONGEST_LINE, shutil.get_terminal_size().columns)))))
-    failed = sum(state == FAILED for _, (state, _) in found)
+    checks = all_checks(config, arguments.device, arguments.count, arguments.profile)
+    outcomes = list(zip(checks, run_checks(checks, CHECK_SECONDS), strict=True))
+    width = min(LONGEST_LINE, shutil.get_terminal_size().columns)
+    print(visible("\n".join(format_outcomes(outcomes, width))))
+    failed = sum(state == FAILED for _, (state, _) in outcomes)
     if failed:
-        raise UserError(f"{failed} of {len(found)} checks failed: do what they say, then run this again")
+        raise UserError(f"{failed} of {len(outcomes)} checks failed: follow their instructions, then run this again")

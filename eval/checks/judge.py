@@ -1,4 +1,4 @@
-"""The judge: its key, its name and its parameters, by a call of one token, which no ledger gets to see."""
+"""Checks of the judge: its key, model and parameters, by one call of one token that no ledger records."""
 
 import asyncio
 import os
@@ -17,20 +17,21 @@ from salsa.runtime.errors import UserError
 
 RETRIES = 1
 QUESTION = [{"role": "user", "content": "Say yes."}]
-# What endpoints say of a reasoning model that has thought for as long as it may: it is there, and would answer.
+# Endpoints answer so if a reasoning model reaches max_tokens before its answer: the model works.
 CUT_OFF = "output limit was reached"
 
 
 def checks(config: Config) -> list[Check]:
+    """A call to the judge, and a call to its batch API if the config uses that."""
     judge = config.judge
-    found = [Check("judge", judge.model, partial(answers, judge))]
+    checks = [Check("judge", judge.model, partial(check_answer, judge))]
     if judge.batch:
-        found.append(Check("judge", "batch API", partial(has_batches, judge)))
-    return found
+        checks.append(Check("judge", "batch API", partial(check_batches, judge)))
+    return checks
 
 
-def short(judge: Judge) -> Judge:
-    """The same judge, of whom less is wanted."""
+def short_call(judge: Judge) -> Judge:
+    """The judge's settings with one token, one retry and a short timeout."""
     return judge.model_copy(
         update={
             "max_tokens": 1,
@@ -41,11 +42,11 @@ def short(judge: Judge) -> Judge:
     )
 
 
-def answers(judge: Judge) -> str:
-    """One call."""
+def check_answer(judge: Judge) -> str:
+    """Check that the judge answers one call."""
     if judge.kind == "gold":
-        return "the gold judge runs here"
-    return asyncio.run(_ask(short(judge)))
+        return "the gold judge runs on this machine"
+    return asyncio.run(_ask(short_call(judge)))
 
 
 async def _ask(judge: Judge) -> str:
@@ -59,29 +60,29 @@ async def _ask(judge: Judge) -> str:
         await endpoint.close()
     if reply.outcome == "answered":
         if judge.budget is not None and not reply.usage:
-            raise UserError("judge.budget: it does not say how many tokens a call took: remove the budget")
+            raise UserError("judge.budget: the endpoint does not report the tokens of a call: remove the budget")
         return f"answers at {judge.base_url}" + (f", as {reply.model}" if reply.model else "")
     if CUT_OFF in (reply.error or ""):
-        return f"is there at {judge.base_url}, and thinks longer than one token"
-    raise UserError(f"{judge.base_url}: it refuses a call ({reply.error}): correct the section judge")
+        return f"answers at {judge.base_url}; its reasoning takes more than one token"
+    raise UserError(f"{judge.base_url}: the endpoint refuses a call ({reply.error}): correct the section judge")
 
 
-def has_batches(judge: Judge) -> str:
-    """A look at the batches of this account."""
-    return asyncio.run(_batches(short(judge)))
+def check_batches(judge: Judge) -> str:
+    """Check that the account can list its batches."""
+    return asyncio.run(_list_batches(short_call(judge)))
 
 
-async def _batches(judge: Judge) -> str:
+async def _list_batches(judge: Judge) -> str:
     assert judge.base_url is not None
-    nowhere = Path(os.devnull)
-    endpoint = BatchEndpoint(judge, judge.base_url, _no_pace(judge), Sizes(), asyncio.Event(), folder=nowhere)
+    unused = Path(os.devnull)
+    endpoint = BatchEndpoint(judge, judge.base_url, _no_pace(judge), Sizes(), asyncio.Event(), folder=unused)
     try:
         await endpoint.check()
     except (Passing, Final) as error:
-        raise UserError(f"{judge.base_url}/batches: {error}: {error.fix}, or leave out judge.batch") from None
+        raise UserError(f"{judge.base_url}/batches: {error}: {error.fix}, or remove judge.batch") from None
     finally:
         await endpoint.close()
-    return "is there"
+    return "answers"
 
 
 def _no_pace(judge: Judge) -> Pace:

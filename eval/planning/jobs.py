@@ -1,6 +1,6 @@
-"""The grid's jobs as the rules have them, each with what it costs.
+"""The grid's jobs, as in rules/, each with its cost.
 
-tests/eval/planning/test_plan.py holds them against Snakemake's own dry run.
+tests/eval/planning/test_plan.py compares them with Snakemake's dry run.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from salsa.config.sections import BenchmarkSettings, DataSource
 
 @dataclass(frozen=True)
 class Job:
-    """`rule` as in rules/, `needs` the names of jobs before it."""
+    """A job of the workflow: its rule, and the names of the jobs that it needs."""
 
     rule: str
     name: str
@@ -29,32 +29,32 @@ class Job:
 
 @dataclass
 class Jobs:
-    """`every` maps names to jobs, needed ones before those that need them."""
+    """All jobs of a grid. In `by_name` each job comes after the jobs that it needs."""
 
     sizes: Sizes
     judge: JudgeCosts
-    every: dict[str, Job] = field(default_factory=dict)
+    by_name: dict[str, Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config: Config = self.sizes.local
         for model in self.config.models:
             ModelJobs(self, model).add()
         self.add("overlap", [], FREE, needs=self.files(self.sizes.training_sources()))
-        measured = tuple(self.every)
-        card = self._calibration()
+        measured = tuple(self.by_name)
+        calibration = self._calibration()
         self.add("tables", [], ANALYSIS, needs=measured)
         self.add("figures", [], ANALYSIS, needs=measured)
-        self.add("report", [], ANALYSIS, needs=["tables", "figures", *card])
+        self.add("report", [], ANALYSIS, needs=["tables", "figures", *calibration])
         self.add("all", [], FREE, needs=["tables", "figures", "report"])
 
     def add(self, rule: str, parts: list[str], cost: Cost, needs: Iterable[str] = (), model: str | None = None) -> str:
-        """The job's name; it is added where it is not there."""
+        """Add the job unless it exists, and return its name."""
         name = "/".join([rule, *([model] if model else []), *parts])
-        self.every.setdefault(name, Job(rule, name, model, tuple(needs), cost))
+        self.by_name.setdefault(name, Job(rule, name, model, tuple(needs), cost))
         return name
 
     def file(self, path: str | None, download: BenchmarkSettings | None = None) -> list[str]:
-        """The job that makes a file, if one does."""
+        """The name of the job that makes a file; empty for a user's own file."""
         if path is None:
             return []
         if path in self.sizes.hub:
@@ -68,29 +68,30 @@ class Jobs:
     def files(self, sources: Iterable[DataSource]) -> list[str]:
         return [job for source in sources for job in self.file(source.path)]
 
-    def asked(self, benchmark: BenchmarkSettings) -> list[str]:
+    def questions(self, benchmark: BenchmarkSettings) -> list[str]:
+        """The job that makes a benchmark's questions."""
         return self.file(benchmark.questions.path, benchmark)
 
-    def judged(self, benchmark: BenchmarkSettings) -> list[str]:
-        """What a judge is shown beside answers."""
-        more = (benchmark.references, benchmark.judge_prompts)
-        return [job for path in more for job in self.file(path, benchmark)]
+    def judge_files(self, benchmark: BenchmarkSettings) -> list[str]:
+        """The jobs that make a benchmark's reference answers and judge prompts."""
+        paths = (benchmark.references, benchmark.judge_prompts)
+        return [job for path in paths for job in self.file(path, benchmark)]
 
     def _calibration(self) -> list[str]:
-        chosen = self.config.calibration
-        if chosen is None:
+        calibration = self.config.calibration
+        if calibration is None:
             return []
         published = f"{self.config.paths.data}/{self.config.grid}/published_pair.jsonl"
-        archived = []
-        for name, file in chosen.files.items():
-            made = self.config.world is not None and file.path == published
-            needs = [self.add("published", [], FREE, ["world"])] if made else []
-            archived.append(self.add("archive", [name], FREE, needs))
-        return [self.add("calibrate", [], self.judge.calibrated(), archived)]
+        archives = []
+        for name, file in calibration.files.items():
+            generated = self.config.world is not None and file.path == published
+            needs = [self.add("published", [], FREE, ["world"])] if generated else []
+            archives.append(self.add("archive", [name], FREE, needs))
+        return [self.add("calibrate", [], self.judge.calibration(), archives)]
 
 
 class ModelJobs:
-    """A model's jobs, which `add` adds to all."""
+    """One model's jobs; `add` adds them to the grid's."""
 
     def __init__(self, jobs: Jobs, model: str):
         self.jobs, self.model, self.config = jobs, model, jobs.config
@@ -102,72 +103,73 @@ class ModelJobs:
         return self.jobs.add(rule, parts, cost, needs, self.model)
 
     def _sft(self, name: str) -> str:
-        settings, seed = self.costs.own.sft, sft_seed(name)
+        settings, seed = self.costs.settings.sft, sft_seed(name)
         needs = [self.base, *self.jobs.files((settings.train, settings.test))]
         return self._add("sft", [seed], self.costs.sft(), needs)
 
-    def _checkpoint(self, wanted: Checkpoint) -> str:
-        """The job that makes an SFT model, a soup or a perturbed model, with those before it."""
-        match wanted:
+    def _checkpoint(self, checkpoint: Checkpoint) -> str:
+        """Add the job that makes an SFT model, a soup or a perturbed model, with the jobs that it needs."""
+        match checkpoint:
             case str():
-                return self._sft(wanted)
+                return self._sft(checkpoint)
             case {"soup": dict(weights)}:
                 needs = [self._sft(name) for name in weights]
                 return self._add("soup", [soup_name(weights)], self.costs.soup(len(weights)), needs)
-            case {"perturbed": Perturbed() as moved}:
-                needs = [self._sft(moved.of), self._checkpoint(soup_of(moved.like))]
-                parts = [sft_seed(moved.of), str(moved.draw), soup_name(moved.like)]
+            case {"perturbed": Perturbed() as perturbed}:
+                needs = [self._sft(perturbed.of), self._checkpoint(soup_of(perturbed.like))]
+                parts = [sft_seed(perturbed.of), str(perturbed.draw), soup_name(perturbed.like)]
                 return self._add("perturb", parts, self.costs.soup(2), needs)
-        raise AssertionError(wanted)
+        raise AssertionError(checkpoint)
 
     def _policies(self, first: str, reward: str) -> dict[str, str]:
-        """The job that makes each policy."""
-        made = {}
+        """The job that trains each policy. `first` makes SFT 1, `reward` the reward model."""
+        trained = {}
         for name, method in self.config.methods.items():
             start = self._checkpoint(method.init)
             references = [self._checkpoint(reference) for reference in method.reference_parts()[1]]
             for policy in policies(self.config.methods, self.config.rl_seeds, name):
                 if method.algorithm == "none":
-                    made[policy] = start
+                    trained[policy] = start
                     continue
                 needs = [start, *references, *self.jobs.files([self.costs.trained_on(name)])]
                 if method.algorithm == "ppo":
                     needs += [first, reward]
                 rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
-                made[policy] = self._add(rule, [policy], self.costs.align(name), needs)
-        return made
+                trained[policy] = self._add(rule, [policy], self.costs.align(name), needs)
+        return trained
 
-    def _answers(self, made: dict[str, str]) -> dict[str, str]:
-        """The job that answers for each policy."""
-        asked = [job for benchmark in self.config.benchmarks.values() for job in self.jobs.asked(benchmark)]
+    def _answers(self, trained: dict[str, str]) -> dict[str, str]:
+        """The job that generates each policy's answers."""
+        questions = [job for benchmark in self.config.benchmarks.values() for job in self.jobs.questions(benchmark)]
         if self.config.generate_together:
-            job = self._add("generate", ["all"], self.costs.generate(len(made)), [*made.values(), *asked])
-            return dict.fromkeys(made, job)
-        one = self.costs.generate(1)
-        return {policy: self._add("generate", [policy], one, [trained, *asked]) for policy, trained in made.items()}
+            job = self._add("generate", ["all"], self.costs.generate(len(trained)), [*trained.values(), *questions])
+            return dict.fromkeys(trained, job)
+        cost = self.costs.generate(1)
+        return {policy: self._add("generate", [policy], cost, [job, *questions]) for policy, job in trained.items()}
 
     def _judgments(self, answers: dict[str, str]) -> None:
         judge = self.jobs.judge
         for name, benchmark in self.config.benchmarks.items():
-            needs = [*self.jobs.asked(benchmark), *self.jobs.judged(benchmark)]
+            needs = [*self.jobs.questions(benchmark), *self.jobs.judge_files(benchmark)]
             for comparison in self.config.comparisons:
                 pairs = judge.pairs(comparison)
                 compared = [answers[policy] for policy in sorted({policy for pair in pairs for policy in pair})]
-                self._add("judge", [name, comparison], judge.compared(name, len(pairs)), [*compared, *needs])
+                self._add("judge", [name, comparison], judge.comparison(name, len(pairs)), [*compared, *needs])
             for policy in answers if benchmark.grade else ():
-                self._add("grade", [policy, name], judge.graded(name), [answers[policy], *needs])
+                self._add("grade", [policy, name], judge.grading(name), [answers[policy], *needs])
 
     def add(self) -> None:
+        """Add all of the model's jobs to the grid's."""
         costs, jobs = self.costs, self.jobs
         self._add("data", [], costs.data(), [self.base, *jobs.files(jobs.sizes.sources(self.model))])
-        first, settings = self._sft(f"sft-{self.config.sft.seeds[0]}"), costs.own.reward
-        learned = jobs.files((settings.train, settings.test, settings.normalisation_prompts))
-        reward = self._add("reward", [], costs.reward(), [first, *learned])
+        first, settings = self._sft(f"sft-{self.config.sft.seeds[0]}"), costs.settings.reward
+        reward_data = jobs.files((settings.train, settings.test, settings.normalisation_prompts))
+        reward = self._add("reward", [], costs.reward(), [first, *reward_data])
         answers = self._answers(self._policies(first, reward))
         for name in self.config.methods:
             for policy in policies(self.config.methods, self.config.rl_seeds, name):
                 self._add("score", [policy], costs.score(name), [answers[policy], first, reward])
         line = [self._checkpoint(point) for point in costs.line()]
-        measured = jobs.files((costs.own.alpha.prompts, costs.own.sft.test))
-        self._add("alpha", [], costs.alpha(), [*line, first, reward, *measured])
+        alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))
+        self._add("alpha", [], costs.alpha(), [*line, first, reward, *alpha_data])
         self._judgments(answers)

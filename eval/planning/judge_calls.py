@@ -1,4 +1,4 @@
-"""What judging will take, by the judge stages' own code over questions with answers that are not given yet."""
+"""The judge calls of a grid, counted by the judge stages' own code over placeholder answers."""
 
 import asyncio
 import math
@@ -24,40 +24,41 @@ T = TypeVar("T")
 
 
 class JudgeCosts:
-    """Of a config's judge; an answer has the assumed length, and each policy's is another."""
+    """Costs of judging with a config's judge. Answers have the assumed length, and policies answer differently."""
 
     def __init__(self, sizes: Sizes):
         self.sizes, self.config = sizes, sizes.local
         self.settings = self.config.judge
-        self.compared, self.graded = cache(self._compared), cache(self._graded)
+        self.comparison, self.grading = cache(self._comparison), cache(self._grading)
         if self.settings.kind == "endpoint":
-            seconds, at_once = assumed().judge_seconds, self.settings.concurrency
-            sizes.note(f"a judge takes {seconds:g} s a call, {at_once} calls at once in a job")
+            seconds, concurrency = assumed().judge_seconds, self.settings.concurrency
+            sizes.note(f"a judge call takes {seconds:g} s, and a job makes {concurrency} calls at once")
         if self.settings.batch:
-            sizes.note(f"a batch is back after {assumed().batch_hours:g} hours")
+            sizes.note(f"the results of a batch are back after {assumed().batch_hours:g} hours")
         if self.settings.requests_per_minute or self.settings.tokens_per_minute:
-            sizes.note("the judge's limits a minute are not counted: its jobs may take longer")
+            sizes.note("the judge's rate limits are not counted: its jobs may take longer")
         if self.config.calibration is not None:
-            sizes.note("the calibration's calls are not counted: how many there are, its archive says")
+            sizes.note("the calibration's calls are not counted: their number is in its archive")
 
     def pairs(self, comparison: str) -> list[tuple[str, str]]:
         return pairs(self.config.methods, self.config.rl_seeds, self.config.comparisons[comparison])
 
-    def _about(self, name: str) -> tuple[list[Question], Any, Templates, dict[str, dict[str, list[str]]]]:
+    def _materials(self, name: str) -> tuple[list[Question], Any, Templates, dict[str, dict[str, list[str]]]]:
+        """A benchmark's questions, its protocol, its judge prompts, and placeholder answers of two policies."""
         settings = self.config.benchmarks[name]
         benchmark = find(settings.kind)
-        there = settings.judge_prompts if settings.judge_prompts and Path(settings.judge_prompts).exists() else None
+        prompts = settings.judge_prompts if settings.judge_prompts and Path(settings.judge_prompts).exists() else None
         questions = self.sizes.questions(name)
         length = round(self.sizes.answer(settings.max_new_tokens) * assumed().bytes_per_token)
         answers = {
             policy: {q.question_id: [letter * length] * len(q.turns) for q in questions}
             for policy, letter in (("a", "a"), ("b", "b"))
         }
-        return questions, benchmark, load_templates(there, benchmark.templates), answers
+        return questions, benchmark, load_templates(prompts, benchmark.templates), answers
 
-    def _compared(self, name: str, count: int) -> Cost:
-        """Of one comparison's cell with so many pairs of policies."""
-        questions, benchmark, templates, answers = self._about(name)
+    def _comparison(self, name: str, count: int) -> Cost:
+        """Cost of comparing `count` pairs of policies on one benchmark."""
+        questions, benchmark, templates, answers = self._materials(name)
 
         async def work(client: JudgeSession, item: tuple[Match, str]) -> object:
             return await play(client, benchmark, templates, *item)
@@ -65,20 +66,20 @@ class JudgeCosts:
         games = [(match, order) for match in matches(questions, [("a", "b")], answers) for order in ("ab", "ba")]
         return self._cost(self._calls(games, work), count)
 
-    def _graded(self, name: str) -> Cost:
-        """Of one policy's answers to a benchmark."""
-        questions, benchmark, templates, answers = self._about(name)
+    def _grading(self, name: str) -> Cost:
+        """Cost of grading one policy's answers to a benchmark."""
+        questions, benchmark, templates, answers = self._materials(name)
 
-        async def work(client: JudgeSession, asked: tuple[Question, int]) -> object:
-            question, turn = asked
+        async def work(client: JudgeSession, item: tuple[Question, int]) -> object:
+            question, turn = item
             given = answers["a"][question.question_id]
             return await client.ask(single_messages(benchmark, templates, question, turn, given[:turn]))
 
         turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
         return self._cost(self._calls(turns, work), 1)
 
-    def calibrated(self) -> Cost:
-        """Of the card: as many calls as its archive has items, which only a file that is there could tell."""
+    def calibration(self) -> Cost:
+        """Cost of the calibration without its calls, whose number depends on the archive."""
         return Cost(work=(Waiting(assumed().without_torch_seconds),))
 
     def _calls(self, items: Sequence[T], work: Callable[[JudgeSession, T], Awaitable[object]]) -> Calls:

@@ -1,4 +1,4 @@
-"""Bytes that models take: docs/benchmarks.md's formula, by a model's shape."""
+"""Memory of models in bytes, by the formula of docs/benchmarks.md, from a model's shape."""
 
 from dataclasses import dataclass
 
@@ -6,65 +6,72 @@ from eval.planning.assumed import Dtype, Shape
 from salsa.config.sections import LayerSizes
 
 BYTES = {"float32": 4, "bfloat16": 2}
-PROCESS = 0.5e9  # of a process, or of a device's context, before any model
-LOGITS = 12  # of a logit and its gradient, with their copies in other types
-CHUNK_OF_LOGITS = 1e9
-ADAM = 12  # of a weight with its two moments; its gradient comes to them
+PROCESS = 0.5e9  # bytes of a process, or of a device's context, before any model
+LOGITS = 12  # bytes per logit: itself, its gradient, and copies in other dtypes
+LOGITS_CHUNK = 1e9  # bytes of logits that are computed at a time without gradients
+ADAM = 12  # bytes per weight: itself and two moments, without its gradient
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of devices' memory: what they hold in shards together, and what each holds with it; what each holds whole
-    before or after that; and the share of each device's that vLLM sets aside beside them."""
+    """A job's memory on its devices, in bytes.
 
-    shared: float
-    each: float
-    aside: float = 0.0
+    sharded: in total over all devices. per_device: on each device beside its shard. whole: on each device before or
+    after sharding, when nothing else is there. vllm_share: the share of each device's memory that vLLM reserves in
+    addition.
+    """
+
+    sharded: float
+    per_device: float
+    vllm_share: float = 0.0
     whole: float = 0.0
 
     def on(self, count: int) -> float:
-        """Of each of `count` devices, beside what is set aside."""
-        return max(self.shared / count + self.each, self.whole)
+        """Bytes on each of `count` devices, without vLLM's share."""
+        return max(self.sharded / count + self.per_device, self.whole)
 
 
 def weights(shape: Shape, dtype: Dtype) -> float:
-    """Of a model."""
+    """Bytes of a model's weights."""
     return BYTES[dtype] * shape.parameters
 
 
 def cache(shape: Shape, dtype: Dtype, tokens: float) -> float:
-    """Of keys and values."""
+    """Bytes of the keys and values of `tokens` tokens."""
     return BYTES[dtype] * shape.cached_numbers * tokens
 
 
 def logits(shape: Shape, tokens: float) -> float:
-    """Of logits without gradients, which are made of a part of the tokens at a time."""
-    return min(CHUNK_OF_LOGITS, LOGITS * shape.vocabulary * tokens)
+    """Bytes of logits without gradients, which are computed in chunks."""
+    return min(LOGITS_CHUNK, LOGITS * shape.vocabulary * tokens)
 
 
 def layer_numbers(shape: LayerSizes) -> int:
-    """Numbers that a layer keeps of a token for the backward pass.
+    """Numbers per token that a layer keeps for the backward pass.
 
-    9 of the model's width (both norms' inputs, normalised and scaled outputs, the queries, attention's output as it is
-    and regrouped), keys and values, and 4 of the MLP's width (gate, its SiLU, up, their product).
+    9 of hidden_size (inputs, normalised and scaled outputs of both norms; queries; attention's output before and after
+    its heads are joined), keys and values, and 4 of intermediate_size (gate, its SiLU, up, their product).
     """
     return 9 * shape.hidden_size + 2 * shape.head_size * shape.key_value_heads + 4 * shape.intermediate_size
 
 
 def activations(shape: Shape, dtype: Dtype, tokens: float, layers: int = 1, checkpointed: bool = False) -> float:
-    """Of so many layers, kept of a micro-batch for its backward pass; of a forward pass alone, one layer's.
+    """Bytes of the activations of `tokens` tokens in `layers` layers; one layer for a pass without gradients.
 
-    Checkpointed, a layer keeps its input, and one of them all it computes.
+    With checkpointing each layer keeps its input, and one layer at a time all that it computes.
     """
     width = layer_numbers(shape)
-    each = layers * shape.hidden_size + width if checkpointed else layers * width
-    # The residual stream stays float32 where passes compute in a narrower type.
-    return tokens * each * (4 if dtype == "float32" else 3)
+    numbers = layers * shape.hidden_size + width if checkpointed else layers * width
+    # In bfloat16 passes the residual stream stays float32, so a number takes 3 bytes on average.
+    return tokens * numbers * (4 if dtype == "float32" else 3)
 
 
 def training(shape: Shape, dtype: Dtype, tokens: float, predicted: float, checkpointed: bool = False) -> Memory:
-    """Weights, gradients and moments in float32, copies of weights in a narrower type, and of the fullest micro-batch
-    the activations of its tokens and the logits of those predicted."""
+    """Memory of training with a micro-batch of `tokens` tokens, `predicted` of which have logits.
+
+    Weights, gradients and moments are float32 and sharded, with copies of the weights in a narrower dtype. Activations
+    and logits are per device.
+    """
     copies = 0.0 if dtype == "float32" else weights(shape, dtype)
     kept = activations(shape, dtype, tokens, shape.layers, checkpointed)
     return Memory((ADAM + 4) * shape.parameters + copies, PROCESS + kept + LOGITS * shape.vocabulary * predicted)

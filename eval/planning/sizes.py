@@ -1,4 +1,5 @@
-"""How large a grid's models and data are: as counted where they are on disk, else as assumed, and which of the two."""
+"""Sizes of a grid's models and data: counted where they are on disk, otherwise assumed, with a note for each
+assumption."""
 
 import json
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ PREPARE = "run snakemake prepare for this config first"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are used, and the mean of their tokens."""
+    """The number of used rows, and their mean length."""
 
     count: float
     tokens: float
@@ -36,7 +37,7 @@ class Rows:
 
 @dataclass
 class Sizes:
-    """Of a config's models, data and questions. `notes` says what was assumed, a line each."""
+    """Sizes of a config's models, data and questions. `notes` holds one line per assumption."""
 
     config: Config
     notes: dict[str, None] = field(default_factory=dict)
@@ -47,17 +48,17 @@ class Sizes:
         self.answer_tokens = assumed().world.answer_tokens if self.config.world else assumed().answer_tokens
         self.questions = cache(self._questions)
         self._read = cache(self._in_file)
-        self.note(f"an answer has {self.answer_tokens:g} tokens, or the limit of its stage where that is less")
+        self.note(f"answers have {self.answer_tokens:g} tokens, or their stage's limit if that is lower")
 
     def note(self, text: str) -> None:
         self.notes[text] = None
 
-    def answer(self, most: int) -> float:
-        """Mean tokens of answers of at most so many."""
-        return min(self.answer_tokens, most)
+    def answer(self, limit: int) -> float:
+        """Mean length of answers of at most `limit` tokens."""
+        return min(self.answer_tokens, limit)
 
     def shape(self, model: str) -> Shape:
-        """Of a base checkpoint that is there, of the config, or of assumed.yaml."""
+        """A model's shape: from the config, from a base checkpoint on disk, or from assumed.yaml."""
         entry = self.config.models[model]
         if entry.world is not None:
             assert self.config.world is not None
@@ -68,90 +69,92 @@ class Sizes:
             return shape_of_checkpoint(folder)
         known = assumed().models.get(entry.hub.id) if entry.hub else None
         if known is None:
-            raise UserError(f"models.{model}: how large it is is not known while {folder} is not there: {PREPARE}")
+            raise UserError(f"models.{model}: its size is unknown while {folder} does not exist: {PREPARE}")
         return known
 
-    def rows(self, model: str, name: str, wanted: DataSet) -> Rows:
-        """A set of `all_sets`: by its name as prepared for the model, or assumed."""
-        counted = self._counted(model, name, wanted)
+    def rows(self, model: str, name: str, data_set: DataSet) -> Rows:
+        """Rows of a data set of `all_sets`: counted if `snakemake prepare` has prepared it, otherwise assumed."""
+        counted = self._counted(model, name, data_set)
         if counted is not None:
             return counted
-        found = self.of_source(wanted.source, wanted.kind)
-        most = wanted.max_length * (2 if wanted.kind == "preferences" else 1)
-        return Rows(found.count, min(found.tokens, most))
+        rows = self.of_source(data_set.source, data_set.kind)
+        limit = data_set.max_length * (2 if data_set.kind == "preferences" else 1)
+        return Rows(rows.count, min(rows.tokens, limit))
 
-    def _counted(self, model: str, name: str, wanted: DataSet) -> Rows | None:
+    def _counted(self, model: str, name: str, data_set: DataSet) -> Rows | None:
+        """The counts of the model's data card, if it describes this data set."""
         card = data_file(Path(self.config.paths.results) / self.config.grid, model)
         if not card.exists() or not run_file(card).exists():
             return None
         prepared = json.loads(run_file(card).read_text())["settings"].get(name)
-        if prepared != wanted.model_dump(mode="json", exclude_none=True):
+        if prepared != data_set.model_dump(mode="json", exclude_none=True):
             return None
         counts = json.loads(card.read_text())[name]
         return Rows(counts["used"], counts["tokens"] / max(1, counts["used"]))
 
     def sources(self, model: str) -> list[DataSource]:
-        """Of all that a model trains on and holds out."""
-        return [wanted.source for wanted in all_sets(self.local, model).values()]
+        """Sources of a model's training and test sets."""
+        return [data_set.source for data_set in all_sets(self.local, model).values()]
 
     def training_sources(self) -> list[DataSource]:
-        """Of all that any model learns from."""
-        return [wanted.source for wanted in training_sets(self.local).values()]
+        """Sources of all models' training sets."""
+        return [data_set.source for data_set in training_sets(self.local).values()]
 
     def all_sets(self, model: str) -> dict[str, Rows]:
-        return {name: self.rows(model, name, wanted) for name, wanted in all_sets(self.local, model).items()}
+        """Rows of each of a model's training and test sets."""
+        return {name: self.rows(model, name, data_set) for name, data_set in all_sets(self.local, model).items()}
 
     def of_source(self, source: DataSource, kind: Kind) -> Rows:
-        """Rows of a source, by what is known of it without a tokenizer."""
+        """Rows of a source, estimated without a tokenizer."""
         assert source.path is not None, "hub data sets have local names"
         path = Path(source.path)
         if path.is_relative_to(self.world) and path.stem in WORLD_ROWS:
             rows = getattr(self.config.world, WORLD_ROWS[path.stem])
-            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens a row of {kind}")
+            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens per row of {kind}")
             return Rows(min(rows, source.limit or rows), assumed().world.tokens[kind])
         if path.exists():
-            found = self._read(source.path, kind)
-            return Rows(min(found.count, source.limit or found.count), found.tokens)
+            read = self._read(source.path, kind)
+            return Rows(min(read.count, source.limit or read.count), read.tokens)
         if source.path in self.hub:
             hub = self.hub[source.path]
             known = assumed().data_sets.get(hub.hub or "", {}).get(hub.split or "")
             if known is not None and kind in known.tokens:
                 rows = min(known.rows, source.limit or known.rows) * (known.used if kind == "preferences" else 1)
-                self.note(f"{hub.hub} {hub.split}: {known.tokens[kind]:g} tokens a row of {kind}, {rows:,.0f} rows")
+                self.note(f"{hub.hub} {hub.split}: {rows:,.0f} rows of {kind}, {known.tokens[kind]:g} tokens per row")
                 return Rows(rows, known.tokens[kind])
-        raise UserError(f"{source.path}: how many rows it has is not known while it is not there: {PREPARE}")
+        raise UserError(f"{source.path}: its number of rows is unknown while it does not exist: {PREPARE}")
 
     def _in_file(self, path: str, kind: Kind) -> Rows:
-        """All rows of local files."""
-        lines = load_rows(DataSource(path=path), 0)
-        size = sum(text_bytes(row, kind) for row in lines)
-        tokens = size / assumed().bytes_per_token / max(1, len(lines))
-        self.note(f"{path}: {tokens:.0f} tokens a row of {kind}, by its bytes")
-        return Rows(len(lines), tokens)
+        """All rows of a local file or folder; tokens are estimated from bytes."""
+        rows = load_rows(DataSource(path=path), 0)
+        size = sum(text_bytes(row, kind) for row in rows)
+        tokens = size / assumed().bytes_per_token / max(1, len(rows))
+        self.note(f"{path}: {tokens:.0f} tokens per row of {kind}, from its bytes")
+        return Rows(len(rows), tokens)
 
     def _questions(self, name: str) -> list[Question]:
-        """A benchmark's questions; while their file is not there, as many blank ones of the assumed length."""
+        """A benchmark's questions, or placeholders of the assumed number and length while their file does not exist."""
         settings = self.local.benchmarks[name]
         path = Path(settings.questions.path or "")
         if path.exists():
-            return load_questions(settings.model_copy(update=self._there(settings)), self.config.seed)
+            return load_questions(settings.model_copy(update=self._missing_files(settings)), self.config.seed)
         count, turns, tokens = self._assumed_questions(name, settings)
-        self.note(f"{name}: {count:g} questions, of {turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}")
+        self.note(f"{name}: {count:g} questions of {turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}")
         length = round(tokens * assumed().bytes_per_token)
-        # No two alike: a judge is asked the same but once.
+        # All different, because identical judge prompts are paid only once.
         return [
             Question(f"{name}-{number}", "unknown", (f"{number} ".ljust(length, "x"),) * turns)
             for number in range(round(count))
         ]
 
     @staticmethod
-    def _there(settings: BenchmarkSettings) -> dict[str, None]:
-        """Without those of its files that are still to be downloaded."""
+    def _missing_files(settings: BenchmarkSettings) -> dict[str, None]:
+        """None for each of the benchmark's files that does not exist yet."""
         files = {key: getattr(settings, key) for key in ("references", "judge_prompts")}
         return {key: None for key, file in files.items() if file is not None and not Path(file).exists()}
 
     def _assumed_questions(self, name: str, settings: BenchmarkSettings) -> tuple[float, int, float]:
-        """Number, turns, tokens of a turn."""
+        """The number of questions, turns per question, and tokens per turn."""
         source = settings.questions
         path, known = Path(source.path or ""), assumed().questions.get(settings.kind)
         if path.is_relative_to(self.world):
@@ -170,12 +173,12 @@ class Sizes:
         elif known is not None and source.path in settings.download:
             return min(known.rows, source.limit or known.rows), known.turns, known.tokens
         raise UserError(
-            f"benchmarks.{name}: how many questions it has is not known while {source.path} is not there: {PREPARE}"
+            f"benchmarks.{name}: its number of questions is unknown while {source.path} does not exist: {PREPARE}"
         )
 
 
 def text_bytes(row: Row, kind: Kind) -> int:
-    """Of what a stage reads of a row; 0 of one that it leaves out."""
+    """Bytes of the text that a stage reads from a row; 0 for a row that it skips."""
     try:
         match kind:
             case "demonstrations":
@@ -190,8 +193,8 @@ def text_bytes(row: Row, kind: Kind) -> int:
 
 
 def shape_of_checkpoint(folder: Path) -> Shape:
-    """As transformers reads its config.json, with what that leaves to the architecture."""
-    from transformers import AutoConfig  # seconds, and where checkpoints are there alone
+    """A checkpoint's shape, from its config.json and the architecture's defaults. Raises UserError if it has none."""
+    from transformers import AutoConfig  # imported only if a checkpoint is on disk: it takes seconds
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config()
@@ -206,4 +209,6 @@ def shape_of_checkpoint(folder: Path) -> Shape:
             tied=config.tie_word_embeddings,
         )
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder}/config.json: no shape to be read ({str(error).splitlines()[0]}): mend it") from None
+        raise UserError(
+            f"{folder}/config.json: cannot read the model's shape ({str(error).splitlines()[0]}): correct the file"
+        ) from None

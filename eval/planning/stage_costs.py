@@ -1,6 +1,6 @@
-"""What each stage of a model's takes: its work, its memory, and what it leaves on disk.
+"""The cost of each of a model's stages: its work, its memory, and the size of its output on disk.
 
-What a stage does is its own module's: this only counts it.
+The stages' own modules define what they do; this module only counts it.
 """
 
 import math
@@ -16,11 +16,11 @@ from salsa.config.config import algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import ROLLOUT_VLLM, DataSource, Dpo, Optimisation, Ppo
 
-VLLM_AT_ONCE = 256
-VLLM_OWN = 3e9  # bytes beside weights and cache
-STATES = 2  # of an unfinished PPO run on disk: the one kept, and the one that is being written
-WHOLE_ROWS = 2.0  # a row in its file, with what no one reads, over the text that is read
-PREPARED = 8  # bytes of a token in data/prepared, with its label
+VLLM_MAX_NUM_SEQS = 256  # answers at a time, if the config does not set it
+VLLM_OVERHEAD = 3e9  # bytes beside weights and cache
+STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
+UNREAD_FACTOR = 2.0  # size of a row in its file, over the text that stages read
+PREPARED = 8  # bytes per token in data/prepared: the token and its label
 FREE = Cost(work=(Waiting(assumed().without_torch_seconds),))
 ANALYSIS = Cost(work=(Waiting(assumed().analysis_seconds),))
 
@@ -30,26 +30,27 @@ def micro_batch(settings: Optimisation) -> int:
 
 
 class Costs:
-    """Of one model of a config."""
+    """Costs of one model's stages."""
 
     def __init__(self, sizes: Sizes, model: str):
         self.sizes, self.model, self.config = sizes, model, sizes.local
-        self.own = for_model(self.config, model)
+        self.settings = for_model(self.config, model)
         self.shape = sizes.shape(model)
         self.sets = sizes.all_sets(model)
         self.disk_rate = assumed().disk_bytes_per_second
 
-    # What comes before training
+    # Before training
 
     @staticmethod
     def fetch(sizes: Sizes, path: str) -> Cost:
-        """A data set's split from the hub."""
+        """Download of a split of a data set from the hub."""
         hub = sizes.hub[path]
         known = assumed().data_sets.get(hub.hub or "", {}).get(hub.split or "")
-        size = known.rows * max(known.tokens.values()) * assumed().bytes_per_token * WHOLE_ROWS if known else 0.0
+        size = known.rows * max(known.tokens.values()) * assumed().bytes_per_token * UNREAD_FACTOR if known else 0.0
         return Cost(work=(*FREE.work, Waiting(size / assumed().download_bytes_per_second)), disk=size)
 
     def base(self) -> Cost:
+        """The base checkpoint: checked in its folder, downloaded, or pretrained in the mini world."""
         entry = self.config.models[self.model]
         if entry.local is not None:
             return Cost(work=(self._start(0),))
@@ -57,49 +58,55 @@ class Costs:
             size = self._weights("bfloat16")
             return Cost(work=(self._start(0), Waiting(size / assumed().download_bytes_per_second)), disk=size)
         world, base = self.config.world, self.config.base
-        assert world is not None and base is not None, "checked with the config"
+        assert world is not None and base is not None, "load_config checks this"
         rows = Rows(world.pretrain_documents, assumed().world.tokens["pretraining"])
         updates = math.ceil(rows.count * base.epochs / base.batch_size)
         work = self._passes("float32", rows, base.epochs, 1, updates, TRAINING, updates)
         tokens = base.batch_size * rows.tokens
-        held = memory.training(self.shape, "float32", tokens, tokens)
-        return Cost((self._start(0), work), held, disk=self._weights("float32"))
+        footprint = memory.training(self.shape, "float32", tokens, tokens)
+        return Cost((self._start(0), work), footprint, disk=self._weights("float32"))
 
     def data(self) -> Cost:
+        """Tokenisation of all training and test sets."""
         tokens = sum(rows.count * rows.tokens for rows in self.sets.values())
         return Cost(work=(self._start(0), Waiting(tokens / assumed().tokenised_per_second)), disk=PREPARED * tokens)
 
     def soup(self, count: int) -> Cost:
-        size = self._weights(self.own.sft.dtype)
+        """A weight average of `count` models."""
+        size = self._weights(self.settings.sft.dtype)
         return Cost(work=(Waiting((count + 1) * size / self.disk_rate),), disk=size)
 
     # Training
 
     def sft(self) -> Cost:
-        settings, train = self.own.sft, self.sets["sft.train"]
+        """Supervised fine-tuning, and its test loss."""
+        settings, train = self.settings.sft, self.sets["sft.train"]
         rows = replace(train, count=max(1, train.count * settings.sample))
-        work = (self._start(1), self._supervised(settings, rows, 1), self._tested(settings, self.sets["sft.test"], 1))
-        held = self._training(settings, 1, logits=True)
-        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
+        test = self._test(settings, self.sets["sft.test"], 1)
+        footprint = self._training(settings, 1, logits=True)
+        work = (self._start(1), self._supervised(settings, rows, 1), test)
+        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
 
     def reward(self) -> Cost:
-        settings, asked = self.own.reward, self.sets["reward.normalisation_prompts"]
-        micro, most = micro_batch(settings), settings.max_new_tokens
-        answered = Rows(asked.count, asked.tokens + self.sizes.answer(most))
+        """The reward model: training, test, and normalisation on answers of SFT 1."""
+        settings, prompts = self.settings.reward, self.sets["reward.normalisation_prompts"]
+        micro, limit = micro_batch(settings), settings.max_new_tokens
+        dialogues = Rows(prompts.count, prompts.tokens + self.sizes.answer(limit))
         work = (
             self._start(2),
             self._supervised(settings, self.sets["reward.train"], 0),
-            self._tested(settings, self.sets["reward.test"], 0),
-            self._decoding(settings.dtype, asked.count, micro, asked.tokens, most),
-            self._tested(settings, answered, 0),
+            self._test(settings, self.sets["reward.test"], 0),
+            self._decoding(settings.dtype, prompts.count, micro, prompts.tokens, limit),
+            self._test(settings, dialogues, 0),
         )
         training = self._training(settings, 2, logits=False)
-        # SFT 1 comes when training is over.
-        cache = self._cache(settings.dtype, micro * (settings.max_length + most))
-        held = replace(training, whole=training.whole + self._weights(settings.dtype) + cache)
-        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
+        # SFT 1 is loaded when training is over.
+        cache = self._cache(settings.dtype, micro * (settings.max_length + limit))
+        footprint = replace(training, whole=training.whole + self._weights(settings.dtype) + cache)
+        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
 
     def trained_on(self, method: str) -> DataSource:
+        """The data of a method's training."""
         match algorithm_settings(self.config, self.model, method):
             case Ppo() as ppo:
                 return ppo.prompts
@@ -107,7 +114,7 @@ class Costs:
                 return dpo.train
 
     def align(self, method: str) -> Cost:
-        """A policy of a trained method."""
+        """One policy of a method that trains."""
         match algorithm_settings(self.config, self.model, method):
             case Ppo() as ppo:
                 return self._ppo(ppo, method)
@@ -115,150 +122,157 @@ class Costs:
                 return self._dpo(dpo, method)
 
     def _set(self, name: str, method: str) -> Rows:
-        """A set, or the method's own in its place."""
+        """A training set of a method: its own, or the model's."""
         return self.sets.get(f"{name} ({method})") or self.sets[name]
 
     def _ppo(self, settings: Ppo, method: str) -> Cost:
-        asked, dtype = self._set("ppo.prompts", method), settings.dtype
+        prompts, dtype = self._set("ppo.prompts", method), settings.dtype
         size, steps = settings.rollout_batch_size, settings.steps
-        answer, most = self.sizes.answer(settings.max_new_tokens), settings.max_new_tokens
-        whole, share = Rows(size * steps, asked.tokens + answer), answer / (asked.tokens + answer)
+        answer, limit = self.sizes.answer(settings.max_new_tokens), settings.max_new_tokens
+        dialogues, answer_share = Rows(size * steps, prompts.tokens + answer), answer / (prompts.tokens + answer)
         batches = steps * math.ceil(size / (settings.micro_batch_size or size))
         updates = steps * settings.epochs * size // settings.train_batch_size
-        frozen = len(self._references(method) | {self._first()})
+        frozen = len(self._references(method) | {self._sft_1()})
         factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
-        sampled_at_once = settings.sampling_batch_size or size
-        rollout = self._decoding(dtype, size * steps, sampled_at_once, asked.tokens, most, settings.rollout, steps)
+        sampled = settings.sampling_batch_size or size
+        rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, settings.rollout, steps)
         work: list[Work] = [self._start(3 + frozen), rollout]
-        # Reward and value model have no logits; policy, references and SFT 1 have.
-        work += [self._passes(dtype, whole, batches=batches)] * 2
-        work += [self._passes(dtype, whole, predicted=share, batches=batches)] * (1 + frozen)
-        for predicted in (share, 0):
+        # Reward and value model have no logits. Policy, references and SFT 1 have.
+        work += [self._passes(dtype, dialogues, batches=batches)] * 2
+        work += [self._passes(dtype, dialogues, predicted=answer_share, batches=batches)] * (1 + frozen)
+        for predicted in (answer_share, 0):
             passes = settings.epochs * batches
-            work.append(self._passes(dtype, whole, settings.epochs, predicted, passes, factor, updates))
+            work.append(self._passes(dtype, dialogues, settings.epochs, predicted, passes, factor, updates))
         if not settings.keep_frozen_models:
             work.append(Waiting(steps * (frozen + 1) * self._weights(dtype) / self.disk_rate))
         trained = memory.ADAM * (self.shape.parameters + self.shape.scalar_parameters)
-        held = self._ppo_memory(settings, method, frozen, trained)
-        return Cost(tuple(work), held, spreads=True, disk=self._weights(dtype), scratch=STATES * trained)
+        footprint = self._ppo_memory(settings, method, frozen, trained)
+        return Cost(tuple(work), footprint, spreads=True, disk=self._weights(dtype), scratch=STATES * trained)
 
     def _ppo_memory(self, settings: Ppo, method: str, frozen: int, trained: float) -> Memory:
-        """What is trained, what is kept beside it, and the larger of an update's and of sampling's own."""
-        dtype, size, most = settings.dtype, settings.rollout_batch_size, settings.max_new_tokens
-        micro, longest = settings.micro_batch_size or size, settings.max_prompt_length + most
-        tokens, checkpointed = micro * longest, settings.gradient_checkpointing
+        """Memory of a PPO run: `trained` bytes of trained weights with their moments, frozen models, and the larger of
+        an update's and of sampling's needs."""
+        dtype, size, limit = settings.dtype, settings.rollout_batch_size, settings.max_new_tokens
+        micro, length = settings.micro_batch_size or size, settings.max_prompt_length + limit
+        tokens, checkpointed = micro * length, settings.gradient_checkpointing
         update = memory.activations(self.shape, dtype, tokens, self.shape.layers, checkpointed)
-        update += memory.LOGITS * self.shape.vocabulary * micro * most
-        cache = self._cache(dtype, (settings.sampling_batch_size or size) * longest)
-        # Without a limit a device samples its share of the rollout at once.
-        spread, own, aside = (0.0, cache, 0.0) if settings.sampling_batch_size else (cache, 0.0, 0.0)
-        sampling = self._weights(dtype) + own
+        update += memory.LOGITS * self.shape.vocabulary * micro * limit
+        cache = self._cache(dtype, (settings.sampling_batch_size or size) * length)
+        # Without sampling_batch_size, a device samples its share of the rollout at once.
+        sharded_cache, own_cache = (0.0, cache) if settings.sampling_batch_size else (cache, 0.0)
+        sampling, vllm_share = self._weights(dtype) + own_cache, 0.0
         if settings.rollout == "vllm":
-            spread, sampling = 0.0, 0.0
-            aside = float({**ROLLOUT_VLLM, **settings.vllm}["gpu_memory_utilization"])
+            sharded_cache, sampling = 0.0, 0.0
+            vllm_share = float({**ROLLOUT_VLLM, **settings.vllm}["gpu_memory_utilization"])
         strategy, references = self.config.methods[method].reference_parts()
         moving = len(references) if strategy.moves else 0
         kept = (frozen + 1 - moving) if settings.keep_frozen_models else 1
-        beside = self._weights(dtype) * kept + self._weights("float32") * moving
+        untrained = self._weights(dtype) * kept + self._weights("float32") * moving
         return Memory(
-            shared=trained + 4 * self.shape.parameters + spread,
-            each=PROCESS + beside + max(update, sampling),
-            aside=aside,
+            sharded=trained + 4 * self.shape.parameters + sharded_cache,
+            per_device=PROCESS + untrained + max(update, sampling),
+            vllm_share=vllm_share,
         )
 
     def _dpo(self, settings: Dpo, method: str) -> Cost:
         pairs = self._set("dpo.train", method)
         batches = self._batches(settings, pairs)
         reference = self._passes(settings.dtype, pairs, settings.epochs, predicted=1, batches=batches)
-        held = self._training(settings, 2, logits=True)
+        training = self._training(settings, 2, logits=True)
         references = len(self._references(method)) * self._weights(settings.dtype)
-        held = replace(held, whole=held.whole + references)
+        footprint = replace(training, whole=training.whole + references)
         work = (self._start(2), self._supervised(settings, pairs, 1), reference)
-        return Cost(work, held, spreads=True, disk=self._weights(settings.dtype))
+        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
 
-    # Measuring
+    # Evaluation
 
     def generate(self, policies: int) -> Cost:
-        """Answers of so many policies to all benchmarks, in one job."""
-        settings = self.own.generate
-        dtype, engine, at_once = settings.dtype, settings.engine, settings.batch_size
+        """Answers of `policies` policies to all benchmarks, in one job."""
+        settings = self.settings.generate
+        dtype, engine, batch = settings.dtype, settings.engine, settings.batch_size
         if engine == "vllm":
-            at_once = int(settings.vllm.get("max_num_seqs", VLLM_AT_ONCE))
+            batch = int(settings.vllm.get("max_num_seqs", VLLM_MAX_NUM_SEQS))
         work: list[Work] = [Starting(engine, policies * self._weights(dtype), self.disk_rate)]
         longest = 0.0
-        for name, benchmark in self.own.benchmarks.items():
-            most = benchmark.max_new_tokens
+        for name, benchmark in self.settings.benchmarks.items():
+            limit = benchmark.max_new_tokens
             for count, prompt in self._turns(name):
-                work.append(self._decoding(dtype, policies * count, at_once, prompt, most, engine))
-                longest = max(longest, prompt + most)
-        # vLLM takes what is left for its cache, and makes do with one answer's.
-        kept = at_once if engine == "transformers" else 1
-        more = VLLM_OWN if engine == "vllm" else 3 * memory.LOGITS * self.shape.vocabulary * at_once
-        return Cost(tuple(work), Memory(0, PROCESS + self._weights(dtype) + self._cache(dtype, kept * longest) + more))
+                work.append(self._decoding(dtype, policies * count, batch, prompt, limit, engine))
+                longest = max(longest, prompt + limit)
+        # vLLM uses all memory left for its cache, but runs with room for one answer.
+        cached = batch if engine == "transformers" else 1
+        extra = VLLM_OVERHEAD if engine == "vllm" else 3 * memory.LOGITS * self.shape.vocabulary * batch
+        per_device = PROCESS + self._weights(dtype) + self._cache(dtype, cached * longest) + extra
+        return Cost(tuple(work), Memory(0, per_device))
 
     def score(self, method: str) -> Cost:
-        settings, dtype = self.own.score, self.own.score.dtype
-        whole, answered, rows = 0.0, 0.0, 0.0
-        for name, benchmark in self.own.benchmarks.items():
+        """Rewards and KL of one policy's answers to all benchmarks."""
+        settings, dtype = self.settings.score, self.settings.score.dtype
+        tokens, answer_tokens, rows = 0.0, 0.0, 0.0
+        for name, benchmark in self.settings.benchmarks.items():
             answer = self.sizes.answer(benchmark.max_new_tokens)
             for count, prompt in self._turns(name):
-                whole, answered, rows = whole + count * (prompt + answer), answered + count * answer, rows + count
-        each = Rows(rows, whole / rows)
-        chosen = self.config.methods[method]
-        policy = str(chosen.init) if chosen.algorithm == "none" else f"policy of {method}"
-        strategy, _ = chosen.reference_parts()
-        models = len({self._first(), policy} | (set() if strategy.moves else self._references(method)))
-        passes = self._passes(dtype, each, predicted=answered / whole, batches=rows / settings.batch_size)
+                tokens += count * (prompt + answer)
+                answer_tokens += count * answer
+                rows += count
+        dialogues = Rows(rows, tokens / rows)
+        definition = self.config.methods[method]
+        policy = str(definition.init) if definition.algorithm == "none" else f"policy of {method}"
+        strategy, _ = definition.reference_parts()
+        models = len({self._sft_1(), policy} | (set() if strategy.moves else self._references(method)))
+        passes = self._passes(dtype, dialogues, predicted=answer_tokens / tokens, batches=rows / settings.batch_size)
         reward = replace(passes, predicted=0.0)
-        longest = max(benchmark.max_new_tokens for benchmark in self.own.benchmarks.values()) + each.tokens
-        tokens = settings.batch_size * longest
-        more = memory.activations(self.shape, dtype, tokens) + models * memory.logits(self.shape, tokens)
-        held = Memory(0, PROCESS + models * self._weights(dtype) + more)
-        return Cost((self._start(1 + models), reward, *[passes] * models), held)
+        longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
+        in_batch = settings.batch_size * longest
+        extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, in_batch)
+        footprint = Memory(0, PROCESS + models * self._weights(dtype) + extra)
+        return Cost((self._start(1 + models), reward, *[passes] * models), footprint)
 
     def line(self) -> list[Checkpoint]:
-        """What the alpha stage measures."""
-        return [*alpha_line(self.own.alpha).values(), *self.own.alpha.also]
+        """The checkpoints that the stage alpha measures."""
+        return [*alpha_line(self.settings.alpha).values(), *self.settings.alpha.also]
 
     def alpha(self) -> Cost:
-        settings, count = self.own.alpha, len(self.line())
-        dtype, most, at_once = settings.dtype, settings.max_new_tokens, settings.batch_size
-        asked, test = self.sizes.of_source(settings.prompts, "prompts"), self.sets["sft.test"]
-        rows, answer = min(settings.samples, asked.count), self.sizes.answer(most)
-        whole = Rows(rows, asked.tokens + answer)
-        answered = self._passes(dtype, whole, predicted=answer / whole.tokens, batches=rows / at_once)
-        each: list[Work] = [
-            self._decoding(dtype, rows, at_once, asked.tokens, most),
-            *(replace(answered, predicted=0.0), answered, answered),
-            self._passes(dtype, test, predicted=1, batches=test.count / at_once),
+        """Answers, rewards, KL and test loss of each checkpoint of `line`."""
+        settings, count = self.settings.alpha, len(self.line())
+        dtype, limit, batch = settings.dtype, settings.max_new_tokens, settings.batch_size
+        prompts, test = self.sizes.of_source(settings.prompts, "prompts"), self.sets["sft.test"]
+        rows, answer = min(settings.samples, prompts.count), self.sizes.answer(limit)
+        dialogues = Rows(rows, prompts.tokens + answer)
+        passes = self._passes(dtype, dialogues, predicted=answer / dialogues.tokens, batches=rows / batch)
+        per_checkpoint: list[Work] = [
+            self._decoding(dtype, rows, batch, prompts.tokens, limit),
+            *(replace(passes, predicted=0.0), passes, passes),
+            self._passes(dtype, test, predicted=1, batches=test.count / batch),
         ]
-        tokens = at_once * (asked.tokens + most)
-        more = max(self._cache(dtype, tokens), 2 * memory.logits(self.shape, tokens))
-        held = Memory(0, PROCESS + 3 * self._weights(dtype) + more)
-        return Cost((self._start(2 + count), *each * count), held)
+        tokens = batch * (prompts.tokens + limit)
+        extra = max(self._cache(dtype, tokens), 2 * memory.logits(self.shape, tokens))
+        footprint = Memory(0, PROCESS + 3 * self._weights(dtype) + extra)
+        return Cost((self._start(2 + count), *per_checkpoint * count), footprint)
 
-    # What they are made of
+    # Parts of several stages
 
     def _turns(self, name: str) -> list[tuple[int, float]]:
-        """Of each turn of a benchmark's questions: how many there are, and the tokens before an answer."""
-        questions, answer = self.sizes.questions(name), self.sizes.answer(self.own.benchmarks[name].max_new_tokens)
-        found = []
+        """For each turn of a benchmark: how many questions have it, and the mean number of tokens before its answer."""
+        questions, answer = self.sizes.questions(name), self.sizes.answer(self.settings.benchmarks[name].max_new_tokens)
+        turns = []
         for turn in range(1, max(len(question.turns) for question in questions) + 1):
-            asked = [question.turns[:turn] for question in questions if len(question.turns) >= turn]
-            size = sum(len(text.encode()) for turns in asked for text in turns) / len(asked)
-            found.append((len(asked), size / assumed().bytes_per_token + (turn - 1) * answer))
-        return found
+            prompts = [question.turns[:turn] for question in questions if len(question.turns) >= turn]
+            size = sum(len(text.encode()) for prompt in prompts for text in prompt) / len(prompts)
+            turns.append((len(prompts), size / assumed().bytes_per_token + (turn - 1) * answer))
+        return turns
 
-    def _first(self) -> str:
+    def _sft_1(self) -> str:
         return f"sft-{self.config.sft.seeds[0]}"
 
     def _references(self, method: str) -> set[str]:
-        """The models that a reference is made of; one that moves is another than the checkpoint it starts from."""
+        """Names of the models in a method's reference. A moving reference is not the checkpoint that it starts from."""
         strategy, checkpoints = self.config.methods[method].reference_parts()
         moving = "moving " if strategy.moves else ""
         return {f"{moving}{checkpoint}" for checkpoint in checkpoints}
 
     def _start(self, models: int) -> Starting:
+        """The start of a process that loads `models` models."""
         return Starting("transformers", models * self._weights("bfloat16"), self.disk_rate)
 
     def _weights(self, dtype: Dtype) -> float:
@@ -268,12 +282,12 @@ class Costs:
         return memory.cache(self.shape, dtype, tokens)
 
     def _training(self, settings: Optimisation, dialogues: int, logits: bool) -> Memory:
-        """Of a row's so many dialogues."""
+        """Memory of supervised training on rows of `dialogues` dialogues of the maximum length."""
         tokens = dialogues * micro_batch(settings) * settings.max_length
         predicted = tokens if logits else 0
-        held = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
-        # Each device has the model before it is shared.
-        return replace(held, whole=PROCESS + self._weights("float32"))
+        training = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
+        # Each device loads the whole model before it is sharded.
+        return replace(training, whole=PROCESS + self._weights("float32"))
 
     def _passes(
         self,
@@ -285,7 +299,7 @@ class Costs:
         factor: int = FORWARD,
         updates: float = 0,
     ) -> Passes:
-        """Of rows; `predicted` is the share of their tokens that have logits."""
+        """Passes over rows; `predicted` is the share of their tokens that have logits."""
         tokens = rows.count * rows.tokens * epochs
         return Passes(self.shape, dtype, tokens, rows.tokens / 2, predicted * tokens, batches, factor, updates)
 
@@ -293,23 +307,25 @@ class Costs:
         self,
         dtype: Dtype,
         rows: float,
-        at_once: float,
+        batch: float,
         prompt: float,
-        most: int,
+        limit: int,
         engine: Engine = "transformers",
         rounds: float = 1,
     ) -> Decoding:
-        answer = self.sizes.answer(most)
-        return Decoding(self.shape, dtype, engine, rows, at_once, prompt, answer, most, rounds)
+        answer = self.sizes.answer(limit)
+        return Decoding(self.shape, dtype, engine, rows, batch, prompt, answer, limit, rounds)
 
     def _batches(self, settings: Optimisation, rows: Rows) -> float:
         return math.ceil(rows.count * settings.epochs / micro_batch(settings))
 
     def _supervised(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
+        """Supervised training on rows."""
         updates = math.ceil(rows.count * settings.epochs / settings.batch_size)
         factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
         batches = self._batches(settings, rows)
         return self._passes(settings.dtype, rows, settings.epochs, predicted, batches, factor, updates)
 
-    def _tested(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
+    def _test(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
+        """Passes over rows without gradients."""
         return self._passes(settings.dtype, rows, predicted=predicted, batches=rows.count / micro_batch(settings))

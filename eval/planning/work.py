@@ -1,6 +1,6 @@
-"""Work, and how long a device takes for it: counted operations and bytes over what a device gives of either.
+"""Units of work and their time on a device: operations over its operations per second, bytes over its bandwidth.
 
-All of it is arithmetic on shapes, rows and tokens. Parallel devices each take their share of the rows.
+All of it is arithmetic on shapes, rows and tokens. Several devices divide the rows equally.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,18 +10,22 @@ from eval.planning.assumed import Device, Dtype, Engine, Shape
 from eval.planning.memory import BYTES, Memory
 
 GIGABYTE = 1e9
-# A backward pass computes twice what a forward pass does; a checkpointed one the forward pass again.
+# Operations in units of a forward pass: a backward pass takes two, and with checkpointing recomputes the forward pass.
 FORWARD, TRAINING, CHECKPOINTED = 1, 3, 4
-# Adam reads a weight, its gradient and two moments, and writes all but the gradient; and the gradient is set to zero.
+# Bytes moved per weight and step: Adam reads weight, gradient and two moments, writes all but the gradient, and zeroes
+# the gradient.
 ADAM_BYTES = 32
-# Of transformers' cache: each step copies it to be one token longer.
+# transformers copies its cache at each step to append a token: one read, one write, and the read by attention.
 CACHE_COPIES = 3
 
 
 @dataclass(frozen=True)
 class Passes:
-    """`tokens` go through the layers in `batches`, each attending to `context` others on average; `predicted` of them
-    through the output layer as well. `factor` is FORWARD, TRAINING or CHECKPOINTED."""
+    """Passes of `tokens` tokens through the layers, in `batches` batches.
+
+    A token attends to `context` others on average. `predicted` tokens go through the output layer too. `factor` is
+    FORWARD, TRAINING or CHECKPOINTED. `updates` counts the optimiser's steps.
+    """
 
     shape: Shape
     dtype: Dtype
@@ -30,10 +34,10 @@ class Passes:
     predicted: float
     batches: float
     factor: int = FORWARD
-    updates: float = 0  # optimiser steps
+    updates: float = 0
 
     def operations(self) -> float:
-        """Floating-point operations: two for a weight and token, and attention's own."""
+        """Floating-point operations: two per weight and token, and those of attention."""
         s = self.shape
         attention = 4 * s.layers * s.heads * s.head_size * self.context * self.tokens
         layers = 2 * s.layer_parameters * self.tokens
@@ -43,36 +47,39 @@ class Passes:
         computing = self.operations() / (device.peak[self.dtype] * device.efficiency)
         launching = self.batches * self.factor * self.shape.layers * device.layer_seconds["transformers"]
         updating = self.updates * ADAM_BYTES * self.shape.parameters / device.bytes
-        # Every device updates what it holds: all of it under DDP, its shard under FSDP.
+        # Not divided by `count`: under DDP each device updates all weights (under FSDP its shard, so this is an upper
+        # bound).
         return (computing + launching) / count + updating
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """`rows` answers of `answer` tokens on average and `most` at most, `at_once` of them together, in `rounds` of which
-    each waits for the one before."""
+    """Sampling of `rows` answers, `batch` at a time, in `rounds` that follow each other.
+
+    `prompt` and `answer` are mean lengths in tokens; `limit` is the maximum length of an answer.
+    """
 
     shape: Shape
     dtype: Dtype
     engine: Engine
     rows: float
-    at_once: float
+    batch: float
     prompt: float
     answer: float
-    most: float
+    limit: float
     rounds: float = 1
 
     def seconds(self, device: Device, count: int) -> float:
         if not self.rows:
             return 0.0
-        s, each = self.shape, self.rows / count
+        s, rows = self.shape, self.rows / count
         rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.efficiency
-        batches = self.rounds * max(1.0, each / self.rounds / self.at_once)
-        # A batch runs until its longest answer has ended, and some answer nearly always reaches the limit; vLLM fills
-        # up its batch with the next.
-        filled = max(self.most * self.rounds, self.answer * batches)
-        steps = self.most * batches if self.engine == "transformers" else filled
-        alive = each * self.answer / steps
+        batches = self.rounds * max(1.0, rows / self.rounds / self.batch)
+        # A batch of transformers runs until its longest answer ends, which is nearly always the limit. vLLM replaces
+        # each answer that ends by the next request.
+        refilled = max(self.limit * self.rounds, self.answer * batches)
+        steps = self.limit * batches if self.engine == "transformers" else refilled
+        alive = rows * self.answer / steps
         context = self.prompt + self.answer / 2
         weights = BYTES[self.dtype] * (s.layer_parameters + s.vocabulary_parameters)
         copies = CACHE_COPIES if self.engine == "transformers" else 1
@@ -81,15 +88,15 @@ class Decoding:
         operations = alive * (2 * (s.layer_parameters + s.vocabulary_parameters) + attention)
         launching = s.layers * device.layer_seconds[self.engine]
         step = max(operations / rate, (weights + cache) / reading) + launching
-        prompts = Passes(s, self.dtype, each * self.prompt, self.prompt / 2, each, batches)
+        prompts = Passes(s, self.dtype, rows * self.prompt, self.prompt / 2, rows, batches)
         return prompts.seconds(device, 1) + steps * step
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What takes as long on any device: imports, downloads, disks, a judge."""
+    """Time that does not depend on the device: imports, downloads, disks, a judge."""
 
-    length: float
+    length: float  # seconds
 
     def seconds(self, device: Device, count: int) -> float:
         return self.length
@@ -97,11 +104,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Starting:
-    """A process that loads torch, or vLLM, and reads so many bytes of weights."""
+    """The start of a process that imports torch, or vLLM, and reads weights."""
 
     engine: Engine
-    weights: float
-    disk: float  # bytes a second
+    weights: float  # bytes
+    disk: float  # bytes per second
 
     def seconds(self, device: Device, count: int) -> float:
         return device.start_seconds[self.engine] + self.weights / self.disk
@@ -112,20 +119,28 @@ Work = Passes | Decoding | Waiting | Starting
 
 @dataclass(frozen=True)
 class Calls:
-    """Of a judge, and their tokens."""
+    """Calls of a judge, with the tokens of all prompts and of all replies."""
 
     number: float = 0
-    asked: float = 0
-    answered: float = 0
+    prompt_tokens: float = 0
+    reply_tokens: float = 0
 
     def times(self, count: float) -> Self:
-        return replace(self, number=self.number * count, asked=self.asked * count, answered=self.answered * count)
+        return replace(
+            self,
+            number=self.number * count,
+            prompt_tokens=self.prompt_tokens * count,
+            reply_tokens=self.reply_tokens * count,
+        )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Without `memory` a job takes no device. `spreads`: several devices can share it. Bytes on `disk` stay, those of
-    `scratch` go when it ends."""
+    """The cost of a job.
+
+    A job without `memory` takes no device. `spreads` says that several devices can share it. `disk` are the bytes of
+    its outputs, `scratch` those of files that it removes when it ends.
+    """
 
     work: tuple[Work, ...] = ()
     memory: Memory | None = None

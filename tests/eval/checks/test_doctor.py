@@ -44,11 +44,11 @@ def grid(name: str, **changes) -> Config:
     return parse_config({**data, **changes}, name)
 
 
-def found(checks: list[Check], what: str) -> str:
-    """What the one check of that name says; of a failure, with its mark."""
-    [check] = [check for check in checks if what in check.what]
-    [(state, said)] = eval.checks.doctor.outcomes([check], 30)
-    return said if state == "ok" else f"{state} {said}"
+def message(checks: list[Check], subject: str) -> str:
+    """The message of the one check of that subject, after its state if that is not ok."""
+    [check] = [check for check in checks if subject in check.subject]
+    [(state, text)] = eval.checks.doctor.run_checks([check], 30)
+    return text if state == "ok" else f"{state} {text}"
 
 
 class Hub:
@@ -131,9 +131,9 @@ def test_a_hub_that_has_all_of_it(serve, monkeypatch):
     serve(fake)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     checks = hub.checks(of_hub())
-    assert found(checks, "token") == "of ada"
-    assert found(checks, "org/base@aaaaaaa") == "may be read, at this revision"
-    assert found(checks, "org/talks@aaaaaaa") == "may be read, at this revision: train_sft"
+    assert message(checks, "token") == "belongs to ada"
+    assert message(checks, "org/base@aaaaaaa") == "can be read at this revision"
+    assert message(checks, "org/talks@aaaaaaa") == "can be read at this revision: train_sft"
     assert {key for _, key in fake.asked} == {"Bearer hf_secret"}
     assert not any(path.endswith("auth-check") for path, _ in fake.asked), "what is open needs no leave"
 
@@ -141,26 +141,26 @@ def test_a_hub_that_has_all_of_it(serve, monkeypatch):
 @pytest.mark.parametrize(
     ("info", "said"),
     [
-        ({**WEIGHTS, "gated": "manual"}, "models.m.hub: org/base is gated, and HF_TOKEN's account may not read it"),
-        ({"siblings": [{"rfilename": "pytorch_model.bin"}], "gated": False}, r"models.m.hub: no *.safetensors at aaaa"),
+        ({**WEIGHTS, "gated": "manual"}, "models.m.hub: org/base is gated, and HF_TOKEN's account has no access"),
+        ({"siblings": [{"rfilename": "pytorch_model.bin"}], "gated": False}, "models.m.hub: revision aaaa"),
     ],
 )
 def test_a_model_that_cannot_be_used(serve, monkeypatch, info, said):
     serve(Hub({"org/base": ("model", info)}, allowed=False))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert found(hub.checks(of_hub()), "org/base").startswith(f"FAILED {said}")
+    assert message(hub.checks(of_hub()), "org/base").startswith(f"FAILED {said}")
 
 
 def test_a_gated_model_without_a_token_says_where_to_accept_its_licence(serve):
     serve(Hub({"org/base": ("model", {**WEIGHTS, "gated": "auto"})}, allowed=False))
     checks = hub.checks(of_hub())
     endpoint = huggingface_hub.constants.ENDPOINT
-    said = found(checks, "org/base")
+    said = message(checks, "org/base")
     assert said.startswith(
-        f"FAILED models.m.hub: org/base is gated, and there is no token: accept its licence at {endpoint}"
+        f"FAILED models.m.hub: org/base is gated, and no token is set: accept its licence at {endpoint}"
     )
     assert f"{endpoint}/org/base and set HF_TOKEN" in said
-    assert found(checks, "token").startswith("- there is none")
+    assert message(checks, "token").startswith("- no token is set")
 
 
 def test_ids_revisions_splits_and_tokens_that_are_not_there(serve, monkeypatch):
@@ -168,11 +168,13 @@ def test_ids_revisions_splits_and_tokens_that_are_not_there(serve, monkeypatch):
     serve(fake)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     checks = hub.checks(of_hub())
-    assert found(checks, "org/base").startswith("FAILED models.m.hub: org/base: http://127.0.0.1")
-    assert found(checks, "org/talks") == "FAILED split train_sft: there is none: take one of train"
-    assert found(checks, "token").startswith("FAILED the token: HTTP 401: the token is refused: make a new one at http")
+    assert message(checks, "org/base").startswith("FAILED models.m.hub: org/base does not exist at http://127.0.0.1")
+    assert message(checks, "org/talks") == "FAILED data set org/talks has no split train_sft: use one of train"
+    assert message(checks, "token").startswith(
+        "FAILED the token: HTTP 401: the hub refuses the token: create a new one at http"
+    )
     other = hub.checks(of_hub("b" * 40))
-    assert found(other, "org/talks") == (
+    assert message(other, "org/talks") == (
         f"FAILED data set org/talks has no revision {'b' * 40}: correct it in the config"
     )
 
@@ -180,8 +182,8 @@ def test_ids_revisions_splits_and_tokens_that_are_not_there(serve, monkeypatch):
 def test_a_token_with_other_characters_is_not_quoted(serve, monkeypatch):
     serve(Hub({}))
     monkeypatch.setenv("HF_TOKEN", "hf_secr\u00e9t")
-    said = found(hub.checks(of_hub()), "token")
-    assert said == "FAILED the token: the token has characters that none has: set HF_TOKEN anew"
+    said = message(hub.checks(of_hub()), "token")
+    assert said == "FAILED the token: HF_TOKEN contains characters that no token has: set it again"
 
 
 def test_what_is_here_is_not_asked_for(serve):
@@ -195,10 +197,10 @@ def test_what_is_here_is_not_asked_for(serve):
     fetched.parent.mkdir(parents=True)
     fetched.write_text("{}")
     checks = hub.checks(config)
-    assert found(checks, "org/base") == found(checks, "org/talks") == "is here already"
+    assert message(checks, "org/base") == message(checks, "org/talks") == "is on disk"
     assert not fake.asked
     (folder / "run.json").write_text(json.dumps({"revision": "b" * 40}))
-    assert found(hub.checks(config), "org/base").startswith("FAILED")
+    assert message(hub.checks(config), "org/base").startswith("FAILED")
 
 
 def test_without_a_network_each_says_so(monkeypatch):
@@ -208,7 +210,7 @@ def test_without_a_network_each_says_so(monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         reach(monkeypatch, closed.getsockname()[1])
-        assert "cannot reach http://127.0.0.1" in found(hub.checks(of_hub()), "org/base")
+        assert "cannot reach http://127.0.0.1" in message(hub.checks(of_hub()), "org/base")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -216,12 +218,12 @@ def test_without_a_network_each_says_so(monkeypatch):
         reach(monkeypatch, silent.getsockname()[1])
         before = time.monotonic()
         for what in ("org/base", "org/talks"):
-            said = found(hub.checks(of_hub()), what)
+            said = message(hub.checks(of_hub()), what)
             assert said.startswith("FAILED cannot reach http://127.0.0.1") and "timed out" in said
             assert "run snakemake prepare on a machine that has a network" in said
         assert time.monotonic() - before < 5
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert found(hub.checks(of_hub()), "org/base").startswith("FAILED offline: HF_HUB_OFFLINE is set: unset it, or run")
+    assert message(hub.checks(of_hub()), "org/base").startswith("FAILED HF_HUB_OFFLINE is set: unset it, or run")
     huggingface_hub.close_session()
 
 
@@ -229,9 +231,9 @@ def test_a_check_that_never_ends_is_not_waited_for():
     stay = threading.Event()
     checks = [Check("a", "hangs", lambda: str(stay.wait())), Check("a", "ends", lambda: "well")]
     before = time.monotonic()
-    (state, said), ended = eval.checks.doctor.outcomes(checks, 0.2)
+    (state, said), ended = eval.checks.doctor.run_checks(checks, 0.2)
     assert time.monotonic() - before < 2
-    assert (state, said.partition(":")[0]) == ("FAILED", "no answer in 0.2 s") and ended == ("ok", "well")
+    assert (state, said.partition(":")[0]) == ("FAILED", "no answer within 0.2 s") and ended == ("ok", "well")
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     assert others and all(thread.daemon for thread in others), "nor when the program ends"
     stay.set()
@@ -239,7 +241,7 @@ def test_a_check_that_never_ends_is_not_waited_for():
 
 def test_a_fault_of_a_check_is_not_a_finding():
     with pytest.raises(ZeroDivisionError):
-        eval.checks.doctor.outcomes([Check("a", "b", lambda: str(1 // 0))], 5)
+        eval.checks.doctor.run_checks([Check("a", "b", lambda: str(1 // 0))], 5)
 
 
 def asked(answer, **keys) -> dict[str, str]:
@@ -247,7 +249,7 @@ def asked(answer, **keys) -> dict[str, str]:
     with JudgeServer(answer) as server:
         settings = Judge(kind="endpoint", model="m", base_url=server.url, api_key_env="JUDGE_KEY", **keys)
         checks = judge.checks(grid("smoke", judge=settings.model_dump()))
-        return {check.what: found(checks, check.what) for check in checks}
+        return {check.subject: message(checks, check.subject) for check in checks}
 
 
 @pytest.fixture
@@ -281,7 +283,7 @@ def test_a_judge_is_asked_for_one_token(key):
             "HTTP 429 (no money): the account's credit is used up",
         ),
         (400, {"message": "bad", "param": "temperature"}, "HTTP 400 (bad): correct judge.model, temperature"),
-        (400, {"message": "not this"}, "it refuses a call (HTTP 400 (not this)): correct the section judge"),
+        (400, {"message": "not this"}, "the endpoint refuses a call (HTTP 400 (not this)): correct the section judge"),
     ],
 )
 def test_a_judge_that_does_not_answer(key, status, error, said):
@@ -293,7 +295,7 @@ def test_a_judge_that_does_not_answer(key, status, error, said):
 def test_a_judge_that_thinks_longer_than_a_token_is_there(key):
     message = "Could not finish the message because max_tokens or model output limit was reached."
     said = asked(lambda *_: Answer(status=400, body={"error": {"message": message}}))["m"]
-    assert said.startswith("is there at") and said.endswith("and thinks longer than one token")
+    assert said.startswith("answers at") and said.endswith("; its reasoning takes more than one token")
 
 
 def test_a_judge_that_hangs_or_fails_for_a_moment(key, monkeypatch):
@@ -317,7 +319,10 @@ def test_keys_that_are_none(monkeypatch):
 
 def test_a_budget_needs_a_judge_that_counts_and_a_batch_its_api(key):
     prices = {"input_price": 1, "output_price": 1, "budget": 5}
-    assert "judge.budget: it does not say how many tokens" in asked(lambda *_: Answer(body=chat("Yes")), **prices)["m"]
+    assert (
+        "judge.budget: the endpoint does not report the tokens"
+        in asked(lambda *_: Answer(body=chat("Yes")), **prices)["m"]
+    )
     counted = chat("Yes", usage={"prompt_tokens": 9, "completion_tokens": 1})
     assert asked(lambda *_: Answer(body=counted), **prices)["m"].startswith("answers at")
 
@@ -326,25 +331,23 @@ def test_a_budget_needs_a_judge_that_counts_and_a_batch_its_api(key):
 
     found = asked(without, batch=True)
     assert found["m"].startswith("answers at")
-    assert (
-        "/v1/batches: HTTP 404 (no such path)" in found["batch API"] and "leave out judge.batch" in found["batch API"]
-    )
+    assert "/v1/batches: HTTP 404 (no such path)" in found["batch API"] and "remove judge.batch" in found["batch API"]
     page = {"object": "list", "data": [], "has_more": False}
-    assert asked(lambda _, body: Answer(body=counted if body else page), batch=True)["batch API"] == "is there"
+    assert asked(lambda _, body: Answer(body=counted if body else page), batch=True)["batch API"] == "answers"
 
 
 def test_folders_have_to_take_writes_and_locks(tmp_path, monkeypatch):
-    assert disk.usable(tmp_path / "a" / "b") == "can be written, and locked"
+    assert disk.check_folder(tmp_path / "a" / "b") == "can be written and locked"
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"^/proc: cannot write there \("):
-        disk.usable(Path("/proc/none"))
+        disk.check_folder(Path("/proc/none"))
 
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"its file system has no locks \(flock: Function not implemented\)"):
-        disk.usable(tmp_path)
+    with pytest.raises(UserError, match=r"the file system does not support locks \(flock: Function not implemented\)"):
+        disk.check_folder(tmp_path)
 
 
 def test_disks_need_what_the_plan_says_less_what_is_there(tmp_path, monkeypatch):
@@ -352,31 +355,31 @@ def test_disks_need_what_the_plan_says_less_what_is_there(tmp_path, monkeypatch)
     plan = Plan.of(config, CPU, 1)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "hub"))
     folder = Path("checkpoints/smoke")
-    before = disk.needs(config, plan)
+    before = disk.bytes_needed(config, plan)
     assert sum(before.values()) == pytest.approx(plan.disk() + plan.scratch())
     (folder / "sft").mkdir(parents=True)
     (folder / "sft/model.safetensors").write_bytes(b"x" * 1000)
     (folder / "link").symlink_to(ROOT / "README.md")
-    after = disk.needs(config, plan)
+    after = disk.bytes_needed(config, plan)
     link = (folder / "link").lstat().st_size
     assert before[folder] - after[folder] == pytest.approx(1000 + link)
-    with pytest.raises(UserError, match=r"^1e\+06 TB are needed, .* are free: make room"):
-        disk.room(folder, 1e18)
-    assert disk.room(folder, 1e6).startswith("1 MB are needed, ")
+    with pytest.raises(UserError, match=r"^1e\+06 TB are needed, .* are free: free some space"):
+        disk.check_free_space(folder, 1e18)
+    assert disk.check_free_space(folder, 1e6).startswith("1 MB are needed, ")
 
 
 def test_data_sets_are_kept_twice_until_they_are_fetched(monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", "cache")
     config = grid("smollm2")
     plan = Plan.of(config, H100, 1)
-    cache = disk.needs(config, plan)[Path("cache")]
+    cache = disk.bytes_needed(config, plan)[Path("cache")]
     assert cache == sum(run.job.cost.disk for run in plan.runs.values() if run.job.rule == "fetch") > 1e8
     for run in plan.runs.values():
         if run.job.rule == "fetch":
             path = Path(run.job.name.partition("/")[2])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
-    assert disk.needs(config, plan)[Path("cache")] == 0
+    assert disk.bytes_needed(config, plan)[Path("cache")] == 0
 
 
 def gpu(**keys) -> devices.Gpu:
@@ -397,13 +400,13 @@ def card(monkeypatch):
 
 def test_a_gpu_computes_is_free_and_of_the_right_kind(card):
     card(79e9)
-    assert devices.computes(gpu(), grid("paper")) == "79 GB of 80 GB are free"
+    assert devices.check_gpu(gpu(), grid("paper")) == "79 GB of 80 GB are free"
     with pytest.raises(UserError, match=r"no bfloat16 \(compute capability 7.5\)"):
-        devices.computes(gpu(capability=(7, 5)), grid("paper"))
-    assert devices.computes(gpu(capability=(7, 5)), grid("mini")), "whose types are float32"
+        devices.check_gpu(gpu(capability=(7, 5)), grid("paper"))
+    assert devices.check_gpu(gpu(capability=(7, 5)), grid("mini")), "whose types are float32"
     card(30e9)
-    with pytest.raises(UserError, match="50 GB of 80 GB are taken"):
-        devices.computes(gpu(), grid("paper"))
+    with pytest.raises(UserError, match="50 GB of 80 GB are in use"):
+        devices.check_gpu(gpu(), grid("paper"))
 
 
 def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch):
@@ -411,8 +414,10 @@ def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch):
         raise RuntimeError("CUDA error: no kernel image is available\nCompile with `TORCH_USE_CUDA_DSA`")
 
     monkeypatch.setattr(torch, "ones", fail)
-    with pytest.raises(UserError, match=r"^torch cannot compute on it \(CUDA error: no kernel image is available\): "):
-        devices.computes(gpu(), grid("mini"))
+    with pytest.raises(
+        UserError, match=r"^torch cannot compute on this GPU \(CUDA error: no kernel image is available"
+    ):
+        devices.check_gpu(gpu(), grid("mini"))
 
 
 def test_a_build_for_cpus_and_a_driver_that_is_not_seen(tmp_path, monkeypatch):
@@ -422,48 +427,50 @@ def test_a_build_for_cpus_and_a_driver_that_is_not_seen(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
-    with pytest.raises(UserError, match="is a build for CPUs: install the one for CUDA"):
-        devices.cuda([], H100)
+    with pytest.raises(UserError, match="is a CPU build: install the CUDA build"):
+        devices.check_cuda([], H100)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("PATH", "/none")
     with pytest.raises(NotChecked, match="run this again in a job"):
-        devices.cuda([], H100)
-    with pytest.raises(UserError, match="no GPU is here: run this where there are some"):
-        devices.cuda([], None)
+        devices.check_cuda([], H100)
+    with pytest.raises(UserError, match="this machine has no GPU: run this on one that has"):
+        devices.check_cuda([], None)
     monkeypatch.setenv("PATH", f"{tool.parent}:/bin:/usr/bin")
-    with pytest.raises(UserError, match=r"built for CUDA 13.0 and sees none of NVIDIA H100, 470.1: update the driver"):
-        devices.cuda([], H100)
-    with pytest.raises(NotChecked, match=r"jobs run on the CPU, and torch .* sees none of NVIDIA H100"):
-        devices.cuda([], CPU)
+    with pytest.raises(UserError, match=r"built for CUDA 13.0 and does not see NVIDIA H100, 470.1: install a driver"):
+        devices.check_cuda([], H100)
+    with pytest.raises(NotChecked, match=r"jobs run on the CPU; torch .* does not see NVIDIA H100"):
+        devices.check_cuda([], CPU)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES hides NVIDIA H100, 470.1: unset it"):
-        devices.cuda([], H100)
-    assert devices.cuda([gpu()], H100).endswith(", 1 GPU")
+        devices.check_cuda([], H100)
+    assert devices.check_cuda([gpu()], H100).endswith(", 1 GPU")
 
 
 def test_stages_are_held_against_the_memory_of_what_jobs_get(monkeypatch):
     config = grid("paper")
-    device, count = devices.jobs_get(None, None, [gpu(), gpu(memory=40 * 10**9)], config)
+    device, count = devices.job_devices(None, None, [gpu(), gpu(memory=40 * 10**9)], config)
     assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smaller one decides"
     checks = devices.stages(Plan.of(config, H100, 8))
-    assert found(checks, "align of llama2-7b").endswith("on each of 8, of 80 GB")
-    assert found(checks, "sft of llama2-7b").endswith("on each of 2, of 80 GB")
+    assert message(checks, "align of llama2-7b").endswith("on each of 8 devices, of 80 GB")
+    assert message(checks, "sft of llama2-7b").endswith("on each of 2 devices, of 80 GB")
     smaller = devices.stages(Plan.of(config, H100.model_copy(update={"memory": 40}), 8))
-    assert found(smaller, "score of llama2-7b").startswith("FAILED 45.5 GB on one device: lower its micro_batch_size")
+    assert message(smaller, "score of llama2-7b").startswith(
+        "FAILED needs 45.5 GB on one device: lower its micro_batch_size"
+    )
     few = devices.stages(Plan.of(config, H100, 4))
-    assert found(few, "align of llama2-7b") == "FAILED 8 devices for its memory, of 4: take more"
-    assert devices.jobs_get(None, None, [], config) is None
-    assert found([devices.UNKNOWN], "all stages").startswith("- which devices jobs get is not known")
+    assert message(few, "align of llama2-7b") == "FAILED needs 8 devices for its memory, of 4: use more"
+    assert devices.job_devices(None, None, [], config) is None
+    assert message([devices.UNKNOWN_DEVICES], "all stages").startswith("- the devices of the jobs are not known")
 
 
 def test_on_a_cpu_it_is_the_machines_memory(monkeypatch):
     config = grid("mini")
-    device, count = devices.jobs_get(None, None, [], config)
+    device, count = devices.job_devices(None, None, [], config)
     plan = Plan.of(config, device, count)
-    assert "a job, of this machine's" in found(devices.stages(plan), "align of gemma-mini")
+    assert "per job, of this machine's" in message(devices.stages(plan), "align of gemma-mini")
     monkeypatch.setattr(devices.os, "sysconf", {"SC_PHYS_PAGES": 100_000, "SC_PAGE_SIZE": 4096}.__getitem__)
-    said = found(devices.stages(plan), "align of gemma-mini")
-    assert said.endswith("of this machine's 410 MB: take a larger one, or GPUs")
+    said = message(devices.stages(plan), "align of gemma-mini")
+    assert said.endswith("this machine has 410 MB: use a larger machine, or GPUs")
 
 
 def test_files_that_the_config_names(monkeypatch):
@@ -481,35 +488,37 @@ def test_files_that_the_config_names(monkeypatch):
         )
         Path("train.jsonl").write_text("{}")
         checks = files.checks(config)
-        assert found(checks, "turns.jinja") == "a chat template"
-        assert found(checks, "mine") == (
+        assert message(checks, "turns.jinja") == "a chat template"
+        assert message(checks, "mine") == (
             "FAILED models: mine: no config.json there: name a folder with a checkpoint and its tokenizer"
         )
-        assert found(checks, "train.jsonl") == "sft.train of m"
-        assert found(checks, "gone.jsonl").startswith("FAILED benchmarks.own.questions: cannot read it (No such file")
-        assert found(checks, "own.py").startswith("FAILED benchmark kind own.py: cannot read it")
-        assert found(checks, "data/q.jsonl").startswith(f"FAILED {url}: HTTP 404: correct benchmarks.mt.download")
-    assert found(checks, "data/q.jsonl").startswith("FAILED cannot reach 127.0.0.1 (")
+        assert message(checks, "train.jsonl") == "sft.train of m"
+        assert message(checks, "gone.jsonl").startswith(
+            "FAILED benchmarks.own.questions: cannot read gone.jsonl (No such file"
+        )
+        assert message(checks, "own.py").startswith("FAILED benchmark kind own.py: cannot read it")
+        assert message(checks, "data/q.jsonl").startswith(f"FAILED {url}: HTTP 404: correct benchmarks.mt.download")
+    assert message(checks, "data/q.jsonl").startswith("FAILED cannot reach 127.0.0.1 (")
     Path("data").mkdir()
     Path("data/q.jsonl").write_text("{}")
-    assert "data/q.jsonl: its sha256 is" in found(checks, "data/q.jsonl")
+    assert "data/q.jsonl: its sha256 is" in message(checks, "data/q.jsonl")
 
 
 def test_a_clone_that_was_not_installed_is_said(monkeypatch):
     monkeypatch.setattr(software, "PROJECT", "salsa-that-is-nowhere")
-    said = found(software.checks(grid("smoke")), "packages")
+    said = message(software.checks(grid("smoke")), "packages")
     assert said.startswith("FAILED salsa-that-is-nowhere is not installed in this environment: pip install -e . in")
 
 
 def test_packages_are_those_that_the_project_asks_for(monkeypatch):
     checks = software.checks(grid("smoke"))
-    assert f"torch {metadata.version('torch')}" in found(checks, "packages")
-    assert found(checks, "vllm") == "- no stage of this config samples with it"
+    assert f"torch {metadata.version('torch')}" in message(checks, "packages")
+    assert message(checks, "vllm") == "- no stage of this config uses it"
     wanted = ["torch==0.1", "numpy>=1", 'nothing>=2; extra == "dev"', "nowhere>=3", 'vllm==99; extra == "vllm"']
     monkeypatch.setattr(metadata, "requires", lambda name: wanted)
-    said = found(checks, "packages")
+    said = message(checks, "packages")
     assert said.startswith(
-        f"FAILED torch==0.1 is wanted, {metadata.version('torch')} is there; nowhere>=3 is wanted, none"
+        f"FAILED torch==0.1 is required, found {metadata.version('torch')}; nowhere>=3 is required, found none"
     )
     assert "nothing" not in said and "vllm" not in said
     data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
@@ -518,8 +527,8 @@ def test_packages_are_those_that_the_project_asks_for(monkeypatch):
         {"ppo": {**data["ppo"], "rollout": "vllm"}},
         {"methods": {**data["methods"], "salsa": {**data["methods"]["salsa"], "settings": {"rollout": "vllm"}}}},
     ):
-        said = found(software.checks(grid("smoke", **changes)), "vllm")
-        assert "vllm==99 is wanted" in said and "pip install -e '.[vllm]'" in said and "torch" not in said
+        said = message(software.checks(grid("smoke", **changes)), "vllm")
+        assert "vllm==99 is required" in said and "pip install -e '.[vllm]'" in said and "torch" not in said
 
 
 PROFILE = """
@@ -551,39 +560,41 @@ def sinfo(tmp_path, monkeypatch):
 def test_the_partitions_of_a_profile(sinfo):
     cases = {"cpu": "up|4|1-00:00:00|(null)", "gpu": "up|2|8:00:00|gpu:h100:8", "big": "down|1|1:00|gpu:1"}
     checks = sinfo(" ".join(f"*={name}) echo '{row}';;" for name, row in cases.items()))
-    assert [check.what for check in checks] == ["executor slurm", "partition cpu", "partition gpu", "partition big"]
-    assert found(checks, "partition cpu") == "up, 4 nodes, jobs of up to 1-00:00:00"
-    assert found(checks, "partition gpu") == "up, 2 nodes, jobs of up to 8:00:00"
-    assert found(checks, "partition big").startswith("FAILED it is down: take another")
+    assert [check.subject for check in checks] == ["executor slurm", "partition cpu", "partition gpu", "partition big"]
+    assert message(checks, "partition cpu") == "up, 4 nodes, jobs of up to 1-00:00:00"
+    assert message(checks, "partition gpu") == "up, 2 nodes, jobs of up to 8:00:00"
+    assert message(checks, "partition big").startswith("FAILED the partition is down: use another")
     checks = sinfo("*=cpu) ;; *) echo 'up|4|1:00|(null)';;")
-    assert found(checks, "partition cpu").startswith("FAILED Slurm has no such partition")
-    assert found(checks, "partition gpu").startswith("FAILED it has no GPUs, which align ask for")
+    assert message(checks, "partition cpu").startswith("FAILED Slurm has no such partition")
+    assert message(checks, "partition gpu").startswith("FAILED the partition has no GPUs, but align request them")
     checks = sinfo("*) echo 'slurm_load_partitions: no controller' >&2; exit 1;;")
-    assert found(checks, "partition cpu").startswith("FAILED sinfo fails (slurm_load_partitions: no controller)")
+    assert message(checks, "partition cpu").startswith("FAILED sinfo failed (slurm_load_partitions: no controller)")
 
 
 def test_slurm_that_is_not_here_or_hangs(sinfo, monkeypatch):
     checks = sinfo("*) exec sleep 30;;")
-    monkeypatch.setattr(cluster, "SECONDS", 0.2)
-    assert found(checks, "partition cpu").startswith("FAILED sinfo says nothing for 0.2 s")
+    monkeypatch.setattr(cluster, "SINFO_SECONDS", 0.2)
+    assert message(checks, "partition cpu").startswith("FAILED sinfo did not answer within 0.2 s")
     monkeypatch.setenv("PATH", "/none")
-    assert found(checks, "partition cpu").startswith("FAILED no command sinfo here: run this on the cluster's login")
+    assert message(checks, "partition cpu").startswith(
+        "FAILED sinfo is not installed here: run this on the cluster's login"
+    )
 
 
 def test_profiles_that_are_none(tmp_path):
-    assert found(cluster.checks(None), "profile").startswith("- jobs run on this machine")
-    with pytest.raises(UserError, match=r"--profile \S+: no profile.yaml there"):
+    assert message(cluster.checks(None), "profile").startswith("- jobs run on this machine")
+    with pytest.raises(UserError, match=r"--profile \S+: the folder has no profile.yaml"):
         cluster.checks(tmp_path)
     (tmp_path / "profile.yaml").write_text("[broken")
-    with pytest.raises(UserError, match=r"--profile \S+/profile.yaml: cannot read it \("):
+    with pytest.raises(UserError, match=r"--profile \S+/profile.yaml: cannot read the profile \("):
         cluster.checks(tmp_path)
     (tmp_path / "profile.yaml").write_text("executor: nonesuch\n")
-    said = found(cluster.checks(tmp_path), "executor nonesuch")
+    said = message(cluster.checks(tmp_path), "executor nonesuch")
     assert said == (
         "FAILED snakemake-executor-plugin-nonesuch is not installed: pip install snakemake-executor-plugin-nonesuch"
     )
     default = cluster.checks(ROOT / "profiles/default")
-    assert found(default, "executor local") == "comes with snakemake"
+    assert message(default, "executor local") == "comes with Snakemake"
 
 
 def test_an_executor_beside_its_profile(tmp_path, monkeypatch):
@@ -592,14 +603,16 @@ def test_an_executor_beside_its_profile(tmp_path, monkeypatch):
     module = tmp_path / "snakemake_executor_plugin_of_our_own"
     module.mkdir()
     (module / "__init__.py").write_text("import snakemake_executor_plugin_nonesuch\n")
-    said = found(cluster.checks(tmp_path), "executor of-our-own")
-    assert said.startswith("FAILED it lies beside the profile") and said.endswith(f"export PYTHONPATH={tmp_path}")
+    said = message(cluster.checks(tmp_path), "executor of-our-own")
+    assert said.startswith("FAILED the plugin is in the profile's folder") and said.endswith(
+        f"export PYTHONPATH={tmp_path}"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    said = found(cluster.checks(tmp_path), "executor of-our-own")
+    said = message(cluster.checks(tmp_path), "executor of-our-own")
     assert said.startswith("FAILED snakemake-executor-plugin-nonesuch is not installed: pip install snakemake-")
     (module / "__init__.py").write_text("")
-    said = found(cluster.checks(tmp_path), "executor of-our-own")
-    assert said == "snakemake_executor_plugin_of_our_own, beside the profile"
+    said = message(cluster.checks(tmp_path), "executor of-our-own")
+    assert said == "snakemake_executor_plugin_of_our_own, from the profile's folder"
 
 
 def doctor(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
@@ -613,7 +626,7 @@ def doctor(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_the_mini_grid_is_well_and_nothing_is_left_behind(capsys, monkeypatch):
-    monkeypatch.setattr(devices, "here", list)
+    monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setenv("PATH", "/none")
     status, out, err = doctor(capsys, monkeypatch, "--config", ROOT / "config/mini.yaml")
     assert (status, err) == (0, "")
@@ -632,7 +645,7 @@ def test_the_papers_grid_without_a_network_says_all_that_is_wrong_at_once(capsys
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(devices, "here", list)
+    monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setenv("PATH", "/none")
     huggingface_hub.close_session()
     before = time.monotonic()
@@ -641,30 +654,30 @@ def test_the_papers_grid_without_a_network_says_all_that_is_wrong_at_once(capsys
     text = " ".join(out.split())
     for said in (
         "FAILED model meta-llama/Llama-2-7b-hf@01c7f73, model mistralai/Mistral-7B-v0.1@27d67f1, model google/gemma",
-        "cannot reach https://huggingface.co ([Errno -2] Name or service not known): mend the network, or run snake",
+        "cannot reach https://huggingface.co ([Errno -2] Name or service not known): repair the network, or run snake",
         "cannot reach raw.githubusercontent.com",
         "the environment variable OPENAI_API_KEY is not set",
     ):
         assert said in text
-    assert err.endswith("checks failed: do what they say, then run this again\n")
+    assert err.endswith("checks failed: follow their instructions, then run this again\n")
 
 
 def test_a_model_of_unknown_size_is_one_finding(capsys, monkeypatch):
-    monkeypatch.setattr(devices, "here", list)
+    monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     model = {"id": "org/base", "revision": Hub.REVISION, "chat_template": TEMPLATE, "pad_token": "<unk>"}
     Path("own.yaml").write_text(yaml.safe_dump({**data, "models": {"m": {"hub": model}}}))
     status, out, _ = doctor(capsys, monkeypatch, "--config", "own.yaml", "--device", "l40s")
     assert status == 1
-    assert "FAILED plan sizes models.m: how large it is is not known" in " ".join(out.split())
-    assert "can be written, and locked" in out and " gpu cuda " in " ".join(out.split()), "all else has its say"
+    assert "FAILED plan sizes models.m: its size is unknown" in " ".join(out.split())
+    assert "can be written and locked" in out and " gpu cuda " in " ".join(out.split()), "all else has its say"
 
 
 def test_lines_are_folded_and_equal_ones_said_once():
     checks = [Check("model", name, str) for name in ("a", "b")]
     said = "it is not there and " * 5 + "that is that"
-    text = eval.checks.doctor.lines([(checks[0], ("FAILED", said)), (checks[1], ("FAILED", said))], 60)
+    text = eval.checks.doctor.format_outcomes([(checks[0], ("FAILED", said)), (checks[1], ("FAILED", said))], 60)
     assert text[1] == "FAILED  model a, model b" and max(map(len, text)) <= 60
     assert " ".join(line.strip() for line in text[2:]) == said
 
@@ -672,7 +685,7 @@ def test_lines_are_folded_and_equal_ones_said_once():
 @pytest.mark.parametrize("name", ["paper", "smollm2"])
 def test_each_model_data_set_and_file_of_a_config_has_its_check(name):
     config = grid(name)
-    whats = [check.what for check in (*hub.checks(config), *files.checks(config))]
+    whats = [check.subject for check in (*hub.checks(config), *files.checks(config))]
     wanted = {"token", "config/chat_templates/turns.jinja"} | ({config.assumptions} - {None})
     wanted |= {f"{model.hub.id}@{model.hub.revision[:7]}" for model in config.models.values()}
     wanted |= {

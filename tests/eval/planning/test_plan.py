@@ -11,8 +11,8 @@ import yaml
 from eval.planning.assumed import Device, Shape, assumed
 from eval.planning.jobs import Job
 from eval.planning.memory import Memory
-from eval.planning.plan import Plan, duration, lines, size
-from eval.planning.schedule import Run, ends, run_of
+from eval.planning.plan import Plan, duration, format_plan, size
+from eval.planning.schedule import Run, ends, place
 from eval.planning.sizes import shape_of_checkpoint
 from eval.planning.work import FORWARD, TRAINING, Cost, Decoding, Passes, Waiting
 from salsa.__main__ import COMMANDS
@@ -120,7 +120,7 @@ GPU = Device(
 
 def decoding(**changes) -> Decoding:
     large = assumed().models["meta-llama/Llama-2-7b-hf"]
-    given = {"rows": 64, "at_once": 64, "prompt": 100, "answer": 200, "most": 1000, "engine": "transformers"}
+    given = {"rows": 64, "batch": 64, "prompt": 100, "answer": 200, "limit": 1000, "engine": "transformers"}
     return Decoding(large, "bfloat16", **{**given, **changes})
 
 
@@ -129,7 +129,7 @@ def test_decoding_reads_the_weights_for_each_token_whatever_the_batch():
     weights = 2 * (assumed().models["meta-llama/Llama-2-7b-hf"].parameters - 32000 * 4096)
     assert one == pytest.approx(1000 * (weights / 5e11 + 32 * 1e-3), rel=0.05)
     assert few < 1.1 * one
-    assert decoding(at_once=32).seconds(GPU, 1) == pytest.approx(2 * decoding(rows=32).seconds(GPU, 1))
+    assert decoding(batch=32).seconds(GPU, 1) == pytest.approx(2 * decoding(rows=32).seconds(GPU, 1))
 
 
 def test_vllm_fills_its_batch_up_and_two_devices_halve_the_batches():
@@ -140,28 +140,28 @@ def test_vllm_fills_its_batch_up_and_two_devices_halve_the_batches():
 
 def test_each_round_waits_for_the_one_before_on_any_number_of_devices():
     """A rollout of 8 on 8 devices takes as many steps as one of 8 on one."""
-    alone, spread = (decoding(rows=80, at_once=8, rounds=10).seconds(GPU, count) for count in (1, 8))
+    alone, spread = (decoding(rows=80, batch=8, rounds=10).seconds(GPU, count) for count in (1, 8))
     assert spread == pytest.approx(alone, rel=0.1)
-    assert alone == pytest.approx(10 * decoding(rows=8, at_once=8).seconds(GPU, 1))
+    assert alone == pytest.approx(10 * decoding(rows=8, batch=8).seconds(GPU, 1))
 
 
 def test_vllm_sets_a_share_of_the_device_aside():
     for aside, fits in ((0.0, True), (0.3, True), (0.4, False)):
         memory = Memory(0, 6e9, aside)
-        run = run_of(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
+        run = place(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
         assert (run.fits, run.memory) == (fits, pytest.approx(6e9 + aside * 1e10))
 
 
-def job(name: str, seconds: float, *needs: str, shared: float = 0, spreads: bool = False) -> Job:
-    memory = Memory(shared * 1e9, 1e9)
+def job(name: str, seconds: float, *needs: str, sharded: float = 0, spreads: bool = False) -> Job:
+    memory = Memory(sharded * 1e9, 1e9)
     return Job("rule", name, None, needs, Cost(work=(Waiting(seconds),), memory=memory, spreads=spreads))
 
 
 def test_a_job_gets_the_fewest_devices_that_hold_it():
-    assert [run_of(job("a", 8, shared=gb, spreads=True), GPU).count for gb in (1, 8, 9, 20, 60)] == [1, 1, 2, 4, 8]
-    alone = run_of(job("a", 8, shared=20), GPU)
+    assert [place(job("a", 8, sharded=gb, spreads=True), GPU).count for gb in (1, 8, 9, 20, 60)] == [1, 1, 2, 4, 8]
+    alone = place(job("a", 8, sharded=20), GPU)
     assert (alone.count, alone.fits, alone.memory) == (1, False, 21e9), "it is no stage that several can share"
-    free = run_of(Job("rule", "b", None, (), Cost(work=(Waiting(3),))), GPU)
+    free = place(Job("rule", "b", None, (), Cost(work=(Waiting(3),))), GPU)
     assert (free.count, free.device_seconds, free.seconds) == (0, 0, 3)
 
 
@@ -173,7 +173,7 @@ def wall_seconds_of(runs: dict[str, Run], devices: int) -> float:
 def test_the_wall_time_of_a_small_grid(devices, seconds):
     """By hand: a (4) before b (2) and c (6), and d (5), e (1) alone."""
     jobs = [job("a", 4), job("b", 2, "a"), job("c", 6, "a"), job("d", 5), job("e", 1)]
-    assert wall_seconds_of({one.name: run_of(one, GPU) for one in jobs}, devices) == seconds
+    assert wall_seconds_of({one.name: place(one, GPU) for one in jobs}, devices) == seconds
 
 
 def test_a_job_that_wants_more_devices_than_there_are_is_as_much_slower():
@@ -247,11 +247,13 @@ def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, config_of, 
 
 def test_the_full_grid_is_planned_with_what_does_not_fit():
     plan = plan_of("paper", device="a100-40", count=8)
-    text = "\n".join(lines(plan, None))
-    assert "too small  score of llama2-7b: 45.5 GB on one device: " in text and "take a larger device" in text
+    text = "\n".join(format_plan(plan, None))
+    assert "too small  score of llama2-7b: needs 45.5 GB on one device: " in text and "use a larger device" in text
     assert "too small  sft of " not in text, "it is shared among as many as it takes"
-    assert "too small  reward of llama2-7b: 47.4 GB on each of 32 devices" in text, "two models whole, when it is done"
-    assert "its cost is not known: set judge.input_price" in text
+    assert "too small  reward of llama2-7b: needs 47.4 GB on each of 32 devices" in text, (
+        "two models whole, when it is done"
+    )
+    assert "cost unknown: set judge.input_price" in text
     assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
 
 
@@ -294,7 +296,7 @@ def test_a_batch_is_waited_for_a_day_and_what_is_not_counted_is_said(tmp_path):
     config = load_config(ROOT / "config/paper.yaml", tmp_path / "more.yaml")
     plan = Plan.of(config, assumed().devices["h100"], 8)
     judged = [run.seconds for run in plan.runs.values() if run.job.rule in ("judge", "grade")]
-    assert min(judged) > 86400 and any("limits a minute" in note for note in plan.notes)
+    assert min(judged) > 86400 and any("rate limits" in note for note in plan.notes)
     assert any("calibration's calls" in note for note in plan_of("mini").notes)
 
 
@@ -309,9 +311,9 @@ def test_the_command_prints_a_table_and_what_it_assumes(tmp_path, monkeypatch, c
     assert plan_command(monkeypatch, *given) == 0
     text = capsys.readouterr().out
     plan = plan_of("paper")
-    assert f"hours      {plan.device_hours():,.2f} of a device, {2 * plan.device_hours():,.0f} at 2 an hour" in text
+    assert f"hours      {plan.device_hours():,.2f} device hours, {2 * plan.device_hours():,.0f} at 2 per hour" in text
     calls = plan.calls()
-    assert f"cost {(2.5 * calls.asked + 10 * calls.answered) / 1e6:,.2f}" in text
+    assert f"cost {(2.5 * calls.prompt_tokens + 10 * calls.reply_tokens) / 1e6:,.2f}" in text
     assert "assumed:" in text and "989 TFLOP/s in bfloat16" in text
     assert len({len(line) for line in text.splitlines()[2:40]}) == 1, "columns stand under each other"
 
@@ -319,14 +321,14 @@ def test_the_command_prints_a_table_and_what_it_assumes(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sft": {"train": {"path": "none.jsonl"}}}, "none.jsonl: how many rows it has is not known"),
+        ({"sft": {"train": {"path": "none.jsonl"}}}, "none.jsonl: its number of rows is unknown"),
         (
             {"models": {"m": {"hub": {"id": "a/b", "revision": "0" * 40, "chat_template": "t", "pad_token": "p"}}}},
-            "models.m: how large it is is not known while checkpoints/mini/base/m is not there: run snakemake prepare",
+            "models.m: its size is unknown while checkpoints/mini/base/m does not exist: run snakemake prepare",
         ),
         (
             {"benchmarks": {"mt_bench": {"questions": {"path": "none.jsonl"}}}},
-            "benchmarks.mt_bench: how many questions it has is not known",
+            "benchmarks.mt_bench: its number of questions is unknown",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.checks.cluster import read_profile, resources_of
+from eval.checks.cluster import read_profile, resources_by_rule
 from salsa.devices import gpus
 from salsa.workflow.model_sizes import Sizes
 
@@ -171,7 +171,7 @@ def test_a_model_that_wants_more_gpus_than_a_node_has_gets_several_nodes():
 
 @pytest.mark.parametrize("profile", ["slurm", "gpus", "kubernetes"])
 def test_each_profile_gives_gpus_to_the_stages_that_use_them(profile):
-    resources = resources_of(read_profile(ROOT / "profiles" / profile))
+    resources = resources_by_rule(read_profile(ROOT / "profiles" / profile))
     rules = set(re.findall(r"^rule (\w+):", "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk")), re.M))
     assert set(resources) - {""} <= rules
     assert {rule for rule, own in resources.items() if own.get("gpu")} == GPU_STAGES
@@ -180,7 +180,7 @@ def test_each_profile_gives_gpus_to_the_stages_that_use_them(profile):
 @pytest.mark.parametrize("model", ["llama2-7b", "gemma-2b", "llama-mini"])
 @pytest.mark.parametrize("profile", ["slurm", "gpus", "kubernetes"])
 def test_a_launcher_starts_as_many_processes_as_there_are_gpus(profile, model):
-    for rule, own in resources_of(read_profile(ROOT / "profiles" / profile)).items():
+    for rule, own in resources_by_rule(read_profile(ROOT / "profiles" / profile)).items():
         if not own.get("gpu") or "launcher" not in own:
             continue
         count = evaluated(own["gpu"], model)
