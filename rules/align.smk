@@ -1,62 +1,70 @@
-# Policies: a method's algorithm from its start against its reference. PPO and SALSA differ in `reference` alone.
+# Policies: a method's algorithm trains its initial model against its reference. PPO and SALSA differ in `reference`
+# only. METHODS holds, for each algorithm, a pattern of the methods that it trains; without any it matches nothing.
+METHODS = {
+    algorithm: "|".join(name for name, method in GRID.methods.items() if method.algorithm == algorithm) or "(?!)"
+    for algorithm in ("ppo", "dpo")
+}
 
 
 rule align:
     input:
-        init=align_init,
-        reference=align_reference,
-        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
-        reward=f"{CHECKPOINTS}/reward/{{model}}",
-        data=ppo_data,
+        init=INPUTS.init,
+        reference=INPUTS.reference,
+        sft=FIRST_SFT,
+        reward=REWARD_MODEL,
+        data=INPUTS.rl_data,
     output:
         policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
-        metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
+        metrics=METRICS,
     log:
         f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
     wildcard_constraints:
-        method=trained_with("ppo"),
+        method=METHODS["ppo"],
     conda:
         ENVIRONMENT
-    # How to run it is for a profile to say (set-resources): a change of these makes no policy anew.
+    # Resources and not params, because a profile sets them (set-resources) and a change reruns nothing.
     resources:
         launcher="python",
         checkpoint_minutes=30,
         report_to="none",
     params:
-        strategy=align_strategy,
-        settings=align_settings,
+        strategy=OPTIONS.strategy,
+        settings=SETTINGS.path("{model}/methods/{method}"),
+        content=SETTINGS.content("{model}/methods/{method}"),
         seed=GRID.seed,
-        prepared=PREPARED,
+        prepared=PATHS.prepared,
         gold=GOLD,
     shell:
-        "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
-        "--sft {input.sft:q} --reward {input.reward:q} --settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} "
-        "--rl-seed {wildcards.seed} {params.gold} --checkpoint-minutes {resources.checkpoint_minutes} "
-        "--report-to {resources.report_to:q} --out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
+        "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
+        "--sft {input.sft:q} --reward {input.reward:q} {params.gold} --settings {params.settings:q} "
+        "--seed {params.seed} --rl-seed {wildcards.seed} --prepared {params.prepared:q} "
+        "--checkpoint-minutes {resources.checkpoint_minutes} --report-to {resources.report_to:q} "
+        "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
 
 
 rule dpo:
     input:
-        init=align_init,
-        reference=align_reference,
-        data=dpo_data,
+        init=INPUTS.init,
+        reference=INPUTS.reference,
+        data=INPUTS.rl_data,
     output:
         policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
-        metrics=f"{RESULTS}/training/{{model}}/{{method}}-s{{seed}}.jsonl",
+        metrics=METRICS,
     log:
         f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
     wildcard_constraints:
-        method=trained_with("dpo"),
+        method=METHODS["dpo"],
     conda:
         ENVIRONMENT
     resources:
         launcher="python",
     params:
-        strategy=align_strategy,
-        settings=align_settings,
+        strategy=OPTIONS.strategy,
+        settings=SETTINGS.path("{model}/methods/{method}"),
+        content=SETTINGS.content("{model}/methods/{method}"),
         seed=GRID.seed,
-        prepared=PREPARED,
+        prepared=PATHS.prepared,
     shell:
-        "{resources.launcher} -m salsa dpo --init {input.init:q} --reference {input.reference:q} --strategy {params.strategy:q} "
-        "--settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --rl-seed {wildcards.seed} "
+        "{resources.launcher} -m salsa dpo --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
+        "--settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} --prepared {params.prepared:q} "
         "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

@@ -1,15 +1,16 @@
-# What comes before any training: the mini world, downloads, base checkpoints.
+# What comes before training: the mini world, downloads, base checkpoints, token ids.
 
 
 rule world:
     output:
-        directory(WORLD),
+        directory(PATHS.world),
     log:
         f"{LOGS}/world.log",
     conda:
         ENVIRONMENT
     params:
-        settings=settings(GRID.world, exclude=("published_judge",)) if GRID.world else "",
+        settings=SETTINGS.path("world"),
+        content=SETTINGS.content("world"),
         seed=GRID.seed,
     shell:
         "python -m salsa world --settings {params.settings:q} --seed {params.seed} --out {output:q} > {log:q} 2>&1"
@@ -17,16 +18,15 @@ rule world:
 
 rule download:
     output:
-        f"{DATA}/downloads/{{file}}",
+        f"{PATHS.data}/downloads/{{file}}",
     log:
         f"{LOGS}/download/{{file}}.log",
     conda:
         ENVIRONMENT
     params:
-        url=download_url,
-        sha256=download_sha256,
+        file=OPTIONS.download,
     shell:
-        "python -m eval download --url {params.url:q} --sha256 {params.sha256:q} --out {output:q} > {log:q} 2>&1"
+        "python -m eval download {params.file:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule fetch:
@@ -37,14 +37,14 @@ rule fetch:
     conda:
         ENVIRONMENT
     params:
-        source=fetch_source,
+        data_set=OPTIONS.hub_data_set,
     shell:
-        "python -m salsa fetch --source {params.source:q} --out {output:q} > {log:q} 2>&1"
+        "python -m salsa fetch {params.data_set:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule base:
     input:
-        base_input,
+        INPUTS.base,
     output:
         directory(f"{CHECKPOINTS}/base/{{model}}"),
     log:
@@ -52,20 +52,21 @@ rule base:
     conda:
         ENVIRONMENT
     params:
-        settings=base_settings,
-        world=base_world,
+        settings=SETTINGS.path("{model}/base"),
+        content=SETTINGS.content("{model}/base"),
+        world=OPTIONS.world,
         seed=GRID.seed,
     shell:
         "python -m salsa base --model {wildcards.model:q} --settings {params.settings:q} {params.world:q} "
         "--seed {params.seed} --out {output:q} > {log:q} 2>&1"
 
 
-# Token ids of all that a model trains on, in a cache that the training jobs read. These do not depend on the file that
-# counts them, or a change of one stage's data would train all others again; it is first in line instead.
+# Tokenizes all that a model trains on, into a cache that the training jobs read. Their rules do not depend on the card
+# of counts, or a change of one stage's data would rerun all of them; this job has priority instead.
 rule data:
     input:
         base=f"{CHECKPOINTS}/base/{{model}}",
-        data=data_input,
+        data=INPUTS.all_data,
     output:
         f"{RESULTS}/data/{{model}}.json",
     log:
@@ -74,17 +75,18 @@ rule data:
     conda:
         ENVIRONMENT
     params:
-        sets=data_options,
-        prepared=PREPARED,
+        sets=SETTINGS.path("{model}/data"),
+        content=SETTINGS.content("{model}/data"),
+        prepared=PATHS.prepared,
     shell:
-        "python -m salsa data --base {input.base:q} {params.sets:q} --prepared {params.prepared:q} "
+        "python -m salsa data --base {input.base:q} --sets {params.sets:q} --prepared {params.prepared:q} "
         "--out {output:q} > {log:q} 2>&1"
 
 
 rule overlap:
     input:
-        data=set_files(TRAINING_SETS),
-        questions=sorted({path for benchmark in GRID.benchmarks.values() for path in asked_from(benchmark)}),
+        data=INPUTS.training_data(),
+        questions=INPUTS.questions(),
     output:
         f"{RESULTS}/overlap.json",
     log:
@@ -92,8 +94,11 @@ rule overlap:
     conda:
         ENVIRONMENT
     params:
-        sets=set_options(TRAINING_SETS),
-        benchmarks=generate_benchmarks(),
+        sets=SETTINGS.path("training_sets"),
+        sets_content=SETTINGS.content("training_sets"),
+        benchmarks=SETTINGS.path("questions"),
+        benchmarks_content=SETTINGS.content("questions"),
         seed=GRID.seed,
     shell:
-        "python -m eval overlap {params.sets:q} {params.benchmarks:q} --seed {params.seed} --out {output:q} > {log:q} 2>&1"
+        "python -m eval overlap --sets {params.sets:q} --benchmarks {params.benchmarks:q} --seed {params.seed} "
+        "--out {output:q} > {log:q} 2>&1"

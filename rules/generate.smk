@@ -1,48 +1,42 @@
-# Answers of each policy to all benchmarks, and what can be said of them without a judge.
+# Each policy's answers to all benchmarks, and their scores. With `generate_together` one job answers for all policies of
+# a model, so that the engine starts once.
+ANSWERED = {"policy": PATHS.policies} if GRID.generate_together else {}
 
 
 rule generate:
     input:
-        policies=generate_policies,
-        data=sorted({path for benchmark in GRID.benchmarks.values() for path in asked_from(benchmark)}),
+        policies=INPUTS.answering_policies,
+        questions=INPUTS.questions(),
     output:
-        expand(
-            f"{RESULTS}/generations/{{{{model}}}}/{{policy}}/{{benchmark}}.jsonl",
-            policy=POLICIES if GRID.generate_together else ["{policy}"],
-            benchmark=GRID.benchmarks,
-        ),
+        expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True, **ANSWERED),
     log:
-        f"{LOGS}/generate/{{model}}/{GENERATING}.log",
+        f"{LOGS}/generate/{{model}}/{'all' if GRID.generate_together else '{policy}'}.log",
     conda:
         ENVIRONMENT
     resources:
         launcher="python",
     params:
-        benchmarks=generate_benchmarks(),
-        policies=generate_options,
-        settings=generate_settings,
+        policies=OPTIONS.answering_policies,
+        benchmarks=SETTINGS.path("questions"),
+        benchmarks_content=SETTINGS.content("questions"),
+        settings=SETTINGS.path("{model}/generate"),
+        content=SETTINGS.content("{model}/generate"),
         seed=GRID.seed,
         out=f"{RESULTS}/generations/{{model}}",
     shell:
-        "{resources.launcher} -m eval generate {params.policies:q} {params.benchmarks:q} "
+        "{resources.launcher} -m eval generate {params.policies:q} --benchmarks {params.benchmarks:q} "
         "--settings {params.settings:q} --seed {params.seed} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule score:
     input:
-        policy=score_policy,
-        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
-        reference=score_reference,
-        reward=f"{CHECKPOINTS}/reward/{{model}}",
-        generations=expand(
-            f"{RESULTS}/generations/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",
-            benchmark=GRID.benchmarks,
-        ),
+        policy=INPUTS.policy,
+        sft=FIRST_SFT,
+        reference=INPUTS.final_reference,
+        reward=REWARD_MODEL,
+        answers=expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True),
     output:
-        expand(
-            f"{RESULTS}/scores/{{{{model}}}}/{{{{policy}}}}/{{benchmark}}.jsonl",
-            benchmark=GRID.benchmarks,
-        ),
+        expand(SCORES, benchmark=GRID.benchmarks, allow_missing=True),
     log:
         f"{LOGS}/score/{{model}}/{{policy}}.log",
     conda:
@@ -50,13 +44,14 @@ rule score:
     resources:
         launcher="python",
     params:
+        reference=OPTIONS.final_reference,
+        answers=lambda wildcards, input: str(Path(input.answers[0]).parent),
         benchmarks=[f"--benchmark={name}" for name in sorted(GRID.benchmarks)],
-        reference=score_reference_option,
-        settings=score_settings,
         gold=GOLD,
-        generations=score_generations,
-        out=output_folder,
+        settings=SETTINGS.path("{model}/score"),
+        content=SETTINGS.content("{model}/score"),
+        out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
         "{resources.launcher} -m eval score --policy {input.policy:q} --sft {input.sft:q} {params.reference:q} "
-        "--reward {input.reward:q} --generations {params.generations:q} {params.benchmarks:q} {params.gold} "
+        "--reward {input.reward:q} --generations {params.answers:q} {params.benchmarks:q} {params.gold} "
         "--settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"

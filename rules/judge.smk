@@ -1,14 +1,15 @@
-# Judgments: one job a cell (model, benchmark, comparison), and grades of single answers.
-# Calls are kept in the ledger, which all these jobs share. It is no output: Snakemake deletes outputs, and calls are
-# paid for. Each job has judge.concurrency calls in flight; --resources judge=N lets N jobs ask at a time.
+# Judgments, one job per cell (model, benchmark, comparison), and grades of single answers.
+#
+# All jobs share the ledger of judge calls. It is not an output, because Snakemake deletes outputs and calls cost money.
+# Each job has judge.concurrency calls in flight; --resources judge=N limits how many jobs call the judge at a time.
 
 
 rule judge:
     input:
-        generations=judge_input,
-        data=benchmark_files,
+        answers=INPUTS.compared_answers,
+        benchmark=INPUTS.benchmark,
     output:
-        f"{RESULTS}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
+        JUDGMENTS,
     log:
         f"{LOGS}/judge/{{model}}/{{benchmark}}/{{comparison}}.log",
     conda:
@@ -16,86 +17,26 @@ rule judge:
     resources:
         judge=1,
     params:
-        generations=judge_generations,
-        pairs=judge_options,
-        benchmark=benchmark_option,
-        settings=settings(GRID.judge),
-        ledger=LEDGER,
+        answers=f"{RESULTS}/generations/{{model}}",
+        pairs=OPTIONS.pairs,
+        benchmark=SETTINGS.path("benchmarks#{benchmark}"),
+        benchmark_content=SETTINGS.content("benchmarks#{benchmark}"),
+        settings=SETTINGS.path("judge"),
+        content=SETTINGS.content("judge"),
+        ledger=PATHS.ledger,
         seed=GRID.seed,
     shell:
-        "python -m eval judge --generations {params.generations:q} {params.pairs:q} --benchmark {params.benchmark:q} "
-        "--settings {params.settings:q} --seed {params.seed} --ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
-
-
-if GRID.world is not None and GRID.world.published_judge is not None:
-
-    rule published:
-        input:
-            WORLD,
-        output:
-            f"{DATA}/published_pair.jsonl",
-        log:
-            f"{LOGS}/published.log",
-        conda:
-            ENVIRONMENT
-        params:
-            questions=f"{WORLD}/benchmarks/mt_bench.jsonl",
-            settings=settings(GRID.world.published_judge),
-            seed=GRID.seed,
-        shell:
-            "python -m eval published --questions {params.questions:q} --settings {params.settings:q} "
-            "--seed {params.seed} --out {output:q} > {log:q} 2>&1"
-
-
-if GRID.calibration is not None:
-
-    # The output is the import's summary: the archive is a ledger, and no output either.
-    rule archive:
-        input:
-            archive_inputs,
-        output:
-            f"{RESULTS}/archive/{{archived}}.txt",
-        log:
-            f"{LOGS}/archive/{{archived}}.log",
-        conda:
-            ENVIRONMENT
-        params:
-            options=archive_options,
-            archive=GRID.calibration.archive,
-        shell:
-            "python -m eval import {params.options:q} --ledger {params.archive:q} > {output:q} 2> {log:q}"
-
-    rule calibrate:
-        input:
-            calibration_files(),
-        output:
-            f"{RESULTS}/calibration.json",
-        log:
-            f"{LOGS}/calibrate.log",
-        conda:
-            ENVIRONMENT
-        resources:
-            judge=1,
-        params:
-            archive=GRID.calibration.archive,
-            options=calibration_options(),
-            settings=settings(GRID.judge),
-            ledger=LEDGER,
-            confidence=GRID.tables.confidence,
-            resamples=GRID.tables.resamples,
-            seed=GRID.seed,
-        shell:
-            "python -m eval calibrate --archive {params.archive:q} {params.options:q} --settings {params.settings:q} "
-            "--confidence {params.confidence} --resamples {params.resamples} --seed {params.seed} "
-            "--ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
+        "python -m eval judge --generations {params.answers:q} {params.pairs:q} "
+        "--benchmark {wildcards.benchmark:q}={params.benchmark:q} --settings {params.settings:q} --seed {params.seed} "
+        "--ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule grade:
     input:
-        generations=f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",
-        data=benchmark_files,
+        answers=ANSWERS,
+        benchmark=INPUTS.benchmark,
     output:
-        f"{RESULTS}/grades/{{model}}/{{policy}}/{{benchmark}}.jsonl",
+        GRADES,
     log:
         f"{LOGS}/grade/{{model}}/{{policy}}/{{benchmark}}.log",
     conda:
@@ -103,12 +44,14 @@ rule grade:
     resources:
         judge=1,
     params:
-        generations=judge_generations,
-        benchmark=benchmark_option,
-        settings=settings(GRID.judge),
-        ledger=LEDGER,
+        answers=lambda wildcards, input: str(Path(input.answers).parents[1]),
+        benchmark=SETTINGS.path("benchmarks#{benchmark}"),
+        benchmark_content=SETTINGS.content("benchmarks#{benchmark}"),
+        settings=SETTINGS.path("judge"),
+        content=SETTINGS.content("judge"),
+        ledger=PATHS.ledger,
         seed=GRID.seed,
     shell:
-        "python -m eval grade --generations {params.generations:q} --policy {wildcards.policy:q} "
-        "--benchmark {params.benchmark:q} --settings {params.settings:q} --seed {params.seed} "
+        "python -m eval grade --generations {params.answers:q} --policy {wildcards.policy:q} "
+        "--benchmark {wildcards.benchmark:q}={params.benchmark:q} --settings {params.settings:q} --seed {params.seed} "
         "--ledger {params.ledger:q} --out {output:q} > {log:q} 2>&1"

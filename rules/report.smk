@@ -1,24 +1,14 @@
-# The page that puts tables, figures and sample answers together.
+# The HTML report: tables, figures and sample answers on one page.
 
 
 rule report:
     input:
         tables=rules.tables.output,
         figures=rules.figures.output,
-        generations=expand(
-            f"{RESULTS}/generations/{{model}}/{{policy}}/{{benchmark}}.jsonl",
-            model=GRID.models,
-            policy=POLICIES,
-            benchmark=GRID.benchmarks,
-        ),
-        judgments=expand(
-            f"{RESULTS}/judgments/{{model}}/{{benchmark}}/{{comparison}}.jsonl",
-            model=GRID.models,
-            benchmark=GRID.benchmarks,
-            comparison=GRID.comparisons,
-        ),
-        calibration=calibration_card(),
-        assumptions=assumptions_file(),
+        answers=expand(ANSWERS, model=GRID.models, policy=PATHS.policies, benchmark=GRID.benchmarks),
+        judgments=expand(JUDGMENTS, model=GRID.models, benchmark=GRID.benchmarks, comparison=GRID.comparisons),
+        calibration=INPUTS.calibration(),
+        assumptions=INPUTS.assumptions(),
     output:
         html=report(
             f"{RESULTS}/report.html",
@@ -32,10 +22,12 @@ rule report:
     conda:
         ENVIRONMENT
     params:
-        results=results_folder,
-        settings=settings(grid_of(GRID)),
-        calibration=calibration_option(),
-        assumptions=assumptions_option(),
+        results=lambda wildcards: RESULTS,
+        settings=SETTINGS.path("tables"),
+        content=SETTINGS.content("tables"),
+        calibration=OPTIONS.calibration(),
+        assumptions=OPTIONS.assumptions(SETTINGS.path("assumptions")),
+        assumptions_content=SETTINGS.content("assumptions") if GRID.assumptions else "",
     shell:
         "python -m eval report --results {params.results:q} --settings {params.settings:q} "
         "{params.calibration:q} {params.assumptions:q} --out {output.html:q} > {log:q} 2>&1"

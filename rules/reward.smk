@@ -1,12 +1,12 @@
-# One reward model a base model, shared by all methods.
+# Reward models: one per base model, shared by all methods.
 
 
 rule reward:
     input:
-        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
-        data=reward_data,
+        sft=FIRST_SFT,
+        data=INPUTS.reward_data,
     output:
-        model=directory(f"{CHECKPOINTS}/reward/{{model}}"),
+        model=directory(REWARD_MODEL),
         card=f"{RESULTS}/reward/{{model}}.json",
     log:
         f"{LOGS}/reward/{{model}}.log",
@@ -15,9 +15,10 @@ rule reward:
     resources:
         launcher="python",
     params:
-        settings=reward_settings,
+        settings=SETTINGS.path("{model}/reward"),
+        content=SETTINGS.content("{model}/reward"),
         seed=GRID.seed,
-        prepared=PREPARED,
+        prepared=PATHS.prepared,
     shell:
         "{resources.launcher} -m salsa reward --sft {input.sft:q} --settings {params.settings:q} --seed {params.seed} "
         "--prepared {params.prepared:q} --out {output.model:q} --card {output.card:q} > {log:q} 2>&1"

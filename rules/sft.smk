@@ -4,7 +4,7 @@
 rule sft:
     input:
         base=f"{CHECKPOINTS}/base/{{model}}",
-        data=sft_data,
+        data=INPUTS.sft_data,
     output:
         directory(f"{CHECKPOINTS}/sft/{{model}}/{{seed}}"),
     log:
@@ -14,9 +14,10 @@ rule sft:
     resources:
         launcher="python",
     params:
-        settings=sft_settings,
+        settings=SETTINGS.path("{model}/sft"),
+        content=SETTINGS.content("{model}/sft"),
         seed=GRID.seed,
-        prepared=PREPARED,
+        prepared=PATHS.prepared,
     shell:
         "{resources.launcher} -m salsa sft --base {input.base:q} --settings {params.settings:q} --seed {params.seed} "
         "--sft-seed {wildcards.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -1,9 +1,9 @@
-# Soups of SFT models; their names hold their weights, so that any soup can be asked for by its path.
+# Soups of SFT models. A soup's name holds its weights, so that you can request any soup by its path.
 
 
 rule soup:
     input:
-        soup_input,
+        INPUTS.ingredients,
     output:
         directory(f"{CHECKPOINTS}/soup/{{model}}/{{soup}}"),
     log:
@@ -11,16 +11,17 @@ rule soup:
     conda:
         ENVIRONMENT
     params:
-        ingredients=soup_ingredients,
-        settings=settings(GRID.soup),
+        ingredients=OPTIONS.ingredients,
+        settings=SETTINGS.path("soup"),
+        content=SETTINGS.content("soup"),
     shell:
         "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule perturb:
     input:
-        of=perturb_of,
-        like=perturb_like,
+        of=f"{CHECKPOINTS}/sft/{{model}}/{{of}}",
+        like=f"{CHECKPOINTS}/soup/{{model}}/{{soup}}",
     output:
         directory(f"{CHECKPOINTS}/perturbed/{{model}}/{{of}}_{{draw}}_{{soup}}"),
     log:
@@ -36,10 +37,10 @@ rule perturb:
 
 rule alpha:
     input:
-        points=alpha_input,
-        sft=f"{CHECKPOINTS}/sft/{{model}}/{GRID.sft.seeds[0]}",
-        reward=f"{CHECKPOINTS}/reward/{{model}}",
-        data=alpha_data,
+        points=INPUTS.alpha_line,
+        sft=FIRST_SFT,
+        reward=REWARD_MODEL,
+        data=INPUTS.alpha_data,
     output:
         f"{RESULTS}/alpha/{{model}}.jsonl",
     log:
@@ -49,13 +50,15 @@ rule alpha:
     resources:
         launcher="python",
     params:
-        checkpoints=alpha_checkpoints,
-        also=alpha_also,
-        settings=alpha_settings,
-        test=alpha_test,
-        prepared=PREPARED,
+        points=OPTIONS.alpha_line,
+        settings=SETTINGS.path("{model}/alpha"),
+        content=SETTINGS.content("{model}/alpha"),
+        test=SETTINGS.path("{model}/sft#test"),
+        test_content=SETTINGS.content("{model}/sft#test"),
+        prepared=PATHS.prepared,
         seed=GRID.seed,
         gold=GOLD,
     shell:
-        "{resources.launcher} -m eval alpha {params.checkpoints:q} {params.also:q} --sft {input.sft:q} --reward {input.reward:q} {params.gold} "
-        "--test {params.test:q} --settings {params.settings:q} --seed {params.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"
+        "{resources.launcher} -m eval alpha {params.points:q} --sft {input.sft:q} --reward {input.reward:q} "
+        "{params.gold} --test {params.test:q} --settings {params.settings:q} --seed {params.seed} "
+        "--prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -1,10 +1,10 @@
-# Tables and figures, from stored results alone: no model, no judge.
-# Their run.json are named as outputs because git keeps the tables and figures of one run, and not those.
+# Tables and figures, from stored results only: without a model or a judge.
+# Their run.json files are outputs, because git holds the tables and figures of one run but not those.
 
 
 rule tables:
     input:
-        MEASURED,
+        INPUTS.measured(),
     output:
         f"{RESULTS}/tables/run.json",
         report(
@@ -18,10 +18,11 @@ rule tables:
     conda:
         ENVIRONMENT
     params:
-        results=results_folder,
-        settings=settings(grid_of(GRID)),
+        results=lambda wildcards: RESULTS,
+        settings=SETTINGS.path("tables"),
+        content=SETTINGS.content("tables"),
         seed=GRID.seed,
-        out=output_folder,
+        out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
         "python -m eval tables --results {params.results:q} --settings {params.settings:q} --seed {params.seed} "
         "--out {params.out:q} > {log:q} 2>&1"
@@ -29,7 +30,7 @@ rule tables:
 
 rule figures:
     input:
-        MEASURED,
+        INPUTS.measured(),
     output:
         f"{RESULTS}/figures/run.json",
         report(
@@ -61,10 +62,11 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
-        results=results_folder,
-        settings=settings(grid_of(GRID)),
+        results=lambda wildcards: RESULTS,
+        settings=SETTINGS.path("tables"),
+        content=SETTINGS.content("tables"),
         seed=GRID.seed,
-        out=output_folder,
+        out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
         "python -m eval figures --results {params.results:q} --settings {params.settings:q} --seed {params.seed} "
         "--out {params.out:q} > {log:q} 2>&1"

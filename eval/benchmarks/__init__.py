@@ -9,7 +9,15 @@ Open first: base.py (what a benchmark defines), then mt_bench.py (one of them).
 """
 
 from eval.benchmarks.base import Benchmark, Question, Row, Texts
-from eval.benchmarks.loading import find, load_questions, of_protocol, parse_benchmarks, pinned_files, temperature
+from eval.benchmarks.loading import (
+    find,
+    load_benchmark,
+    load_benchmarks,
+    load_questions,
+    of_protocol,
+    pinned_files,
+    temperature,
+)
 from eval.protocols.templates import Template
 
 __all__ = [
@@ -19,9 +27,10 @@ __all__ = [
     "Template",
     "Texts",
     "find",
+    "load_benchmark",
+    "load_benchmarks",
     "load_questions",
     "of_protocol",
-    "parse_benchmarks",
     "pinned_files",
     "temperature",
 ]

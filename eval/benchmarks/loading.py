@@ -17,7 +17,7 @@ from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.provenance import sha256
 from salsa.runtime.seeds import derive_seed
-from salsa.runtime.settings import load_settings
+from salsa.runtime.settings import load_named_settings, load_settings
 
 OF_PROTOCOL = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
 HELPERS = {"base", "download", "loading", "overlap", "question_files"}
@@ -127,12 +127,14 @@ def temperature(settings: BenchmarkSettings, question: Question) -> float:
     return find(settings.kind).temperature(question) if settings.temperature is None else settings.temperature
 
 
-def parse_benchmarks(texts: list[str]) -> dict[str, BenchmarkSettings]:
-    """Parse NAME=JSON or NAME=FILE.yaml#section arguments."""
-    benchmarks = {}
-    for text in texts:
-        name, separator, settings = text.partition("=")
-        if not separator or not name:
-            raise UserError(f"--benchmark {text}: write it as NAME=JSON or NAME=FILE.yaml#benchmarks.NAME")
-        benchmarks[name] = load_settings(settings, BenchmarkSettings)
-    return benchmarks
+def load_benchmarks(text: str) -> dict[str, BenchmarkSettings]:
+    """Read the argument of --benchmarks: settings by name."""
+    return load_named_settings(text, BenchmarkSettings, "--benchmarks")
+
+
+def load_benchmark(text: str) -> tuple[str, BenchmarkSettings]:
+    """Read the argument of --benchmark: NAME=JSON or NAME=FILE.yaml#section."""
+    name, separator, settings = text.partition("=")
+    if not separator or not name:
+        raise UserError(f"--benchmark {text}: write it as NAME=JSON or NAME=FILE.yaml#benchmarks.NAME")
+    return name, load_settings(settings, BenchmarkSettings, f"--benchmark {name}")

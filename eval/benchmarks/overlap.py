@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import Question, load_questions, parse_benchmarks
+from eval.benchmarks import Question, load_benchmarks, load_questions
 from salsa.data.rows import Unusable, conversation, convert_rows, load_rows, user_turns
-from salsa.data.training_sets import parse_sets
+from salsa.data.training_sets import load_sets
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
 
@@ -89,14 +89,14 @@ def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", required=True, metavar="NAME=JSON", help="as training_sets.DataSet")
-    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
+    parser.add_argument("--sets", required=True, help="data sets by name (training_sets.DataSet): JSON or FILE.yaml")
+    parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    sets, benchmarks = parse_sets(arguments.set), parse_benchmarks(arguments.benchmark)
+    sets, benchmarks = load_sets(arguments.sets), load_benchmarks(arguments.benchmarks)
     inputs = {name: Path(wanted.source.path) for name, wanted in sets.items() if wanted.source.path is not None}
     inputs |= {name: Path(b.questions.path) for name, b in benchmarks.items() if b.questions.path is not None}
     settings = {"sets": {name: wanted.model_dump(mode="json") for name, wanted in sets.items()}}

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from eval.benchmarks import Question, load_questions, parse_benchmarks, temperature
+from eval.benchmarks import Question, load_benchmarks, load_questions, temperature
 from eval.generation.engines import Engine, context_length, eos_ids, generate_all, load_engine
 from eval.generation.partial import PartialAnswers
 from salsa.checkpoints.loading import load_tokenizer, render
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         help="a policy and its checkpoint; repeat for several policies of one model",
     )
-    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME=JSON", help="give several")
+    parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
     parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, GenerateSettings)
-    benchmarks = parse_benchmarks(arguments.benchmark)
+    benchmarks = load_benchmarks(arguments.benchmarks)
     names = [policy for policy, _ in arguments.policy]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"--policy {', '.join(twice)}: given more than once: use each name once")

@@ -6,10 +6,9 @@ call}, where `call` is the ledger key.
 
 import argparse
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import Question, find, load_questions, parse_benchmarks
+from eval.benchmarks import Question
 from eval.benchmarks.base import format_counts
 from eval.judging.answers import load_answers
 from eval.judging.client import JudgeSession, judge_id
@@ -17,16 +16,14 @@ from eval.judging.estimate import estimate_all
 from eval.judging.judge import call_reference, missing_reason, readable, warn_of_cut
 from eval.judging.prompts import single_messages
 from eval.judging.rounds import ask_all
+from eval.judging.task import JudgingTask, add_task_arguments
 from eval.ledger.index import SINGLE, IndexEntry, add_to_index
 from eval.protocols.imitation import imitates
-from eval.protocols.templates import load_templates
 from eval.protocols.verdicts import rating
-from salsa.config.judge import Judge
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.settings import load_settings
 
 Row = dict[str, Any]
 
@@ -40,28 +37,15 @@ def index_entry(model: str, row: Row, who: dict[str, str]) -> IndexEntry:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
+    add_task_arguments(parser)
     parser.add_argument("--policy", required=True)
-    parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
-    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path)
-    target.add_argument(
-        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    settings = load_settings(arguments.settings, Judge)
-    [(name, benchmark_settings)] = parse_benchmarks([arguments.benchmark]).items()
-    questions = load_questions(benchmark_settings, arguments.seed)
-    benchmark = find(benchmark_settings.kind)
-    templates = load_templates(benchmark_settings.judge_prompts, benchmark.templates)
+    task = JudgingTask.from_arguments(arguments)
+    name, benchmark, templates, questions = task.name, task.benchmark, task.templates, task.questions
     file = arguments.generations / arguments.policy / f"{name}.jsonl"
-    recorded = {"judge": settings.asked(), "benchmark": {"name": name, **benchmark_settings.model_dump()}}
-    record = Run("grade", {**recorded, "templates": templates.sha256}, {"generations": file}, {"seed": arguments.seed})
+    record = Run("grade", task.recorded(), {"generations": file}, {"seed": arguments.seed})
     answers = load_answers(file, questions)
     turns = [(question, turn) for question in questions for turn in range(1, len(question.turns) + 1)]
 
@@ -86,12 +70,12 @@ def run(arguments: argparse.Namespace) -> None:
         return {**row, "lengths": [len(texts[turn - 1].strip())], **grade}
 
     if arguments.estimate:
-        print(estimate_all(settings, arguments.ledger, turns, work))
+        print(estimate_all(task.judge, arguments.ledger, turns, work))
         return
     rows, calls = ask_all(
-        settings, arguments.ledger, turns, work, lambda item: f"question {item[0].question_id}, turn {item[1]}"
+        task.judge, arguments.ledger, turns, work, lambda item: f"question {item[0].question_id}, turn {item[1]}"
     )
-    who = {"benchmark": name, "judge": judge_id(settings)}
+    who = {"benchmark": name, "judge": judge_id(task.judge)}
     model = f"{arguments.generations.resolve().name}/{arguments.policy}"
     add_to_index(arguments.ledger, (index_entry(model, row, who) for row in rows))
     outcomes = Counter(row["outcome"] for row in rows)
@@ -101,4 +85,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_jsonl(path, rows)
     why = f" ({format_counts(outcomes)})" if outcomes else ""
     log.info("%s: %d of %d answers of %s are rated%s", name, rated, len(rows), arguments.policy, why)
-    warn_of_cut(f"{name}, {arguments.policy}", outcomes, settings)
+    warn_of_cut(f"{name}, {arguments.policy}", outcomes, task.judge)

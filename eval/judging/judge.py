@@ -13,21 +13,21 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import Benchmark, Question, find, load_questions, parse_benchmarks
+from eval.benchmarks import Benchmark, Question
 from eval.benchmarks.base import POINTS, format_counts, missing_verdicts
 from eval.judging.answers import load_answers
 from eval.judging.client import JudgeSession, Messages, judge_id
 from eval.judging.estimate import estimate_all
 from eval.judging.prompts import pair_messages
 from eval.judging.rounds import ask_all
+from eval.judging.task import JudgingTask, add_task_arguments
 from eval.ledger.calls import FINISHED, Entry
 from eval.ledger.index import IndexEntry, add_to_index
 from eval.protocols.imitation import imitates
 from eval.protocols.reasoning import without_reasoning
-from eval.protocols.templates import Templates, load_templates
+from eval.protocols.templates import Templates
 from eval.protocols.verdicts import Verdict, is_cut, label
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
@@ -35,7 +35,6 @@ from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.settings import load_settings
 
 Row = dict[str, Any]
 Game = dict[str, Any]
@@ -213,7 +212,7 @@ def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answ
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
+    add_task_arguments(parser)
     parser.add_argument(
         "--pair",
         nargs=2,
@@ -222,33 +221,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="two policies; repeat for several pairs",
     )
-    parser.add_argument("--benchmark", required=True, metavar="NAME=JSON", help="the benchmark's name and settings")
-    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path)
-    target.add_argument(
-        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    settings = load_settings(arguments.settings, Judge)
-    [(name, benchmark_settings)] = parse_benchmarks([arguments.benchmark]).items()
-    questions = load_questions(benchmark_settings, arguments.seed)
-    benchmark = find(benchmark_settings.kind)
-    templates = load_templates(benchmark_settings.judge_prompts, benchmark.templates)
+    task = JudgingTask.from_arguments(arguments)
+    name, benchmark, templates, questions = task.name, task.benchmark, task.templates, task.questions
     policy_pairs = [(a, b) for a, b in arguments.pair]
     if any(a == b for a, b in policy_pairs):
         raise UserError("--pair: a policy cannot be compared with itself: name two")
     files = {p: arguments.generations / p / f"{name}.jsonl" for p in sorted({p for pair in policy_pairs for p in pair})}
-    recorded = {
-        "judge": settings.asked(),
-        "benchmark": {"name": name, **benchmark_settings.model_dump()},
-        "pairs": policy_pairs,
-    }
-    record = Run("judge", {**recorded, "templates": templates.sha256}, files, {"seed": arguments.seed})
+    record = Run("judge", {**task.recorded(), "pairs": policy_pairs}, files, {"seed": arguments.seed})
     answers = {policy: load_answers(path, questions) for policy, path in files.items()}
     all_matches = matches(questions, policy_pairs, answers)
     to_judge = [match for match in all_matches if not match.unanswered() and not match.identical()]
@@ -258,9 +240,9 @@ def run(arguments: argparse.Namespace) -> None:
         return await play(client, benchmark, templates, *item)
 
     if arguments.estimate:
-        print(estimate_all(settings, arguments.ledger, games, work))
+        print(estimate_all(task.judge, arguments.ledger, games, work))
         return
-    played, calls = ask_all(settings, arguments.ledger, games, work, lambda item: game_name(*item))
+    played, calls = ask_all(task.judge, arguments.ledger, games, work, lambda item: game_name(*item))
     games_of = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(to_judge)}
     tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
     rows = [
@@ -272,7 +254,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for match in all_matches
     ]
-    who = {"benchmark": name, "judge": judge_id(settings)}
+    who = {"benchmark": name, "judge": judge_id(task.judge)}
     model = arguments.generations.resolve().name
     entries = (entry for row in rows for entry in index_entries(benchmark, model, row, who))
     add_to_index(arguments.ledger, entries)
@@ -283,4 +265,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_jsonl(path, rows)
     why = f" (games: {format_counts(missing)})" if missing else ""
     log.info("%s: %d of %d judgments have a verdict%s, %d new calls", name, covered, len(rows), why, calls["calls"])
-    warn_of_cut(name, missing, settings)
+    warn_of_cut(name, missing, task.judge)

@@ -19,7 +19,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.settings import load_settings
+from salsa.runtime.settings import load_settings, load_values
 from salsa.runtime.texts import visible
 
 TEMPLATES = Path(__file__).parent
@@ -138,14 +138,14 @@ def shown(value: Any) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="JSON of a Grid (eval/tables/grid.py)")
+    parser.add_argument("--settings", required=True, help="a Grid (eval/tables/grid.py): JSON or FILE.yaml")
     parser.add_argument(
         "--calibration", type=Path, metavar="CARD.json", help="the judge's card, made by python -m eval calibrate"
     )
     parser.add_argument(
         "--assumptions", type=Path, metavar="FILE.yaml", help="the config's assumptions; needs --values"
     )
-    parser.add_argument("--values", default="{}", metavar="JSON", help="the grid's settings by dotted name")
+    parser.add_argument("--values", default="{}", help="the grid's settings by dotted name: JSON or FILE.yaml")
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     inputs = {"tables": tables, "figures": figures}
     inputs |= {"calibration": arguments.calibration} if arguments.calibration else {}
     inputs |= {"assumptions": arguments.assumptions} if arguments.assumptions else {}
-    values = json.loads(arguments.values)
+    values = load_values(arguments.values, "--values")
     record = Run("report", {**grid.model_dump(mode="json"), "values": values}, inputs, {})
     headline = read_headline(arguments.results)
     environment = jinja2.Environment(

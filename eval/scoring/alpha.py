@@ -118,8 +118,10 @@ def parse_checkpoints(texts: list[str]) -> dict[float, Path]:
 
 
 def parse_source(text: str) -> TrainingData:
-    """Parse a local path, or a data source as JSON."""
-    return load_settings(text, TrainingData) if text.lstrip().startswith("{") else TrainingData(path=text)
+    """Parse a local data file, or the settings of a data source: JSON or FILE.yaml#section."""
+    if text.lstrip().startswith("{") or "#" in text:
+        return load_settings(text, TrainingData, "--test")
+    return TrainingData(path=text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +138,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
-    parser.add_argument("--test", required=True, help="held-out demonstrations: a JSONL file, or a data source as JSON")
+    parser.add_argument(
+        "--test",
+        required=True,
+        help="held-out demonstrations: a JSONL file, JSON, or FILE.yaml#sft.test",
+    )
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")

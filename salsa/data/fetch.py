@@ -6,22 +6,30 @@ All later stages read this file and need no network.
 import argparse
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from salsa.config.sections import DataSource
 from salsa.data.rows import hub_rows
+from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.settings import load_settings
+from salsa.runtime.settings import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", required=True, help="JSON with hub, revision and split")
+    parser.add_argument("--hub", required=True, metavar="ID", help="the data set's id")
+    parser.add_argument("--revision", required=True, help="a commit: 40 hex digits")
+    parser.add_argument("--split", required=True)
     parser.add_argument("--out", type=Path, required=True, help="JSONL file")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    source = load_settings(arguments.source, DataSource)
+    try:
+        source = DataSource(hub=arguments.hub, revision=arguments.revision, split=arguments.split)
+    except ValidationError as error:
+        raise UserError(describe(error, arguments.hub)) from None
     record = Run("fetch", source.model_dump(exclude_none=True), {}, {})
     rows = hub_rows(source)
     with output_file(arguments.out, record) as path:

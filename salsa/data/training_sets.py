@@ -9,9 +9,8 @@ from typing import Literal
 from salsa.config.config import Config, algorithm_settings, for_model
 from salsa.config.fields import Count, Section
 from salsa.config.sections import Alpha, Dpo, Ppo, Reward, Sft, TrainingData
-from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import derive_seed
-from salsa.runtime.settings import load_settings
+from salsa.runtime.settings import load_named_settings
 
 PREPARED = Path("data/prepared")
 TRAINED_ON = ("sft.train", "reward.train", "ppo.prompts", "dpo.train")
@@ -104,12 +103,6 @@ def training_sets(config: Config) -> dict[str, DataSet]:
     return sets
 
 
-def parse_sets(texts: list[str]) -> dict[str, DataSet]:
-    """Parse --set NAME=JSON arguments."""
-    sets = {}
-    for text in texts:
-        name, separator, settings = text.partition("=")
-        if not separator:
-            raise UserError(f"--set {text}: write it as NAME=JSON")
-        sets[name] = load_settings(settings, DataSet)
-    return sets
+def load_sets(text: str) -> dict[str, DataSet]:
+    """Read the argument of --sets."""
+    return load_named_settings(text, DataSet, "--sets")

@@ -4,6 +4,8 @@ import argparse
 import gc
 import importlib
 import logging
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -41,7 +43,11 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
         gc.enable()
         parser = argparse.ArgumentParser(prog=f"python -m {program} {name}", description=text)
         module.add_arguments(parser)
-        module.run(parser.parse_args(sys.argv[2:]))
+        arguments = parser.parse_args(sys.argv[2:])
+        # A log begins with the command, so that it can be run again. With several processes the first one writes it.
+        if getattr(arguments, "out", None) and not sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+            log.info("python -m %s %s", program, shlex.join(sys.argv[1:]))
+        module.run(arguments)
     except UserError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ def test_the_smoke_grid(tmp_path, python):
     arguments = [f"--policy={name}={tmp_path}/checkpoints/smoke/{folder}" for name, folder in policies.items()]
     benchmark = config["benchmarks"]["arena_hard"]
     benchmark["questions"]["path"] = str(tmp_path / benchmark["questions"]["path"])
-    arguments += [f"--benchmark=arena_hard={json.dumps({**benchmark, 'temperature': 0})}", "--seed", 1]
+    arguments += ["--benchmarks", json.dumps({"arena_hard": {**benchmark, "temperature": 0}}), "--seed", 1]
     for engine in ("transformers", "vllm"):
         settings = json.dumps({"engine": engine})
         python("-m", "eval", "generate", *arguments, "--settings", settings, "--out", tmp_path / engine)

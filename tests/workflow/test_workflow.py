@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -233,53 +234,72 @@ def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path)
     assert jobs == counted_by_plan(ROOT / f"config/{grid}.yaml", ROOT / "config/ablations.yaml")
 
 
-def test_a_change_of_the_judge_trains_nothing_again(smoke, tmp_path):
+ENDS = {"tables", "figures", "report", "all"}
+JUDGED = {"judge", "grade"}
+ANSWERED = {"generate", "score", *JUDGED}
+ALIGNED = {"align", *ANSWERED}
+SOUPED = {"soup", "alpha", *ALIGNED}
+TUNED = {"sft", "reward", *SOUPED}
+DPO_DATA = {"path": "data/smoke/world/prefs_train.jsonl", "limit": 50}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"world": {"preference_temperature": 0.2}}, {"world", "base", "data", "overlap", *TUNED}),
+        ({"base": {"learning_rate": 1e-4}}, {"base", "data", *TUNED}),
+        ({"models": {"llama-mini": {"settings": {"generate": {"batch_size": 7}}}}}, ANSWERED),
+        ({"sft": {"learning_rate": 1e-4}}, TUNED),
+        ({"sft": {"test": {"limit": 5}}}, {"data", *TUNED}),
+        ({"soup": {"shard_size": "3GB"}}, SOUPED),
+        ({"reward": {"learning_rate": 1e-4}}, {"reward", "alpha", *ALIGNED}),
+        ({"ppo": {"beta": 0.11}}, ALIGNED),
+        ({"ppo": {"max_prompt_length": 150}}, {"data", "overlap", *ALIGNED}),
+        ({"dpo": {"train": DPO_DATA}}, set()),
+        ({"methods": {"salsa": {"settings": {"steps": 3}}}}, ALIGNED),
+        ({"benchmarks": {"mt_bench": {"max_new_tokens": 9}}}, {"overlap", *ANSWERED}),
+        ({"benchmarks": {"mt_bench": {"references": "data/smoke/world/prefs_test.jsonl"}}}, JUDGED),
+        ({"benchmarks": {"arena_hard": {"grade": True}}}, {"grade"}),
+        ({"generate": {"batch_size": 7}}, ANSWERED),
+        ({"score": {"batch_size": 7}}, {"score"}),
+        ({"alpha": {"samples": 5}}, {"alpha"}),
+        ({"judge": {"noise": 0.3}}, JUDGED),
+        ({"judge": {"temperature": None}}, JUDGED),
+        ({"comparisons": {"again": {"a": "salsa", "b": "sft"}}}, {"judge"}),
+        ({"tables": {"confidence": 0.9}}, set()),
+        ({"paths": {"ledger": "elsewhere"}}, JUDGED),
+    ],
+    ids=lambda value: json.dumps(value)[1:-1] if isinstance(value, dict) else "",
+)
+def test_a_change_reruns_the_stages_that_use_it_and_what_follows(change, expected, smoke, tmp_path):
+    (tmp_path / "change.yaml").write_text(yaml.safe_dump(change))
+    config = ("config/smoke.yaml", tmp_path / "change.yaml")
+    jobs = planned(*snakemake(smoke[0], "--dry-run", "--quiet", "rules", config=config))
+    assert jobs.keys() - {"total"} == (expected | ENDS if "dpo" not in change else {"all"})
+
+
+def test_a_stages_command_is_short_and_its_log_begins_with_it(smoke, tmp_path):
+    """It can be copied from the log and run in the same folder."""
     folder, _ = smoke
+    log = (folder / "logs/smoke/sft/llama-mini/1.log").read_text()
+    first = log.splitlines()[0]
+    assert len(first) < 300 and "{" not in first
+    command = first[first.index("python -m salsa sft") :]
+    assert "--settings results/smoke/settings/llama-mini/sft.yaml" in command
+    words = shlex.split(command.replace("checkpoints/smoke/sft/llama-mini/1", str(tmp_path / "again")))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, check=True, timeout=SLOW)
+    weights = folder / "checkpoints/smoke/sft/llama-mini/1/model.safetensors"
+    assert (tmp_path / "again/model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_a_model_cannot_have_sft_seeds_of_its_own(tmp_path):
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config["judge"] |= {"noise": 0.3, "temperature": None}
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
-    status, said = snakemake(folder, "--dry-run", "--quiet", "rules", config=(tmp_path / "other.yaml",))
-    assert status == 0
-    jobs = {line.split()[0] for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
-    assert jobs == {"judge", "grade", "tables", "figures", "report", "all", "total"}
-    cell = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
-    _, said = snakemake(folder, "--dry-run", "--printshellcmds", cell, config=(tmp_path / "other.yaml",))
-    assert '"temperature": null' in said, "no temperature is not the default one"
-
-
-def test_a_change_of_ppos_prompts_trains_no_sft_model_again(smoke, tmp_path):
-    """The token ids of all stages are made by one job a model; a stage reruns for its own settings alone."""
-    folder, _ = smoke
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config["ppo"]["max_prompt_length"] = 150
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
-    status, said = snakemake(folder, "--dry-run", "--quiet", "rules", config=(tmp_path / "other.yaml",))
-    assert status == 0
-    jobs = {line.split()[0] for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit()}
-    assert {"data", "align", "tables"} <= jobs
-    assert not {"base", "sft", "soup", "reward", "alpha", "world"} & jobs
-
-
-def test_a_models_own_settings_are_its_alone(tmp_path):
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config["models"]["other"] = {**config["models"]["llama-mini"], "settings": {"ppo": {"beta": 0.7}}}
-    config["methods"]["salsa"]["settings"] = {"steps": 3}
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
-    policies = [f"checkpoints/smoke/policy/{m}/{p}-s1" for m in ("llama-mini", "other") for p in ("ppo", "salsa")]
-    status, said = snakemake(tmp_path, "-n", "--printshellcmds", *policies, config=(tmp_path / "two.yaml",))
-    assert status == 0, said
-    commands = [line for line in said.splitlines() if "salsa align" in line]
-    found = {
-        (re.search(r"--out \S+/(\S+/\S+-s1)", line)[1], '"beta": 0.7' in line, '"steps": 3' in line)
-        for line in commands
-    }
-    expected = {("llama-mini/ppo-s1", False, False), ("llama-mini/salsa-s1", False, True)}
-    assert found == expected | {("other/ppo-s1", True, False), ("other/salsa-s1", True, True)}
-    config["models"]["other"]["settings"] = {"sft": {"seeds": [4]}}
+    config["models"]["llama-mini"]["settings"] = {"sft": {"seeds": [4]}}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(tmp_path, "-n", config=(tmp_path / "two.yaml",))
     assert status != 0
-    assert "models.other.settings: sft.seeds is the same for all models: set it in the section" in said
+    assert "models.llama-mini.settings: sft.seeds is the same for all models: set it in the section" in said
 
 
 def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):

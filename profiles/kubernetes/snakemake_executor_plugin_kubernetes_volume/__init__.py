@@ -1,12 +1,11 @@
-"""Snakemake's plugin for Kubernetes, for jobs that share the folder of the grid on a volume.
+"""Snakemake's Kubernetes plugin, changed for jobs that share the grid's folder on a volume.
 
-The plugin itself (0.5.1) has jobs fetch and bring each file through a storage provider; checkpoints of tens of GB, and
-runs that go on from half-finished ones, want the volume that it can mount. Snakemake finds this module where PYTHONPATH
-has its folder. Besides, a job has here
-- memory and GPUs as limits too, without which Kubernetes gives out no GPU, and as many CPUs as its node has free;
-- as much shared memory as it may hold, which NCCL needs between the GPUs of a node, where a container has 64 MB;
-- a log that can be read when it failed: the plugin asks for that of a container's run before its first, which
-  Kubernetes refuses, and Snakemake would end instead of sending the job again.
+The plugin (0.5.1) makes jobs download inputs and upload outputs through a storage provider. Checkpoints of tens of GB
+and resumable runs need the shared volume instead. Snakemake finds this module through PYTHONPATH. Each job also gets
+- limits equal to its requested memory and GPUs, because Kubernetes assigns GPUs only by limits; CPUs are not limited;
+- shared memory up to its memory limit, which NCCL needs between the GPUs of a node; the default is 64 MB;
+- a readable log after a failure: the plugin requests the log of a previous container run, which Kubernetes refuses for
+  a first run, and Snakemake would exit instead of resubmitting the job.
 """
 
 import shlex
@@ -31,8 +30,10 @@ class Jobs(BatchV1Api):
     def create_namespaced_job(self, namespace: str, body: V1Job, **options: Any) -> V1Job:
         pod = body.spec.template.spec
         [container] = pod.containers
-        asked = container.resources.requests
-        container.resources.limits = {name: asked[name] for name in asked if name == "memory" or name.endswith("/gpu")}
+        requests = container.resources.requests
+        container.resources.limits = {
+            name: requests[name] for name in requests if name == "memory" or name.endswith("/gpu")
+        }
         pod.volumes.append(V1Volume(name="shared-memory", empty_dir=V1EmptyDirVolumeSource(medium="Memory")))
         container.volume_mounts.append(V1VolumeMount(name="shared-memory", mount_path="/dev/shm"))
         return super().create_namespaced_job(namespace, body, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.benchmarks import find, load_questions, parse_benchmarks, temperature
+from eval.benchmarks import find, load_benchmark, load_benchmarks, load_questions, temperature
 from salsa.config.config import load_config
 from salsa.config.sections import BenchmarkSettings, DataSource
 from salsa.runtime.errors import UserError
@@ -96,7 +96,13 @@ def test_a_question_twice_is_asked_once_and_two_of_one_name_are_refused(tmp_path
 
 def test_benchmark_arguments():
     with pytest.raises(UserError, match="write it as NAME=JSON"):
-        parse_benchmarks(["mt_bench"])
+        load_benchmark("mt_bench")
+    name, benchmark = load_benchmark(f"mt={ROOT}/config/mini.yaml#benchmarks.mt_bench")
+    assert (name, benchmark) == ("mt", load_benchmarks(f"{ROOT}/config/mini.yaml#benchmarks")["mt_bench"])
+    with pytest.raises(UserError, match="mini.yaml#grid: not a mapping of names to settings"):
+        load_benchmarks(f"{ROOT}/config/mini.yaml#grid")
+    with pytest.raises(UserError, match=r"--benchmark mt: kind: required key is missing: add it \(and 2 more\)"):
+        load_benchmark("mt={}")
 
 
 def block(name: str) -> str:

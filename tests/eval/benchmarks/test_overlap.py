@@ -82,7 +82,7 @@ def test_the_command_and_rows_that_cannot_be_used(tmp_path, command):
     write_jsonl(tmp_path / "q.jsonl", [{"prompt": FIRST, "prompt_id": "7"}, {"prompt": "ho", "prompt_id": "8"}])
     source = {"kind": "prompts", "source": {"path": str(tmp_path / "p.jsonl")}, "max_length": 9, "seed": 1}
     asked = {"kind": "ultrafeedback", "questions": {"path": str(tmp_path / "q.jsonl")}, "max_new_tokens": 8}
-    arguments = ("--set", f"ppo.prompts={json.dumps(source)}", "--benchmark", f"uf={json.dumps(asked)}", "--seed", 1)
+    arguments = ("--sets", json.dumps({"ppo.prompts": source}), "--benchmarks", json.dumps({"uf": asked}), "--seed", 1)
     assert command("eval", "overlap", *arguments, "--out", tmp_path / "o.json")[0] == 0
     assert json.loads((tmp_path / "o.json").read_text()) == {
         "ppo.prompts": {"uf": {"questions": 2, "equal": ["7"], "alike": []}}

@@ -1,0 +1,132 @@
+"""Input files of each rule that follow from the config. Most methods take a job's wildcards."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from eval.ledger.calls import CALLS
+from eval.ledger.index import INDEX
+from eval.tables.grid import alpha_line, generation_file, grid_of, measured_files
+from eval.workflow.paths import GridPaths, Wildcards
+from salsa.config.config import algorithm_settings, for_model
+from salsa.config.naming import parse_soup_name
+from salsa.config.sections import Dpo, Ppo
+from salsa.data.training_sets import DataSet, all_sets, training_sets
+
+
+class Inputs:
+    """Inputs of the rules, each under the name that its rule gives it."""
+
+    def __init__(self, paths: GridPaths):
+        self.paths, self.config = paths, paths.config
+
+    def base(self, wildcards: Wildcards) -> list[str]:
+        """The mini world for a model pretrained on it, or the folder of a local model."""
+        model = self.config.models[wildcards.model]
+        if model.world:
+            return [self.paths.world]
+        return [model.local.path] if model.local else []
+
+    def all_data(self, wildcards: Wildcards) -> list[str]:
+        """Files of all training and test sets of a model."""
+        return self._of_sets(all_sets(self.config, wildcards.model).values())
+
+    def training_data(self) -> list[str]:
+        """Files of all training sets of all models."""
+        return self._of_sets(training_sets(self.config).values())
+
+    def _of_sets(self, sets: Iterable[DataSet]) -> list[str]:
+        return sorted(set(self.paths.files(dataset.source for dataset in sets)))
+
+    def sft_data(self, wildcards: Wildcards) -> list[str]:
+        """Demonstrations."""
+        settings = for_model(self.config, wildcards.model).sft
+        return self.paths.files([settings.train, settings.test])
+
+    def reward_data(self, wildcards: Wildcards) -> list[str]:
+        """Preference pairs, and prompts for normalisation."""
+        settings = for_model(self.config, wildcards.model).reward
+        return self.paths.files([settings.train, settings.test, settings.normalisation_prompts])
+
+    def rl_data(self, wildcards: Wildcards) -> list[str]:
+        """PPO's prompts or DPO's pairs."""
+        match algorithm_settings(self.config, wildcards.model, wildcards.method):
+            case Ppo(prompts=source) | Dpo(train=source):
+                return self.paths.files([source])
+
+    def alpha_data(self, wildcards: Wildcards) -> list[str]:
+        """Prompts, and held-out demonstrations."""
+        settings = for_model(self.config, wildcards.model)
+        return self.paths.files([settings.alpha.prompts, settings.sft.test])
+
+    def ingredients(self, wildcards: Wildcards) -> list[str]:
+        """Checkpoints that a soup's name lists."""
+        return [self.paths.checkpoint(wildcards.model, name) for name in parse_soup_name(wildcards.soup)]
+
+    def alpha_line(self, wildcards: Wildcards) -> list[str]:
+        """Checkpoints that the stage `alpha` measures."""
+        alpha = self.config.alpha
+        return [self.paths.checkpoint(wildcards.model, name) for name in [*alpha_line(alpha).values(), *alpha.also]]
+
+    def init(self, wildcards: Wildcards) -> str:
+        """Checkpoint that a method's training starts from."""
+        return self.paths.checkpoint(wildcards.model, self.config.methods[wildcards.method].init)
+
+    def reference(self, wildcards: Wildcards) -> list[str]:
+        """Checkpoints of a method's reference."""
+        return self.paths.reference(wildcards.model, wildcards.method)
+
+    def policy(self, wildcards: Wildcards) -> str:
+        """Checkpoint that answers for a policy."""
+        return self.paths.policy(wildcards.model, wildcards.policy)
+
+    def answering_policies(self, wildcards: Wildcards) -> list[str]:
+        """Checkpoints of a job that answers benchmarks: one policy's, or those of all policies of a model."""
+        return [self.paths.policy(wildcards.model, policy) for policy in self.paths.answering(wildcards)]
+
+    def final_reference(self, wildcards: Wildcards) -> list[str]:
+        """The reference at the end of a policy's training; empty if it moved with the policy and is gone."""
+        return self.paths.final_reference(wildcards.model, wildcards.policy)
+
+    def questions(self) -> list[str]:
+        """Question files of all benchmarks."""
+        return self.paths.all_question_files()
+
+    def benchmark(self, wildcards: Wildcards) -> list[str]:
+        """All files of a benchmark: questions, reference answers, judge prompts."""
+        return self.paths.benchmark_files(self.config.benchmarks[wildcards.benchmark])
+
+    def benchmarks(self) -> list[str]:
+        """All files of all benchmarks."""
+        return [path for benchmark in self.config.benchmarks.values() for path in self.paths.benchmark_files(benchmark)]
+
+    def compared_answers(self, wildcards: Wildcards) -> list[str]:
+        """Answers of all policies of a comparison."""
+        names = sorted({policy for pair in self.paths.pairs(wildcards.comparison) for policy in pair})
+        results = Path(self.paths.results)
+        return [str(generation_file(results, wildcards.model, name, wildcards.benchmark)) for name in names]
+
+    def measured(self) -> list[str]:
+        """All results that the tables are made of."""
+        return [str(path) for path in measured_files(Path(self.paths.results), grid_of(self.config)).values()]
+
+    def archived_file(self, wildcards: Wildcards) -> list[str]:
+        """A file of verdicts to import, and its questions."""
+        assert self.config.calibration is not None
+        file = self.config.calibration.files[wildcards.archived]
+        return [path for path in (file.path, file.questions) if path]
+
+    def archive(self) -> list[str]:
+        """What calibration reads: summaries of the imported files (or the archive itself), and templates."""
+        calibration = self.config.calibration
+        assert calibration is not None
+        imported = [f"{self.paths.results}/archive/{name}.txt" for name in calibration.files]
+        archive = imported or [f"{calibration.archive}/{name}" for name in (CALLS, INDEX)]
+        return archive + [path for path in [calibration.templates] if path]
+
+    def calibration(self) -> list[str]:
+        """The judge's calibration, if the config has one."""
+        return [self.paths.calibration] if self.config.calibration else []
+
+    def assumptions(self) -> list[str]:
+        """The file of assumptions, if the config names one."""
+        return [self.paths.assumptions] if self.paths.assumptions else []

@@ -1,0 +1,97 @@
+"""Command-line options of the stages that follow from the config. Most methods take a job's wildcards."""
+
+from collections.abc import Sequence
+
+from eval.tables.grid import alpha_line
+from eval.workflow.paths import GridPaths, Wildcards
+from salsa.config.config import Method
+from salsa.config.naming import parse_soup_name
+from salsa.config.references import Fixed, strategy_json
+from salsa.config.sections import DataSource
+
+
+class Options:
+    """Options of the stages. `to_fetch` is {local file: hub data set}."""
+
+    def __init__(self, paths: GridPaths, to_fetch: dict[str, DataSource]):
+        self.paths, self.config, self.to_fetch = paths, paths.config, to_fetch
+        self.downloads = {
+            path: file for benchmark in self.config.benchmarks.values() for path, file in benchmark.download.items()
+        }
+
+    def hub_data_set(self, wildcards: Wildcards, output: Sequence[str]) -> list[str]:
+        """Which split of which hub data set to fetch."""
+        source = self.to_fetch[str(output[0])]
+        return [f"--hub={source.hub}", f"--revision={source.revision}", f"--split={source.split}"]
+
+    def download(self, wildcards: Wildcards, output: Sequence[str]) -> list[str]:
+        """The URL of a file and its sha256."""
+        file = self.downloads[str(output[0])]
+        return [f"--url={file.url}", f"--sha256={file.sha256}"]
+
+    def world(self, wildcards: Wildcards) -> list[str]:
+        """The mini world, for a model that is pretrained on it."""
+        return [f"--world={self.paths.world}"] if self.config.models[wildcards.model].world else []
+
+    def ingredients(self, wildcards: Wildcards) -> list[str]:
+        """A soup's checkpoints with their weights."""
+        model = wildcards.model
+        return [
+            f"--ingredient={self.paths.checkpoint(model, name)}={weight!r}"
+            for name, weight in parse_soup_name(wildcards.soup).items()
+        ]
+
+    def alpha_line(self, wildcards: Wildcards) -> list[str]:
+        """Checkpoints along the line between two SFT models, and further ones."""
+        model, settings = wildcards.model, self.config.alpha
+        line = [
+            f"--checkpoint={alpha:g}={self.paths.checkpoint(model, name)}"
+            for alpha, name in alpha_line(settings).items()
+        ]
+        return line + [f"--also={self.paths.checkpoint(model, name)}" for name in settings.also]
+
+    def strategy(self, wildcards: Wildcards) -> list[str]:
+        """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""
+        return self._strategy(self.config.methods[wildcards.method])
+
+    def _strategy(self, method: Method) -> list[str]:
+        strategy, _ = method.reference_parts()
+        return [] if strategy == Fixed() else [f"--strategy={strategy_json(strategy)}"]
+
+    def answering_policies(self, wildcards: Wildcards) -> list[str]:
+        """Policies of a job that answers benchmarks, with their checkpoints."""
+        policies = self.paths.answering(wildcards)
+        return [f"--policy={policy}={self.paths.policy(wildcards.model, policy)}" for policy in policies]
+
+    def final_reference(self, wildcards: Wildcards) -> list[str]:
+        """The reference at the end of a policy's training. Nothing if it moved with the policy and is gone."""
+        checkpoints = self.paths.final_reference(wildcards.model, wildcards.policy)
+        if not checkpoints:
+            return []
+        method = self.config.methods[self.paths.method_of[wildcards.policy]]
+        return ["--reference", *checkpoints, *self._strategy(method)]
+
+    def pairs(self, wildcards: Wildcards) -> list[str]:
+        """Pairs of policies to compare."""
+        return [part for pair in self.paths.pairs(wildcards.comparison) for part in ("--pair", *pair)]
+
+    def archived_file(self, wildcards: Wildcards) -> list[str]:
+        """A file of verdicts to import: its format, its path, and its questions."""
+        assert self.config.calibration is not None
+        file = self.config.calibration.files[wildcards.archived]
+        return [f"--format={file.format}", file.path, *([f"--questions={file.questions}"] if file.questions else [])]
+
+    def calibration_sample(self) -> list[str]:
+        """How many archived items to judge again, and their templates."""
+        calibration = self.config.calibration
+        assert calibration is not None
+        values = {"items": calibration.items, "templates": calibration.templates}
+        return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+    def calibration(self) -> list[str]:
+        """The judge's calibration for the report, if the config has one."""
+        return [f"--calibration={self.paths.calibration}"] if self.config.calibration else []
+
+    def assumptions(self, values: str) -> list[str]:
+        """The file of assumptions for the report, if the config names one, and the grid's settings in `values`."""
+        return [f"--assumptions={self.paths.assumptions}", f"--values={values}"] if self.paths.assumptions else []

@@ -1,0 +1,56 @@
+"""Start and end of a run of the workflow."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks import find, pinned_files
+from eval.workflow.inputs import Inputs
+from eval.workflow.options import Options
+from eval.workflow.paths import GridPaths
+from eval.workflow.settings_files import SettingsFiles
+from salsa.config.config import parse_config, with_local_copies
+from salsa.runtime.errors import UserError, disk_fault
+from salsa.workflow.grid_lock import hold
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End Snakemake with one line instead of a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        sys.exit(f"error: {line}")
+
+
+def load_grid(
+    config: Mapping[str, Any], files: Iterable[object], workflow_folder: str
+) -> tuple[GridPaths, Inputs, Options, SettingsFiles]:
+    """Check the config that Snakemake merged from `files`, and return what the rules take from it."""
+    with one_line_errors():
+        written = parse_config(config, " + ".join(map(str, files)))
+        local, to_fetch = with_local_copies(written)
+        for benchmark in local.benchmarks.values():
+            find(benchmark.kind)
+            pinned_files(benchmark, missing_is_fine=True)
+        paths = GridPaths(local, workflow_folder)
+        return paths, Inputs(paths), Options(paths, to_fetch), SettingsFiles(local, written, paths.settings)
+
+
+def begin(paths: GridPaths, settings: SettingsFiles) -> None:
+    """Lock the grid against other runs, and write the stages' settings files."""
+    with one_line_errors():
+        hold(Path(f".snakemake/{paths.config.grid}.lock"), paths.results)
+        settings.write()
+
+
+def report_interruption(logs: Iterable[str]) -> None:
+    """After Ctrl-C, which Snakemake itself calls an error, say how to resume."""
+    if any("Terminating processes on user request" in Path(log).read_text() for log in logs):
+        print("Interrupted: rerun the same command to resume.", file=sys.stderr)
