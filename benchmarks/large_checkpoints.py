@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from salsa.checkpoints.loading import load_reward, load_tokenizer
 from salsa.checkpoints.saving import save
 from salsa.checkpoints.shards import Tensor, read_tensors
-from salsa.supervised.reward import new_head
+from salsa.models.scoring import new_head
 
 ROOT = Path(__file__).parents[1]
 SHAPES = [name for name in CONFIGS if "SmolLM2" not in name]

@@ -1,4 +1,4 @@
-"""Seconds and memory of a finished run's jobs, beside what `python -m salsa plan` says of them.
+"""Seconds and memory of a finished run's jobs, beside what `salsa plan` says of them.
 
 python benchmarks/planned.py --config config/mini.yaml [--folder FOLDER] [--device cpu] [--count 2]
 

@@ -55,8 +55,8 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
     from salsa.config.sections import Ppo
     from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
-    from salsa.ppo.models import Frozen, Models, Trained
-    from salsa.ppo.rollout import Prompt, collect
+    from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Trained
+    from salsa.ppo.rollout import collect
     from salsa.ppo.trainer import update
 
     torch.set_num_threads(threads)
@@ -93,7 +93,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
         value=Trained(build(shape, True, 3), shape.dtype),
         references=[reference],
         sft=reference,
-        reward=read("reward", load_reward),
+        reward=RewardModel(reward := read("reward", load_reward), PAD, 0.0, 1.0),
         normalisation=(0.0, 1.0),
     )
     policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)
@@ -125,7 +125,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
         found.append(dict(spent))
     shutil.rmtree(folder)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kept = [model.kept for model in (reference, models.reward) if model.kept is not None]
+    kept = [model.kept for model in (reference, reward) if model.kept is not None]
     counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, models.value)]
     frozen = [sum(weight.nbytes for weight in model.parameters()) for model in kept]
     formula = peak_bytes(shape, updates, micro, *counts, frozen) + (0 if cuda else before)

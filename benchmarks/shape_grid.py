@@ -6,7 +6,7 @@
 
 The settings are config/paper.yaml's but for the number of rows, steps and tokens. SFT 1 and 2, their soup, the reward
 model, SALSA, its answers by transformers and their scores run one after the other; then comes what
-`python -m salsa plan` says of the same config beside it. Random weights never say EOS: all answers are of full length.
+`salsa plan` says of the same config beside it. Random weights never say EOS: all answers are of full length.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=1024, help="of a dialogue")
     parser.add_argument("--batch", type=int, default=16, help="of training; a rollout is four of them")
-    parser.add_argument("--device", default="cpu", help="as python -m salsa plan has it")
+    parser.add_argument("--device", default="cpu", help="as salsa plan has it")
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

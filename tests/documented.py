@@ -19,10 +19,12 @@ LINKED = (
     *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock"),
     *("benchmarks", "config", "eval", "profiles", "rules", "salsa", "scripts"),
 )
+SALSA = "from eval.commands.main import main; main()"
 PROGRAMS = {
     "snakemake": 'exec {python} -m snakemake --quiet rules -n "$@"',
     "make": 'exec /usr/bin/env -i PATH="$OLD_PATH" make -n "$@"',
     "python": 'exec {python} "$@"',
+    "salsa": '[ "$1" = run ] && set -- "$@" --quiet rules -n; exec {python} -c "{salsa}" "$@"',
 }
 
 
@@ -65,7 +67,7 @@ def checkout(folder: Path) -> Path:
     programs = folder / ".programs"
     programs.mkdir()
     for name, line in PROGRAMS.items():
-        (programs / name).write_text("#!/bin/sh\n" + line.format(python=sys.executable) + "\n")
+        (programs / name).write_text("#!/bin/sh\n" + line.format(python=sys.executable, salsa=SALSA) + "\n")
         (programs / name).chmod(0o755)
     return folder
 
@@ -73,7 +75,7 @@ def checkout(folder: Path) -> Path:
 def run(block: Block, folder: Path) -> str:
     """What the block's commands print; fails where one does, a doctor that finds something missing excepted."""
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
-    text = stop + re.sub(r"^(python -m salsa doctor .*)$", r"{ \1\n} || [ $? = 1 ]", block.text, flags=re.MULTILINE)
+    text = stop + re.sub(r"^(salsa doctor .*)$", r"{ \1\n} || [ $? = 1 ]", block.text, flags=re.MULTILINE)
     hidden = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     path = f"{folder / '.programs'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

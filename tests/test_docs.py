@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.commands.main import program
 from salsa.runtime.jsonl import write_jsonl
 from tests.documented import NEEDS, PAGES, ROOT, Block, blocks, checkout, in_the_text, run
 from tests.eval.archive_case import rated
@@ -109,13 +110,14 @@ def test_what_the_text_names_is_there():
     """Targets of make, commands of both programs, files of the repository, and the pages that are linked."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = {
-        f"{program} {name}"
-        for program in ("salsa", "eval")
-        for name in importlib.import_module(f"{program}.__main__").COMMANDS
+        f"{package} {name}"
+        for package in ("salsa", "eval")
+        for name in importlib.import_module(f"{package}.__main__").COMMANDS
     }
     kinds = (
         (r"`make ([\w-]+)", lambda page, name: name in targets),
         (r"python -m ((?:salsa|eval) [a-z][\w-]*)", lambda page, name: name in commands),
+        (r"`salsa ([a-z]\w+)", lambda page, name: name in program.commands),
         (
             r"(?<![\w/])((?:benchmarks|config|profiles|tests|salsa|eval|scripts)/[\w./-]+\.\w+)",
             lambda page, name: (ROOT / name).exists(),

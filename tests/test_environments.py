@@ -33,7 +33,8 @@ def test_images_are_made_of_the_lock_and_of_the_extras_that_a_cluster_needs():
 
 
 def test_the_lock_has_what_the_project_asks_for_and_python_is_the_right_one():
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+    extras = [PROJECT["optional-dependencies"][name] for name in ("train", "report", "workflow", "dev")]
+    for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]:
         wanted = Requirement(line)
         assert LOCK[wanted.name.replace("_", "-").lower()] in wanted.specifier, line
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())

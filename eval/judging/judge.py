@@ -10,9 +10,10 @@ call, because in two orders any verdict on them cancels out.
 """
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Benchmark, Question
@@ -211,6 +212,38 @@ def matches(questions: list[Question], policy_pairs: list[tuple[str, str]], answ
     ]
 
 
+def tie(match: Match) -> list[Game]:
+    """The games of a match that needs no judge: two ties for equal answers, none where an answer is missing."""
+    if match.unanswered():
+        return []
+    return [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
+
+
+def judge_matches(
+    judge: Judge, ledger: Path, benchmark: Benchmark, templates: Templates, all_matches: Sequence[Match]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Judge matches in both orders; returns a row per match and facts about the calls for run.json."""
+    games, work = to_play(all_matches, benchmark, templates)
+    played, calls = ask_all(judge, ledger, games, work, lambda item: game_name(*item))
+    games_of: dict[int, list[Game]] = defaultdict(list)
+    for (match, _), game in zip(games, played, strict=True):
+        games_of[id(match)].append(game)
+    rows = [judgment(benchmark, templates, match, games_of.get(id(match)) or tie(match)) for match in all_matches]
+    return rows, calls
+
+
+def to_play(
+    all_matches: Sequence[Match], benchmark: Benchmark, templates: Templates
+) -> tuple[list[tuple[Match, str]], Callable[[JudgeSession, tuple[Match, str]], Awaitable[Game]]]:
+    """The games that need the judge, and how one is judged. Each match is judged in both orders."""
+    to_judge = [match for match in all_matches if not match.unanswered() and not match.identical()]
+
+    async def work(client: JudgeSession, game: tuple[Match, str]) -> Game:
+        return await play(client, benchmark, templates, *game)
+
+    return [(match, order) for match in to_judge for order in ("ab", "ba")], work
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_task_arguments(parser)
     parser.add_argument(
@@ -233,27 +266,10 @@ def run(arguments: argparse.Namespace) -> None:
     record = Run("judge", {**task.recorded(), "pairs": policy_pairs}, files, {"seed": arguments.seed})
     answers = {policy: load_answers(path, questions) for policy, path in files.items()}
     all_matches = matches(questions, policy_pairs, answers)
-    to_judge = [match for match in all_matches if not match.unanswered() and not match.identical()]
-    games = [(match, order) for match in to_judge for order in ("ab", "ba")]
-
-    async def work(client: JudgeSession, item: tuple[Match, str]) -> Game:
-        return await play(client, benchmark, templates, *item)
-
     if arguments.estimate:
-        print(estimate_all(task.judge, arguments.ledger, games, work))
+        print(estimate_all(task.judge, arguments.ledger, *to_play(all_matches, benchmark, templates)))
         return
-    played, calls = ask_all(task.judge, arguments.ledger, games, work, lambda item: game_name(*item))
-    games_of = {id(match): played[2 * i : 2 * i + 2] for i, match in enumerate(to_judge)}
-    tie = [{"order": order, "outcome": "tie", "strong": False} for order in ("ab", "ba")]
-    rows = [
-        judgment(
-            benchmark,
-            templates,
-            match,
-            games_of.get(id(match), tie if match.identical() and not match.unanswered() else []),
-        )
-        for match in all_matches
-    ]
+    rows, calls = judge_matches(task.judge, arguments.ledger, benchmark, templates, all_matches)
     who = {"benchmark": name, "judge": judge_id(task.judge)}
     model = arguments.generations.resolve().name
     entries = (entry for row in rows for entry in index_entries(benchmark, model, row, who))

@@ -6,6 +6,7 @@ A second round retries the calls that failed in the first.
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -161,7 +162,8 @@ def ask_all(
     async def everything(url: str, ledger: Ledger) -> tuple[list[R], dict[str, Any]]:
         client = JudgeClient(settings, url, ledger)
         working = asyncio.ensure_future(_all(client, items, work, failures))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+        if threading.current_thread() is threading.main_thread():  # others cannot handle signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
         try:
             results, used = await working, {**client.used(), "failed": failures.record()}
             if used["prompts_cut_at"]:

@@ -43,10 +43,15 @@ def load_grid(
         return paths, Inputs(paths), Options(paths, to_fetch), SettingsFiles(local, written, paths.settings)
 
 
+def lock_grid(paths: GridPaths) -> None:
+    """Lock the grid against other runs until this process ends."""
+    hold(Path(f".snakemake/{paths.config.grid}.lock"), paths.results)
+
+
 def begin(paths: GridPaths, settings: SettingsFiles) -> None:
-    """Lock the grid against other runs, and write the stages' settings files."""
+    """Lock the grid, and write the stages' settings files."""
     with one_line_errors():
-        hold(Path(f".snakemake/{paths.config.grid}.lock"), paths.results)
+        lock_grid(paths)
         settings.write()
 
 

@@ -172,9 +172,6 @@ def parse_config(data: Any, where: str) -> Config:
 
 def load_config(*paths: Path) -> Config:
     """Load a config from YAML; further files are merged into the first one as Snakemake's --configfile does."""
-    # Imported here because only commands with --config need it.
-    from snakemake.utils import update_config
-
     data: dict[str, Any] = {}
     for path in paths:
         try:
@@ -185,7 +182,12 @@ def load_config(*paths: Path) -> Config:
             raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}; fix it") from None
         if not isinstance(part, dict):
             raise UserError(f"{path}: a config is a mapping of sections, not {type(part).__name__}: fix it")
-        update_config(data, part)
+        if data:
+            from snakemake.utils import update_config  # needs the extra `workflow`
+
+            update_config(data, part)
+        else:
+            data = part
     return parse_config(data, " + ".join(map(str, paths)))
 
 

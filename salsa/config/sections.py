@@ -198,10 +198,9 @@ class Reward(Optimisation):
 ROLLOUT_VLLM = {"gpu_memory_utilization": 0.3}
 
 
-class Ppo(Section):
+class PpoSettings(Section):
     """PPO with a value model and a KL penalty to a reference. docs/protocol.md gives the reasons for each default."""
 
-    prompts: TrainingData = Field(description="Prompts for rollouts: rows with `prompt` or `messages`")
     steps: Count = Field(description="Number of rollouts; each is followed by `epochs` passes over it")
     rollout_batch_size: Count = Field(description="Responses per rollout; advantages are whitened over all of them")
     train_batch_size: Count = Field(description="Responses per optimiser step; divides rollout_batch_size")
@@ -257,19 +256,25 @@ class Ppo(Section):
     )
 
     @model_validator(mode="after")
-    def _one_engine_per_process(self) -> "Ppo":
+    def _one_engine_per_process(self) -> "PpoSettings":
         if self.vllm.get("tensor_parallel_size", 1) != 1:
             raise ValueError("vllm.tensor_parallel_size: each process has its own engine: leave it out")
         return self
 
     @model_validator(mode="after")
-    def _batches_fit(self) -> "Ppo":
+    def _batches_fit(self) -> "PpoSettings":
         if self.rollout_batch_size % self.train_batch_size:
             raise ValueError(
                 f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "
                 f"train_batch_size {self.train_batch_size}"
             )
         return self
+
+
+class Ppo(PpoSettings):
+    """PPO, with the prompts to train on."""
+
+    prompts: TrainingData = Field(description="Prompts for rollouts: rows with `prompt` or `messages`")
 
 
 class Dpo(Optimisation):

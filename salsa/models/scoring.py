@@ -1,5 +1,6 @@
 """Forward passes over given sequences, batched by length, and the reward model's normalised score."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def output_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     linear = model.get_output_embeddings()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return linear if cap is None else lambda hidden: cap * torch.tanh(linear(hidden) / cap)
+
+
+def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Initialise the scalar head from N(0, 1/(d + 1)) (Stiennon et al. 2020); it has no bias."""
+    with torch.no_grad():
+        weight = model.score.weight
+        weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
 def normalisation(reward: Path) -> tuple[float, float]:

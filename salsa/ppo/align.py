@@ -14,9 +14,8 @@ from salsa.config.sections import Ppo
 from salsa.data.token_cache import prepare
 from salsa.data.training_sets import PREPARED, ppo_sets
 from salsa.devices import processes
-from salsa.ppo.models import load_models
+from salsa.ppo.models import Prompt, load_models
 from salsa.ppo.resume import Checkpoints
-from salsa.ppo.rollout import Prompt
 from salsa.ppo.samplers import load_sampler
 from salsa.ppo.trainer import Training, train
 from salsa.runtime.interruption import defer_sigterm

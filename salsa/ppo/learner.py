@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from salsa.config.sections import Ppo
+from salsa.config.sections import PpoSettings
 from salsa.devices import processes
 from salsa.models.sharded import gather_tensor
 from salsa.models.training import schedule
@@ -27,7 +27,7 @@ class Learner:
 
     is_sharded = False
 
-    def __init__(self, trained: Trained, rate: float, settings: Ppo, updates: int):
+    def __init__(self, trained: Trained, rate: float, settings: PpoSettings, updates: int):
         self.limit = settings.max_grad_norm
         self.optimiser = torch.optim.AdamW(
             trained.module.parameters(),

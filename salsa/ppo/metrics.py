@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salsa.config.sections import Ppo
+from salsa.config.sections import PpoSettings
 from salsa.data.rows import user_turns
 from salsa.ppo.math import explained_variance, k1, k3, masked_mean
 from salsa.ppo.models import Models
@@ -57,7 +57,7 @@ def mean_of(updates: Sequence[Metrics]) -> Metrics:
     return {name: sum(metrics[name] for metrics in updates) / len(updates) for name in updates[0]}
 
 
-def check_rollout(rollout: Rollout, metrics: Metrics, settings: Ppo) -> None:
+def check_rollout(rollout: Rollout, metrics: Metrics, settings: PpoSettings) -> None:
     """Raise a UserError if all responses are empty, the sampler is off the policy, or the KL exceeds `max_kl`."""
     if all(answer.ended and len(answer.token_ids) == 1 for answer in rollout.answers):
         raise UserError(

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,13 +15,31 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from salsa.checkpoints.loading import check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.config.references import Fixed, Strategy
-from salsa.config.sections import Ppo
-from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, right_pad, states_at
+from salsa.config.sections import PpoSettings
+from salsa.models.sampling import Answer
+from salsa.models.scoring import (
+    LOGITS_AT_A_TIME,
+    normalisation,
+    output_head,
+    predictors,
+    rewards,
+    right_pad,
+    states_at,
+)
 from salsa.models.sharded import gather_model, gather_tensor
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.runtime.errors import UserError
 
 T = TypeVar("T")
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A dialogue that ends with a user turn, and its token ids."""
+
+    messages: Messages
+    ids: list[int]
 
 
 class Frozen:
@@ -39,6 +57,25 @@ class Frozen:
     def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
         """Return fn(model). A model that is not kept is freed afterwards."""
         return fn(self._load() if self.kept is None else self.kept)
+
+
+class Reward(Protocol):
+    """Scores responses. The scores are the rewards that PPO maximises, in the unit of `beta` and the EOS penalty."""
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answer], batch_size: int) -> list[float]:
+        """One score per response. Each process calls it for its share of a rollout."""
+        ...
+
+
+class RewardModel:
+    """A trained reward model: its score at the last token, normalised by `mean` and `std`."""
+
+    def __init__(self, model: Frozen, pad: int, mean: float, std: float):
+        self.model, self.pad, self.mean, self.std = model, pad, mean, std
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answer], batch_size: int) -> list[float]:
+        sequences = [prompt.ids + answer.token_ids for prompt, answer in zip(prompts, answers, strict=True)]
+        return self.model.forward(lambda model: rewards(model, sequences, self.pad, batch_size, self.mean, self.std))
 
 
 class ForwardWrapper(torch.nn.Module):
@@ -113,8 +150,8 @@ class Models:
     value: Trained
     references: list[Frozen]
     sft: Frozen
-    reward: Frozen
-    normalisation: tuple[float, float]
+    reward: Reward
+    normalisation: tuple[float, float]  # mean and std that turn the value model's output into units of the reward
     strategy: Strategy = field(default_factory=Fixed)
 
     def after_step(self, step: int) -> None:
@@ -124,34 +161,53 @@ class Models:
                 self.strategy.after_step([reference.kept for reference in self.references], self.policy, step)
 
 
+def frozen_model(load: Callable[[Path, str], PreTrainedModel], folder: Path, settings: PpoSettings) -> Frozen:
+    """A frozen model, kept in memory or not by `settings.keep_frozen_models`."""
+    return Frozen(lambda: load(folder, settings.dtype).requires_grad_(False), settings.keep_frozen_models)
+
+
 def load_models(
-    init: Path, references: Sequence[Path], strategy: Strategy, sft: Path, reward: Path, settings: Ppo
+    init: Path, references: Sequence[Path], strategy: Strategy, sft: Path, reward: Path, settings: PpoSettings
 ) -> Models:
-    """Load all models, in evaluation mode: dropout is off even in training."""
+    """Load the models of a run with a trained reward model, from which the value model starts."""
     tokenizer = load_tokenizer(init)
     named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
     check_vocabularies(tokenizer, named)
+    mean_and_std = normalisation(reward)
+    score = RewardModel(frozen_model(load_reward, reward, settings), tokenizer.pad_token_id, *mean_and_std)
+    value = load_reward(reward, place=torch.device("cpu"))
+    return assemble(tokenizer, init, references, strategy, sft, score, value, mean_and_std, settings)
 
-    def frozen(load: Callable[[Path, str], PreTrainedModel], folder: Path) -> Frozen:
-        return Frozen(lambda: load(folder, settings.dtype).requires_grad_(False), settings.keep_frozen_models)
 
+def assemble(
+    tokenizer: PreTrainedTokenizerBase,
+    init: Path,
+    references: Sequence[Path],
+    strategy: Strategy,
+    sft: Path,
+    reward: Reward,
+    value: PreTrainedModel,
+    mean_and_std: tuple[float, float],
+    settings: PpoSettings,
+) -> Models:
+    """Load policy and references, in evaluation mode: dropout is off even in training."""
     fixed = {
-        path: frozen(load_causal, path)
+        path: frozen_model(load_causal, path, settings)
         for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
-    cpu = torch.device("cpu")  # a Learner moves the model, or each process's shard of it, to the device
     models = Models(
         tokenizer=tokenizer,
-        policy=Trained(load_causal(init, place=cpu), settings.dtype),
-        value=Trained(load_reward(reward, place=cpu), settings.dtype),
+        # On the CPU, because a Learner moves the model, or each process's shard of it, to the device.
+        policy=Trained(load_causal(init, place=torch.device("cpu")), settings.dtype),
+        value=Trained(value, settings.dtype),
         references=[
             # A moving reference is float32: in bfloat16 its small steps would be rounded away.
             Frozen.from_model(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
             for path in references
         ],
         sft=fixed[sft.resolve()],
-        reward=frozen(load_reward, reward),
-        normalisation=normalisation(reward),
+        reward=reward,
+        normalisation=mean_and_std,
         strategy=strategy,
     )
     if settings.gradient_checkpointing:

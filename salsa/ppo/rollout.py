@@ -13,23 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from salsa.config.sections import Ppo
+from salsa.config.sections import PpoSettings
 from salsa.devices import processes
 from salsa.models.sampling import Answer
-from salsa.models.scoring import rewards
 from salsa.ppo.math import gae, k1, token_rewards, whiten
-from salsa.ppo.models import Models, Sequences, autocast, log_probs_and_entropy, values
+from salsa.ppo.models import Models, Prompt, Sequences, autocast, log_probs_and_entropy, values
 from salsa.ppo.samplers import Sampler
-
-Messages = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A dialogue that ends with a user turn, and its token ids."""
-
-    messages: Messages
-    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,9 @@ def compute_in_batches(
 
 
 @torch.no_grad()
-def collect(models: Models, sampler: Sampler, prompts: list[Prompt], settings: Ppo, seeds: Sequence[int]) -> Rollout:
+def collect(
+    models: Models, sampler: Sampler, prompts: list[Prompt], settings: PpoSettings, seeds: Sequence[int]
+) -> Rollout:
     """Sample one response per prompt and compute the rollout."""
     local_rows = processes.even_rows(len(prompts))
     sampled = sampler(models.policy, [prompts[i].ids for i in local_rows], [seeds[i] for i in local_rows])
@@ -97,16 +88,14 @@ def collect(models: Models, sampler: Sampler, prompts: list[Prompt], settings: P
 
 
 @torch.no_grad()
-def experience(models: Models, prompts: list[Prompt], answers: list[Answer], settings: Ppo) -> Rollout:
+def experience(models: Models, prompts: list[Prompt], answers: list[Answer], settings: PpoSettings) -> Rollout:
     """Score given responses and compute log-probabilities, values, advantages and returns."""
     pad = models.tokenizer.pad_token_id
     micro = settings.micro_batch_size or settings.rollout_batch_size
     prompt_ids, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
-    sequences = [prompt + response for prompt, response in zip(prompt_ids, responses, strict=True)]
-    local_rows = processes.balanced_rows([len(sequence) for sequence in sequences])
-    local_scores = models.reward.forward(
-        lambda model: rewards(model, [sequences[i] for i in local_rows], pad, micro, *models.normalisation)
-    )
+    lengths_of_both = [len(prompt) + len(response) for prompt, response in zip(prompt_ids, responses, strict=True)]
+    local_rows = processes.balanced_rows(lengths_of_both)
+    local_scores = models.reward([prompts[i] for i in local_rows], [answers[i] for i in local_rows], micro)
     scores = torch.tensor(processes.gather_rows(dict(zip(local_rows, local_scores, strict=True))))
     compute = partial(compute_in_batches, prompt_ids, responses, pad, micro)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from salsa.config.sections import ROLLOUT_VLLM, Ppo
+from salsa.config.sections import ROLLOUT_VLLM, PpoSettings
 from salsa.devices import processes
 from salsa.models.sampling import Answer, sample
 from salsa.models.vllm_engine import VllmEngine
@@ -32,7 +32,7 @@ class Sampler(Protocol):
 class TransformersSampler:
     """Samples with transformers from the trained model itself."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: Ppo):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PpoSettings):
         self.tokenizer, self.settings = tokenizer, settings
 
     def __call__(self, policy: Trained, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
@@ -53,7 +53,7 @@ class TransformersSampler:
 class VllmSampler:
     """Samples with a vLLM engine in this process, after copying the policy's weights into it."""
 
-    def __init__(self, init: Path, tokenizer: PreTrainedTokenizerBase, settings: Ppo):
+    def __init__(self, init: Path, tokenizer: PreTrainedTokenizerBase, settings: PpoSettings):
         self.settings = settings
         options = {**ROLLOUT_VLLM, **settings.vllm}
         if processes.count() > 1:
@@ -70,7 +70,7 @@ class VllmSampler:
         self.engine.close()
 
 
-def load_sampler(init: Path, tokenizer: PreTrainedTokenizerBase, settings: Ppo) -> Sampler:
+def load_sampler(init: Path, tokenizer: PreTrainedTokenizerBase, settings: PpoSettings) -> Sampler:
     """The configured sampler, for a policy that starts from `init`."""
     if settings.rollout == "vllm":
         return VllmSampler(init, tokenizer, settings)

@@ -13,21 +13,21 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 
-from salsa.config.sections import Ppo
+from salsa.config.sections import PpoSettings
 from salsa.devices import processes
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
-from salsa.ppo.models import Models, Sequences, Trained, log_probs, values
+from salsa.ppo.models import Models, Prompt, Sequences, Trained, log_probs, values
 from salsa.ppo.resume import Checkpoints
-from salsa.ppo.rollout import Prompt, Rollout, collect, prompt_batches
+from salsa.ppo.rollout import Rollout, collect, prompt_batches
 from salsa.ppo.samplers import Sampler
 from salsa.runtime.errors import Interrupted, UserError
 from salsa.runtime.log import steps
 from salsa.runtime.seeds import derive_seed
 
 
-def make_learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> Learner:
+def make_learner(trained: Trained, rate: float, settings: PpoSettings, updates: int) -> Learner:
     """A Learner for the way the run was launched."""
     if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
         return Learner(trained, rate, settings, updates)
@@ -37,7 +37,7 @@ def make_learner(trained: Trained, rate: float, settings: Ppo, updates: int) -> 
 
 
 def update(
-    models: Models, policy: Learner, value: Learner, rollout: Rollout, rows: list[int], settings: Ppo
+    models: Models, policy: Learner, value: Learner, rollout: Rollout, rows: list[int], settings: PpoSettings
 ) -> Metrics:
     """One optimiser step of policy and value model on the responses `rows`; losses are means over their tokens.
 
@@ -108,7 +108,7 @@ class Training:
         models: Models,
         sampler: Sampler,
         prompts: Sequence[Prompt],
-        settings: Ppo,
+        settings: PpoSettings,
         seed: int,
         rl_seed: int,
         gold: bool,

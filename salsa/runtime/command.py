@@ -8,21 +8,26 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from salsa.runtime.errors import RESUBMIT, Interrupted, UserError, disk_fault
 from salsa.runtime.log import log
 from salsa.runtime.texts import VisibleFormatter, visible
 
+# Packages that only an extra installs, by their import name.
+EXTRAS = {
+    **dict.fromkeys(("accelerate", "datasets", "safetensors", "tokenizers", "torch", "transformers", "trl"), "train"),
+    **dict.fromkeys(("jinja2", "matplotlib"), "report"),
+    "snakemake": "workflow",
+    "vllm": "vllm",
+    **dict.fromkeys(("tensorboard", "wandb"), "trackers"),
+}
+
 
 def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
-    """Run the stage named on the command line and return its exit status.
+    """Run the command named on the command line, for `python -m PROGRAM COMMAND …`; returns its exit status.
 
-    `commands` maps each name to its module and help line. A module has `add_arguments(parser)` and `run(arguments)`;
-    only the requested one is imported, so that commands without torch start fast.
-
-    Exit status: 0; 1 for a UserError or a disk that cannot be written; RESUBMIT if the stage stopped on request; 130
-    for Ctrl-C. All but 0 come with one line on stderr. Other exceptions are bugs and keep their traceback.
+    `commands` maps each name to its module and help line.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     listing = "\n".join(f"  {name:<12}{text}" for name, (_, text) in commands.items())
@@ -30,7 +35,20 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     parser.epilog = f"commands:\n{listing}\n\npython -m {program} COMMAND --help shows a command's arguments"
     parser.add_argument("command", choices=commands, metavar="COMMAND")
     name = parser.parse_args(sys.argv[1:2]).command
-    module_name, text = commands[name]
+    module, text = commands[name]
+    return run_command(f"python -m {program} {name}", module, text, sys.argv[2:])
+
+
+def run_command(program: str, module_name: str, text: str, words: Sequence[str]) -> int:
+    """Run a module's command with the arguments `words`; returns the exit status.
+
+    The module has `add_arguments(parser)` and `run(arguments)`. Only it is imported, so that commands without torch
+    start fast.
+
+    Exit status: 0; 1 for a UserError, a missing package or a disk that cannot be written; RESUBMIT if the stage stopped
+    on request; 130 for Ctrl-C. All but 0 come with one line on stderr. Other exceptions are bugs and keep their
+    traceback.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -41,12 +59,12 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
         module = importlib.import_module(module_name)
         gc.freeze()
         gc.enable()
-        parser = argparse.ArgumentParser(prog=f"python -m {program} {name}", description=text)
+        parser = argparse.ArgumentParser(prog=program, description=text)
         module.add_arguments(parser)
-        arguments = parser.parse_args(sys.argv[2:])
+        arguments = parser.parse_args(words)
         # A log begins with the command, so that it can be run again. With several processes the first one writes it.
         if getattr(arguments, "out", None) and not sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-            log.info("python -m %s %s", program, shlex.join(sys.argv[1:]))
+            log.info("%s %s", program, shlex.join(words))
         module.run(arguments)
     except UserError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
@@ -57,6 +75,12 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     except KeyboardInterrupt:
         print("interrupted: rerun the same command to resume", file=sys.stderr)
         return 128 + signal.SIGINT
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(f"error: {package} is not installed: pip install 'salsa[{EXTRAS[package]}]'", file=sys.stderr)
+        return 1
     except Exception as error:
         if (line := disk_fault(error)) is None:
             raise

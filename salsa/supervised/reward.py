@@ -7,7 +7,6 @@ numbers are stored in config.json (`reward_mean`, `reward_std`), so all methods 
 import argparse
 import gc
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from salsa.data.token_cache import Prepared, prepare
 from salsa.data.training_sets import PREPARED, reward_sets
 from salsa.devices import processes
 from salsa.models.sampling import sample
-from salsa.models.scoring import rewards
+from salsa.models.scoring import new_head, rewards
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
@@ -38,13 +37,6 @@ CONFIDENCE = 0.95
 
 class PooledRewardTrainer(StageTrainer, RewardTrainer):
     """TRL's RewardTrainer on batches of similar length."""
-
-
-def new_head(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Initialise the scalar head from N(0, 1/(d + 1)) (Stiennon et al. 2020); it has no bias."""
-    with torch.no_grad():
-        weight = model.score.weight
-        weight.copy_(torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1))
 
 
 def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) -> tuple[PreTrainedModel, dict[str, Any]]:

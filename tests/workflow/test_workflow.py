@@ -217,7 +217,7 @@ def test_plan_counts_the_jobs_of_a_grid_from_the_hub(grid, tmp_path):
 
 
 def counted_by_plan(*config: Path) -> dict[str, str]:
-    """The jobs of each rule by python -m salsa plan, as `planned` gives Snakemake's."""
+    """The jobs of each rule by salsa plan, as `planned` gives Snakemake's."""
     runs = Plan.of(load_config(*config), assumed().devices["h100"], 8).runs.values()
     jobs = Counter(run.job.rule for run in runs)
     return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
@@ -291,6 +291,24 @@ def test_a_stages_command_is_short_and_its_log_begins_with_it(smoke, tmp_path):
     subprocess.run([sys.executable, *words[1:]], cwd=folder, env=environment, check=True, timeout=SLOW)
     weights = folder / "checkpoints/smoke/sft/llama-mini/1/model.safetensors"
     assert (tmp_path / "again/model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_report_rebuilds_tables_figures_and_page_from_stored_results(smoke, tmp_path):
+    """`salsa report` runs neither Snakemake nor a model, and gives the same bytes."""
+    folder, _ = smoke
+    shutil.copytree(folder / "results", tmp_path / "results")
+    for name in ("tables", "figures"):
+        shutil.rmtree(tmp_path / "results/smoke" / name)
+    script = "from eval.commands.main import main; main()"
+    command = [sys.executable, "-c", script, "report", "--config", str(ROOT / "config/smoke.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "Adjusted win rate of salsa against ppo" in done.stdout
+    kinds = (".csv", ".html", ".md", ".png", ".svg", ".tex")
+    made = [path for path in (folder / "results/smoke").rglob("*") if path.suffix in kinds]
+    assert len(made) > 25
+    for path in made:
+        assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
 
 
 def test_a_model_cannot_have_sft_seeds_of_its_own(tmp_path):

@@ -1,4 +1,4 @@
-"""What `python -m salsa doctor` finds where something is wrong on purpose, and that it never hangs."""
+"""What `salsa doctor` finds where something is wrong on purpose, and that it never hangs."""
 
 import fcntl
 import json

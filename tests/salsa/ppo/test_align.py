@@ -19,8 +19,8 @@ from salsa.models.sampling import sample
 from salsa.models.scoring import normalisation, rewards
 from salsa.ppo import samplers
 from salsa.ppo.learner import Learner
-from salsa.ppo.models import Frozen, Models, Sequences, Trained, load_models, log_probs
-from salsa.ppo.rollout import Prompt, collect, prompt_batches
+from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Sequences, Trained, load_models, log_probs
+from salsa.ppo.rollout import collect, prompt_batches
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 from salsa.runtime.command import main
@@ -152,14 +152,16 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     }
     config = Ppo.model_validate(settings(prompts_file, learning_rate=3e-3, missing_eos_penalty=0.0, **keys))
     tokenizer = load_tokenizer(llamas[0])
-    monkeypatch.setattr("salsa.ppo.rollout.rewards", likes_even)
+    monkeypatch.setattr("salsa.ppo.models.rewards", likes_even)
     models = Models(
         tokenizer=tokenizer,
         policy=Trained(load_causal(llamas[0])),
         value=Trained(load_reward(reward_model)),
         references=[sft := Frozen.from_model(load_causal(llamas[0]))],
         sft=sft,
-        reward=Frozen.from_model(load_reward(reward_model)),
+        reward=RewardModel(
+            Frozen.from_model(load_reward(reward_model)), tokenizer.pad_token_id, *normalisation(reward_model)
+        ),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]
@@ -231,11 +233,11 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
     found = rollout_of(loaded, config)
     for row, (prompt, answer) in enumerate(zip(found.prompts, found.answers, strict=True)):
         so_far = [prompt.ids + answer.token_ids[:-1]]
-        [expected] = rewards(loaded.reward.kept, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
+        [expected] = rewards(loaded.reward.model.kept, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
         assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
     everything = [
         parameter.data_ptr()
-        for model in (loaded.policy.model, loaded.value.model, loaded.reward.kept)
+        for model in (loaded.policy.model, loaded.value.model, loaded.reward.model.kept)
         for parameter in model.parameters()
     ]
     assert len(everything) == len(set(everything))
@@ -243,7 +245,7 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
 
 def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
-    used = (loaded.policy.model, loaded.value.model, loaded.sft.kept, loaded.reward.kept)
+    used = (loaded.policy.model, loaded.value.model, loaded.sft.kept, loaded.reward.model.kept)
     assert not any(model.training for model in used)
     folder = shutil.copytree(llamas[0], tmp_path / "dropping")
     config = json.loads((folder / "config.json").read_text())

@@ -13,8 +13,7 @@ from salsa.checkpoints.loading import load_causal
 from salsa.checkpoints.soup import soup
 from salsa.config.references import Fixed, MeanKl
 from salsa.config.sections import Ppo
-from salsa.ppo.models import Frozen, Models, Sequences, Trained, log_probs
-from salsa.ppo.rollout import Prompt
+from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Sequences, Trained, log_probs
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 
@@ -110,7 +109,7 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         references=[frozen[part] for part in parts],
         strategy=strategy,
         sft=frozen["sft"],
-        reward=Frozen.from_model(network(5, reward=True)),
+        reward=RewardModel(Frozen.from_model(network(5, reward=True)), PAD, 0.0, 1.0),
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])

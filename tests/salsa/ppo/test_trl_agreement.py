@@ -16,8 +16,8 @@ from salsa.config.sections import Ppo
 from salsa.models.sampling import Answer
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
-from salsa.ppo.models import Frozen, Models, Trained
-from salsa.ppo.rollout import Prompt, Rollout, experience
+from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Trained
+from salsa.ppo.rollout import Rollout, experience
 from salsa.ppo.trainer import update
 
 RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
@@ -34,12 +34,13 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
     reference, reward = (Frozen.from_model(networks.pop(name)) for name in ("reference", "reward"))
+    scorer = RewardModel(reward, case.PAD, 0.0, 1.0)
     trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
         references=[reference],
         sft=reference,
-        reward=reward,
+        reward=scorer,
         normalisation=(0.0, 1.0),
         **trained,
     )

@@ -11,10 +11,10 @@ from transformers import Trainer, TrainingArguments
 
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
 from salsa.config.sections import World
-from salsa.models.scoring import normalisation
+from salsa.models.scoring import new_head, normalisation
 from salsa.models.training import pooled_batches
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from salsa.supervised.reward import accuracy_interval, new_head
+from salsa.supervised.reward import accuracy_interval
 from salsa.supervised.sft import random_share
 from salsa.supervised.trl_trainers import StageTrainer
 from salsa.world.make import write_world
