@@ -1,4 +1,4 @@
-"""Tiny real checkpoints that many tests share: the world's tokenizer and architectures, with random weights."""
+"""Tiny real checkpoints that many tests share: the mini world's tokenizer and architectures, with random weights."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session", autouse=True)
 def prepared(tmp_path_factory) -> Iterator[Path]:
-    """The tests' own cache of token ids."""
+    """A cache of token ids for the tests."""
 
     from salsa.data import training_sets
 
@@ -30,7 +30,7 @@ def prepared(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def tokenizer_of_sentences():
-    """A tokenizer with chat template and a pad token of its own."""
+    """A tokenizer with a chat template and a pad token."""
     from salsa.world.tokenizer import train_tokenizer
 
     return train_tokenizer(SENTENCES * 4, 300)
@@ -76,7 +76,7 @@ def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def llamas(make_checkpoint, tmp_path_factory) -> list[Path]:
-    """Two Llama checkpoints that differ in their weights alone."""
+    """Two Llama checkpoints that differ only in their weights."""
     folder = tmp_path_factory.mktemp("llamas")
     return [make_checkpoint(folder / str(seed), seed=seed, scale=6) for seed in (1, 2)]
 
@@ -88,7 +88,7 @@ def reward_model(make_checkpoint, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prompts_file(tmp_path_factory) -> Path:
-    """24 prompts of RL."""
+    """A file of 24 prompts."""
     from salsa.runtime.jsonl import write_jsonl
 
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
@@ -107,7 +107,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """command("eval", "judge", *arguments) -> (exit status, standard error), as a user would see them."""
+    """command("eval", "judge", *arguments) -> (exit status, standard error), as a user sees them."""
     import importlib
     import sys
 

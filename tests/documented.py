@@ -1,7 +1,7 @@
-"""The commands that the docs show: found in their pages, and run as a reader would.
+"""Find the commands in the docs and run them as a reader would.
 
 A block of `sh` whose first line says what it needs (`# Needs a GPU.`) is not run. The others run in bash in a folder
-that looks like the checkout, where snakemake and make plan and do nothing (`-n`).
+that looks like a checkout, where snakemake and make only plan (`-n`).
 """
 
 import os
@@ -37,12 +37,12 @@ class Block:
 
     @property
     def needs(self) -> bool:
-        """It can only be run where something is that a test has not."""
+        """Whether the block needs something that tests do not have."""
         return self.text.startswith("# Needs ")
 
     @property
     def of_a_grid(self) -> bool:
-        """It reads what a finished mini grid has left."""
+        """Whether the block reads a finished mini grid."""
         return re.search(r"checkpoints/mini|mini/generations", self.text) is not None
 
 
@@ -53,7 +53,7 @@ def blocks(page: Path, language: str = "sh") -> list[Block]:
 
 
 def in_the_text(page: Path) -> list[Block]:
-    """Snakemake's commands between words, those that are whole: without an ellipsis or a name in capitals."""
+    """Complete Snakemake commands in running text: without an ellipsis or a name in capitals."""
     text = BLOCK.sub(lambda m: "\n" * m[0].count("\n"), page.read_text())
     found = [(text[: m.start()].count("\n") + 1, m[1]) for m in re.finditer(r"`(snakemake [^`]+)`", text)]
     whole = [(line, command) for line, command in found if not re.search(r"…|\b[A-Z]{2,}\b", command)]
@@ -61,7 +61,7 @@ def in_the_text(page: Path) -> list[Block]:
 
 
 def checkout(folder: Path) -> Path:
-    """Makes the folder look like the checkout, with what was there left as it is."""
+    """Make the folder look like a checkout; existing files stay."""
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".programs"
@@ -73,7 +73,9 @@ def checkout(folder: Path) -> Path:
 
 
 def run(block: Block, folder: Path) -> str:
-    """What the block's commands print; fails where one does, a doctor that finds something missing excepted."""
+    """Run a block and return what it prints. Fails if a command fails, except for a doctor that finds something
+    missing.
+    """
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     text = stop + re.sub(r"^(salsa doctor .*)$", r"{ \1\n} || [ $? = 1 ]", block.text, flags=re.MULTILINE)
     hidden = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""What the docs name has to exist, and the commands that they show have to run."""
+"""What the docs name exists, and their commands run."""
 
 import ast
 import importlib
@@ -20,7 +20,7 @@ FOREIGN = {
 }
 
 
-def test_every_test_that_the_docs_name_is_there():
+def test_tests_named_in_the_docs_exist():
     named = {
         found
         for page in ROOT.glob("docs/*.md")
@@ -32,7 +32,7 @@ def test_every_test_that_the_docs_name_is_there():
 
 
 def messages() -> list[str]:
-    """The project's strings; what an f-string fills in is an ellipsis."""
+    """The project's strings; the filled-in parts of f-strings are an ellipsis."""
     found = []
     for path in [*ROOT.glob("salsa/**/*.py"), *ROOT.glob("eval/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -44,7 +44,7 @@ def messages() -> list[str]:
     return found + [path.read_text() for path in ROOT.glob("rules/*.smk")]
 
 
-def test_the_messages_that_troubleshooting_goes_by_are_the_programs_own():
+def test_messages_quoted_in_troubleshooting_are_the_programs():
     rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
     quoted = {phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row) if phrase.count(" ") > 1} - FOREIGN
     assert len(quoted) >= 12
@@ -58,7 +58,7 @@ def test_the_messages_that_troubleshooting_goes_by_are_the_programs_own():
     assert not unknown
 
 
-def test_what_a_block_of_commands_needs_is_something_that_a_test_has_not():
+def test_blocks_that_are_not_run_need_something_special():
     marked = [block for page in PAGES for block in blocks(page) if block.needs]
     assert marked
     assert not [f"{block.page}:{block.line}" for block in marked if not NEEDS.match(block.text)]
@@ -79,7 +79,7 @@ READ = {
 
 
 def runnable(page: Path) -> list[Block]:
-    """Those that need no finished grid; tests/workflow/test_workflow.py has the others."""
+    """Blocks that need no finished grid; tests/workflow/test_workflow.py runs the others."""
     return [block for block in blocks(page) if not block.needs and not block.of_a_grid]
 
 
@@ -97,7 +97,7 @@ def test_the_commands_of_a_page_run(page, tmp_path):
             assert re.search(rf"^total +{jobs}$", said, re.MULTILINE), f"{block.page}:{block.line}: {jobs} jobs\n{said}"
 
 
-def test_snakemakes_commands_in_the_text_run(tmp_path):
+def test_snakemake_commands_in_running_text_run(tmp_path):
     commands = {block.text: block for page in PAGES for block in in_the_text(page)}
     assert len(commands) > 9
     checkout(tmp_path)
@@ -106,8 +106,8 @@ def test_snakemakes_commands_in_the_text_run(tmp_path):
         run(block, tmp_path)
 
 
-def test_what_the_text_names_is_there():
-    """Targets of make, commands of both programs, files of the repository, and the pages that are linked."""
+def test_what_the_text_names_exists():
+    """Targets of make, commands of all programs, files of the repository, and linked pages."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = {
         f"{package} {name}"
@@ -122,7 +122,8 @@ def test_what_the_text_names_is_there():
             r"(?<![\w/])((?:benchmarks|config|profiles|tests|salsa|eval|scripts)/[\w./-]+\.\w+)",
             lambda page, name: (ROOT / name).exists(),
         ),
-        (r"\]\(([^)#:]+)(?:#[^)]*)?\)", lambda page, name: (page.parent / name).exists()),
+        # GitHub's own pages of the repository are linked as ../../actions/….
+        (r"\]\((?!\.\./\.\./)([^)#:]+)(?:#[^)]*)?\)", lambda page, name: (page.parent / name).exists()),
     )
     for pattern, exists in kinds:
         named = [(page, name) for page in PAGES for name in re.findall(pattern, page.read_text())]

@@ -1,4 +1,4 @@
-"""The recipes of environments, of container images and of conda: they hold what the lock and pyproject.toml say."""
+"""Recipes of environments, container images and conda agree with the lock and pyproject.toml."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ def words(text: str) -> str:
     return " ".join(text.replace("\\\n", " ").split())
 
 
-def test_both_images_are_the_same():
+def test_both_images_agree():
     docker, apptainer = (words((ROOT / name).read_text()) for name in ("Dockerfile", "apptainer.def"))
     [base] = re.findall(r"FROM (\S+)", docker)
     assert f"From: {base} " in apptainer
@@ -25,14 +25,14 @@ def test_both_images_are_the_same():
         assert re.findall(command, docker) == re.findall(command, apptainer) != []
 
 
-def test_images_are_made_of_the_lock_and_of_the_extras_that_a_cluster_needs():
+def test_images_install_the_lock_and_the_extras_of_clusters():
     docker = words((ROOT / "Dockerfile").read_text())
     extras = [PROJECT["optional-dependencies"][name] for name in ("vllm", "kubernetes")]
     assert f"--requirement /opt/requirements.lock {' '.join(line for extra in extras for line in extra)} &&" in docker
     assert (ROOT / ".dockerignore").read_text().split() == ["*", "!requirements.lock"]
 
 
-def test_the_lock_has_what_the_project_asks_for_and_python_is_the_right_one():
+def test_lock_meets_the_requirements_and_python_versions_agree():
     extras = [PROJECT["optional-dependencies"][name] for name in ("train", "report", "workflow", "dev")]
     for line in [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]:
         wanted = Requirement(line)

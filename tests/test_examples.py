@@ -26,7 +26,7 @@ def example(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_has_at_most_40_lines(path):
+def test_example_has_at_most_40_lines(path):
     assert len(path.read_text().splitlines()) <= 40
 
 

@@ -1,4 +1,4 @@
-"""The layout of the source: rooms with docstrings, arrows one way, tests where their room is."""
+"""The layout of the source: rooms with docstrings, one-way imports, tests in matching folders."""
 
 import ast
 import graphlib
@@ -18,7 +18,7 @@ def modules(folder: Path) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports of the project, inside functions too."""
+    """Dotted names that a file imports from the project, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
@@ -54,7 +54,7 @@ def test_no_file_of_salsa_names_eval():
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: f"{room.parent.name}/{room.name}")
-def test_a_room_says_what_comes_in_what_goes_out_and_which_file_to_open_first(room):
+def test_room_says_what_comes_in_and_out_and_which_file_to_open_first(room):
     text = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
     named = {line.partition(":")[0]: line for line in text.splitlines() if ":" in line}
     assert {"In", "Out", "Open first"} <= named.keys()
@@ -64,5 +64,5 @@ def test_a_room_says_what_comes_in_what_goes_out_and_which_file_to_open_first(ro
     assert (ROOT / "tests" / room.parent.name / room.name).is_dir()
 
 
-def test_nothing_lies_between_the_rooms():
+def test_no_module_is_outside_a_room():
     assert {path.name for house in HOUSES for path in (ROOT / house).glob("*.py")} == {"__init__.py", "__main__.py"}

@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and what works with the core dependencies alone."""
+"""The wheel's contents, and what works with the core dependencies alone."""
 
 import re
 import shutil
@@ -47,7 +47,7 @@ def test_wheel_names_its_command_and_extras(wheel):
     assert not {re.match(r"[\w-]+", line)[0] for line in core} & EXTRAS.keys()
 
 
-def test_core_dependencies_suffice_for_judging_tables_plan_and_doctor(tmp_path):
+def test_core_dependencies_suffice_for_judging_and_planning(tmp_path):
     """In a process that cannot import what the extras install."""
     script = f"""
 import builtins, importlib, sys

@@ -1,4 +1,5 @@
-"""The report in a real browser: texts of models, judges and data sets are shown, and nothing of them runs.
+"""Open a report with hostile texts in a real browser: texts of models, judges and data sets are shown, and none of them
+runs.
 
 `make test-browser` runs this; it needs Chromium.
 """
@@ -20,7 +21,7 @@ FLAGS = ("--headless", "--disable-gpu", "--no-first-run", "--disable-background-
 
 
 def document(page: Path, profile: Path) -> str:
-    """The page as the browser has it once scripts have had two seconds."""
+    """The page's DOM after scripts have had two seconds."""
     assert CHROMIUM is not None, "no Chromium: apt-get install chromium"
     alone = ["--no-sandbox"] if os.geteuid() == 0 else []
     shown = ["--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
@@ -42,12 +43,12 @@ def report(tmp_path, command) -> Path:
     return results / "report.html"
 
 
-def test_a_script_of_ours_would_have_been_seen(tmp_path):
+def test_a_planted_script_is_detected(tmp_path):
     (tmp_path / "page.html").write_text(f"<title>report</title>{HOSTILE[0]}")
     assert "<title>owned</title>" in document(tmp_path / "page.html", tmp_path / "profile")
 
 
-def test_nothing_in_an_answer_runs(report, tmp_path):
+def test_no_text_of_an_answer_runs(report, tmp_path):
     found = document(report, tmp_path / "profile")
     assert f"<title>salsa: {GRID.grid}</title>" in found
     for tag in ("script", "img", "iframe", "a"):

@@ -1,4 +1,6 @@
-"""snakemake that asks after its jobs every second: the Slurm plugin waits longer each time, and no option caps it."""
+"""Snakemake with a Slurm plugin that polls its jobs every second. The plugin polls less and less often, and has no
+option to limit that.
+"""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""A Slurm of Debian's packages for tests: two nodes of eight CPUs and a GPU each, most of it not there. As root.
+"""Slurm from Debian's packages, for tests: two nodes that claim eight CPUs and a GPU each. Needs root.
 
     python tests/cluster/slurm_node.py start FOLDER      python tests/cluster/slurm_node.py stop FOLDER
 
-All of it runs on this machine and listens on the loopback address alone; FOLDER has its state and logs, and /etc/slurm
-links to its settings. `start` installs the packages where they are missing.
+Everything runs on this machine and listens only on the loopback address. FOLDER holds state and logs; /etc/slurm links
+to its settings. `start` installs missing packages.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class Slurm:
         self.links = [SETTINGS / name for name in ("slurm.conf", "gres.conf")]
 
     def start(self) -> None:
-        """Ready for jobs when it returns."""
+        """Start the daemons; returns when they accept jobs."""
         if not all(map(shutil.which, PROGRAMS)):
             install()
         self._write()
@@ -97,7 +97,7 @@ class Slurm:
         )
 
     def stop(self) -> None:
-        """All jobs are cancelled; nothing of it runs afterwards."""
+        """Cancel all jobs and stop all daemons."""
         if self._running("slurmctld"):
             cancel_all()
         for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged"):
@@ -134,7 +134,7 @@ class Slurm:
                 hosts.write(f"127.0.0.1 {self.host}\n")
 
     def _launch(self, name: str, *arguments: str) -> None:
-        """A daemon, by its program's name and, of several, its node's."""
+        """Start a daemon by its program's name and, if there are several, its node's name."""
         if self._running(name):
             return
         command = [name.split("-")[0], *arguments]
@@ -156,7 +156,7 @@ class Slurm:
             os.kill(pid, signal.SIGKILL)
 
     def _running(self, name: str) -> int | None:
-        """The number of its process."""
+        """Process id of a daemon."""
         try:
             pid = int((self.folder / f"{name}.started").read_text())
             state = Path(f"/proc/{pid}/stat").read_text()

@@ -1,7 +1,8 @@
-"""The smoke grid through profiles/slurm on a Slurm of this machine: `make test-cluster`, as root on Debian, 5 minutes.
+"""Run the smoke grid through profiles/slurm on a Slurm of this machine: `make test-cluster`, as root on Debian, 5
+minutes.
 
-Three things go wrong on the way, as they do on clusters: snakemake is killed while its jobs run, a job fails once, a
-job is cancelled. The tables are those of a run without Slurm, byte for byte. PPO runs over two nodes as well.
+On the way snakemake is killed while jobs run, a job fails once, and a job is cancelled. The tables have to equal those
+of a run without Slurm, byte for byte. PPO also runs over two nodes.
 """
 
 import os
@@ -54,7 +55,7 @@ def node(tmp_path_factory) -> Iterator[Slurm]:
 
 
 def start(folder: Path, *configs: Path, target: str = "all") -> "subprocess.Popen[str]":
-    """The command of docs/howto-cluster.md, for a cluster without accounting."""
+    """Start the command of docs/howto-cluster.md, for a cluster without accounting."""
     command = [sys.executable, FAST, "--snakefile", ROOT / "Snakefile", "--profile", folder / "profile"]
     command += [target, "--workflow-profile", ROOT / "profiles/default"]
     command += ["--configfile", ROOT / "config/smoke.yaml", *configs]
@@ -72,7 +73,7 @@ def start(folder: Path, *configs: Path, target: str = "all") -> "subprocess.Pope
 
 
 def jobs(state: str = "RUNNING,PENDING") -> dict[str, str]:
-    """Slurm's jobs in these states, with the comment that says which rule they are of."""
+    """Slurm's jobs in these states, with the comment that names their rule."""
     rows = said("squeue", "--noheader", f"--states={state}", "--format=%A|%k").splitlines()
     return dict(row.strip().split("|", 1) for row in rows)
 
@@ -83,7 +84,7 @@ def running(rule: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def clustered(node, tmp_path_factory) -> tuple[Path, str]:
-    """The finished grid, and what the run that ended it said."""
+    """The finished grid, and the output of the run that completed it."""
     folder = tmp_path_factory.mktemp("clustered")
     (folder / "fails_once").write_text(FAILS_ONCE.format(folder=folder))
     profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
@@ -114,21 +115,21 @@ def clustered(node, tmp_path_factory) -> tuple[Path, str]:
     return folder, text
 
 
-def test_it_ends_like_a_local_run(clustered, tmp_path):
+def test_tables_equal_those_of_a_local_run(clustered, tmp_path):
     folder, text = clustered
     assert "Adjusted win rate of salsa against ppo" in text
     check_like_a_local_run(folder, tmp_path)
 
 
-def test_the_job_that_failed_and_the_one_that_was_cancelled_were_sent_again(clustered):
+def test_failed_and_cancelled_jobs_are_resubmitted(clustered):
     folder, text = clustered
     assert len((folder / "launches").read_text().splitlines()) == 3, "of two PPO jobs the first was launched twice"
     assert text.count("the node had a bad day") == 1, "its log is shown"
     assert len(re.findall("Trying to restart job", text)) == 2
 
 
-def test_jobs_ask_for_what_the_profile_says(clustered):
-    """As Slurm remembers them: where they went, how many GPUs they had, and more memory when they were sent again."""
+def test_jobs_request_what_the_profile_says(clustered):
+    """By Slurm's records: partition, number of GPUs, and more memory at a resubmission."""
     asked: dict[str, list[dict[str, str]]] = {}
     for line in said("scontrol", "show", "jobs", "--oneliner").splitlines():
         job = dict(part.split("=", 1) for part in line.split() if "=" in part)
@@ -142,7 +143,7 @@ def test_jobs_ask_for_what_the_profile_says(clustered):
 
 
 def told_to_stop(folder: Path, longer: Path) -> None:
-    """A longer run of PPO, which gets SIGTERM after two steps and goes on."""
+    """A longer PPO run that gets SIGTERM after two steps and resumes."""
     longer.write_text("ppo: {steps: 40}\n")
     process = start(folder, longer, target="checkpoints/smoke/policy/llama-mini/ppo-s1")
     unfinished = folder / "checkpoints/smoke/policy/llama-mini/ppo-s1.training"
@@ -157,19 +158,21 @@ def told_to_stop(folder: Path, longer: Path) -> None:
 
 @pytest.fixture(scope="module")
 def longer(clustered, tmp_path_factory) -> Path:
-    """Where a longer PPO run ended, which was told to stop in between."""
+    """The outputs of a longer PPO run that was stopped on the way."""
     folder, _ = clustered
     told_to_stop(folder, tmp_path_factory.mktemp("longer") / "longer.yaml")
     return folder
 
 
-def test_ppo_that_is_told_to_stop_goes_on(longer):
-    """SIGTERM is what `--signal` in the profile has Slurm send when a job's time is nearly up."""
+def test_stopped_ppo_resumes(longer):
+    """The profile's `--signal` makes Slurm send SIGTERM when a job's time is nearly up."""
     assert len(read_jsonl(longer / METRICS)) == 40
 
 
 def test_ppo_over_two_nodes(longer, tmp_path, monkeypatch):
-    """A model that wants more GPUs than a node has: a process on each of two nodes, told to stop, ends as one does."""
+    """A model that needs more GPUs than a node has: one process on each of two nodes, stopped on the way, ends like one
+    process.
+    """
     copied = tmp_path / "copied"
     shutil.copytree(longer, copied, symlinks=True, ignore=shutil.ignore_patterns("policy", "profile", "training"))
     profile = (ROOT / "profiles/slurm/profile.yaml").read_text()
@@ -194,8 +197,8 @@ def test_ppo_over_two_nodes(longer, tmp_path, monkeypatch):
         assert [step[name] for step in two[:8]] == pytest.approx(first, rel=1e-3, abs=1e-4), name
 
 
-def test_the_plugin_is_installed_without_its_dependencies_and_lacks_one_version_alone():
-    """requirements-slurm.txt: all else that it asks for is what the lock has."""
+def test_plugin_installed_without_dependencies_misses_one_version_only():
+    """requirements-slurm.txt: the lock satisfies all other requirements of the plugin."""
     lacking = set()
     for plugin in ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep"):
         for wanted in map(Requirement, metadata.requires(plugin)):
@@ -204,7 +207,7 @@ def test_the_plugin_is_installed_without_its_dependencies_and_lacks_one_version_
     assert lacking == {"numpy"}
 
 
-def test_the_doctor_finds_the_cluster(tmp_path, command, monkeypatch):
+def test_doctor_finds_the_cluster(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, error = command(
         *("salsa", "doctor", "--config", ROOT / "config/smoke.yaml", "--profile", ROOT / "profiles/slurm")

@@ -1,4 +1,4 @@
-"""Verdict files as FastChat and Arena-Hard write them, with everything that their readers stumble over."""
+"""Verdict files as FastChat and Arena-Hard write them, with everything that makes them hard to read."""
 
 import random
 
@@ -27,7 +27,7 @@ def rated(question: int, rating: float, **keys) -> dict:
 
 
 def pair(first: str, second: str, question=81, models=("m", "n"), turn=1, lengths=(5, 5), **keys) -> dict:
-    """Verdicts of the two games as labels of the places: in the second, model_2 stands first."""
+    """Verdicts of two games as labels of positions; in the second game model_2 is shown first."""
     winners = {"A": "model_1", "B": "model_2", "C": "tie"}
     swapped = {"A": "model_2", "B": "model_1", "C": "tie"}
     one, two = ("x" * lengths[0], "y" * lengths[1])
@@ -51,7 +51,7 @@ def arena(question: str, model: str, labels, **keys) -> dict:
 
 
 def battles(rows) -> list[dict]:
-    """What Arena-Hard's show_result.py makes of judgments: a row a game, three for a strong verdict."""
+    """The rows that Arena-Hard's show_result.py makes of judgments: one per game, three for a strong verdict."""
     found = []
     for row in rows:
         for game, sides in zip(row["games"], ("ab", "ba"), strict=True):

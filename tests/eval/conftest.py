@@ -13,7 +13,7 @@ from tests.eval.judging_case import GOLD, KEY, Flaky, answers, right, wrong
 def cell(tmp_path, command):
     """cell(kind, questions, writers, judge settings, …) -> (status, standard error, judgments).
 
-    Without questions, answers are as the test has left them.
+    Without questions, the answers stay as the test left them.
     """
 
     def run(kind, questions, writers=None, judge=GOLD, out="out", asked=None, name="bench", **keys):

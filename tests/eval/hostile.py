@@ -1,4 +1,4 @@
-"""Texts that would command a browser, a terminal, a spreadsheet or LaTeX, if they were not shown as texts."""
+"""Texts that would control a browser, a terminal, a spreadsheet or LaTeX if they were not shown as plain text."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ COMMANDS = ("\x1b", "\x9b", "\x07", "\0", "\r", "\N{RIGHT-TO-LEFT OVERRIDE}", "\
 
 
 def write_hostile_answers(results: Path) -> None:
-    """Puts the texts into all answers and questions of `synthetic.write_results`."""
+    """Put the texts into all answers and questions of `synthetic.write_results`."""
     text = "\n".join(HOSTILE)
     for model in GRID.models:
         for method in GRID.methods:

@@ -1,6 +1,6 @@
-"""A judge's endpoint on the loopback interface that misbehaves as it is told to: the tests' and the benchmarks' own.
+"""A judge endpoint on the loopback interface that misbehaves on demand, for tests and benchmarks.
 
-It speaks just enough HTTP/1.1 for what is measured with it not to be itself.
+It implements only as much HTTP/1.1 as needed, so that it is not what a benchmark measures.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Answer:
-    """A reply: after `delay` seconds, all of it, the first `cut` bytes of its body, or nothing where `drop`."""
+    """A reply after `delay` seconds: whole, the first `cut` bytes of its body, or a dropped connection (`drop`)."""
 
     status: int = 200
     body: Any = b""
@@ -35,13 +35,13 @@ class Answer:
 
 
 def chat(text: str, **keys: Any) -> dict:
-    """A chat completion that says `text`."""
+    """A chat completion with this text."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
     return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], **keys}
 
 
 class Connection(asyncio.Protocol):
-    """Requests of one connection, one after the other."""
+    """Handles the requests of one connection in turn."""
 
     def __init__(self, server: "JudgeServer"):
         self.server, self.data, self.busy = server, b"", False
@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
 
 
 class JudgeServer:
-    """Serves while the block runs. `answer(number, body)` says what the request of that number, from 1, is given."""
+    """Serves inside a `with` block. `answer(number, body)` returns the reply to that request, numbered from 1."""
 
     def __init__(self, answer: Callable[[int, bytes], Answer]):
         self.answer, self.count = answer, 0

@@ -1,4 +1,4 @@
-"""Judging small answers, for the tests here: a mini question set, two policies, and an endpoint of the tests' own."""
+"""Small judging cases for the tests here: a mini question set, two policies, and a test endpoint."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def wrong(turns: list[str]) -> str:
 
 
 class Flaky(JudgeServer):
-    """A gold judge over HTTP whose replies `spoil(number, request)` may replace by (status, body) or an Answer."""
+    """A gold judge over HTTP; `spoil(number, request)` may replace its reply by (status, body) or an Answer."""
 
     def __init__(self, spoil):
         self.spoil = spoil

@@ -1,4 +1,4 @@
-"""A results folder as the stages leave it, with invented figures: two models, three benchmarks, two RL seeds."""
+"""A results folder like that of a finished grid, with invented figures: two models, three benchmarks, two RL seeds."""
 
 import json
 import random
@@ -59,7 +59,7 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
 
 
 def write_results(results: Path, questions: int = QUESTIONS) -> Path:
-    """Fills the folder; the same figures each time."""
+    """Fill the folder, with the same figures each time."""
     rng = random.Random(1)
     for model in GRID.models:
         for benchmark in GRID.benchmarks:

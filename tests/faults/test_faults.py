@@ -1,7 +1,7 @@
-"""The smoke grid under fire, and a ledger under load: `make test-faults`, 12 minutes on two cores, as root.
+"""The smoke grid under faults, and a large ledger: `make test-faults`, 12 minutes on two cores, as root.
 
-Each run ends with the tables, figures and report of an undisturbed one, byte for byte, by the same command and nothing
-else. The judge is an endpoint of the test's own, so that its calls are counted where they arrive.
+After each fault the same command is run again. Tables, figures and report have to equal those of an undisturbed run,
+byte for byte. The judge is a test endpoint that counts the calls it receives.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ JUDGE = Judge(kind="gold", model="gold-judge", position_bias=0.02, noise=0.05)
 
 
 class Endpoint(JudgeServer):
-    """The gold judge over HTTP. One request in `fails` is answered amiss, in a way that the seed draws."""
+    """The gold judge over HTTP. One request in `fails` gets a wrong reply, in a way that the seed draws."""
 
     def __init__(self, seed: int = 0, fails: int | None = None):
         self.fails, self.rng, self.lock = fails, random.Random(seed), threading.Lock()
@@ -75,7 +75,7 @@ class Endpoint(JudgeServer):
 
 
 class Grid:
-    """The smoke grid in a folder, judged at an endpoint."""
+    """The smoke grid in a folder, judged by an endpoint."""
 
     def __init__(self, folder: Path, url: str):
         folder.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ class Grid:
         return start(self.folder, "--configfile", str(ROOT / "config/smoke.yaml"), str(self.folder / "judge.yaml"))
 
     def run(self) -> str:
-        """What the command says, which has to end well."""
+        """Output of the command, which has to succeed."""
         process = self.start()
         said, _ = process.communicate(timeout=900)
         assert process.returncode == 0, said
@@ -118,7 +118,7 @@ def undisturbed(tmp_path_factory, endpoint) -> Grid:
 
 
 def left_over(folder: Path) -> list[Path]:
-    """What stages write beside their outputs, and should have renamed or removed."""
+    """Temporary files beside outputs that stages should have renamed or removed."""
     return [
         path
         for path in folder.rglob(".*@*")
@@ -127,7 +127,7 @@ def left_over(folder: Path) -> list[Path]:
 
 
 def test_thirty_kills_change_nothing(undisturbed, endpoint, tmp_path, record_property):
-    """-9 for the whole process group at random moments, and the same command again."""
+    """kill -9 for the whole process group at random moments, then the same command again."""
     rng, kills, grids, calls = random.Random(17), 0, 0, endpoint.count
     while kills < KILLS:
         grids += 1
@@ -155,7 +155,7 @@ def test_thirty_kills_change_nothing(undisturbed, endpoint, tmp_path, record_pro
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 2 MB of its own; `mount -o remount,size=…` gives it more."""
+    """A file system of 2 MB; `mount -o remount,size=…` enlarges it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "salsa-faults", str(folder)], check=True)
@@ -163,8 +163,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_loses_nothing(undisturbed, endpoint, small_disk):
-    """It gets a little room after each failure, and the same command goes on."""
+def test_full_disk_loses_nothing(undisturbed, endpoint, small_disk):
+    """It gets a little space after each failure, and the same command resumes."""
     grid = Grid(small_disk / "grid", endpoint.url)
     size, failures, lines = 2.0, 0, []
     while True:
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_loses_nothing(undisturbed, endpoint, small_disk):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_judge_that_fails_at_one_call_in_three_costs_time_alone(undisturbed, tmp_path, seed):
+def test_judge_that_fails_one_call_in_three_costs_only_time(undisturbed, tmp_path, seed):
     with Endpoint(seed, fails=3) as server:
         grid = Grid(tmp_path / "grid", server.url)
         for part in ("checkpoints", "data", "results", ".snakemake"):
@@ -203,8 +203,8 @@ def test_a_judge_that_fails_at_one_call_in_three_costs_time_alone(undisturbed, t
     assert not any(KEY in path.read_text(errors="replace") for path in grid.folder.rglob("*") if path.is_file())
 
 
-def test_a_ledger_of_200_000_calls_is_tables_in_half_a_minute_and_a_gigabyte(tmp_path):
-    """100 models' answers to 1,000 questions of two turns, prompts of 2 KB."""
+def test_ledger_of_200_000_calls_takes_half_a_minute_and_a_gigabyte(tmp_path):
+    """Answers of 100 models to 1,000 questions of two turns, prompts of 2 KB."""
     words = "word " * 150
     rows = []
     for model, question, turn in itertools.product((f"model-{n}" for n in range(100)), range(1000), (1, 2)):

@@ -1,6 +1,6 @@
 """What only a GPU can show: `make test-gpu`, 5 minutes on one.
 
-The same stages on tiny models. Each process of a stage takes the GPU that it sees; CUDA_VISIBLE_DEVICES="" hides it.
+The same stages on tiny models. Each process of a stage uses the GPU that it sees; CUDA_VISIBLE_DEVICES="" hides it.
 """
 
 import json
@@ -31,7 +31,7 @@ def gpu() -> str:
 
 @pytest.fixture
 def align(llamas, reward_model, prompts_file, tmp_path):
-    """align(name, launcher, visible, **settings) -> the metrics of a PPO run, and its weights."""
+    """align(name, launcher, visible, **settings) -> metrics of a PPO run, and its weights."""
 
     def run(name: str, *launcher: str, visible: str = "0", **keys) -> tuple[list[dict], dict[str, torch.Tensor]]:
         out = [
@@ -68,18 +68,18 @@ def assert_alike(found, expected, tolerance: float) -> None:
         assert torch.allclose(weight, expected[1][name], rtol=0, atol=tolerance), name
 
 
-def test_ppo_on_a_gpu_is_ppo_on_a_cpu(align):
-    """In float32, within rounding: random numbers are drawn alike on both."""
+def test_ppo_on_a_gpu_equals_ppo_on_a_cpu(align):
+    """In float32, within rounding: both draw the same random numbers."""
     assert_alike(align("gpu"), align("cpu", visible=""), 1e-4)
 
 
 @pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
-def test_a_launcher_trains_as_none_does(align, profile):
+def test_launcher_changes_nothing(align, profile):
     assert_alike(align("launched", *launched(profile)), align("alone"), 1e-4)
 
 
-def test_the_smoke_grid_in_bfloat16(tmp_path, gpu):
-    """All stages, with the types and the checkpointing of the paper's grid."""
+def test_smoke_grid_in_bfloat16(tmp_path, gpu):
+    """All stages, with the dtypes and checkpointing of the paper's grid."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     for section in ("sft", "reward", "ppo"):
         config[section] |= HALF

@@ -1,9 +1,9 @@
-"""The part of Kubernetes' API that jobs go through, with pods that are processes of this machine.
+"""The part of Kubernetes' API that jobs use, with pods that are processes of this machine.
 
-It refuses what a cluster refuses: what does not fit the schema (kubernetes-validate), what
-profiles/kubernetes/salsa.yaml does not allow, GPUs that are not a limit too, the log of a run before a container's
-first. A pod's processes know the environment that its job names, and nothing of who sent it. Nothing is isolated: a
-volume is a folder at its own path.
+It refuses what a cluster refuses: requests that do not fit the schema (kubernetes-validate) or that
+profiles/kubernetes/salsa.yaml does not allow, GPUs without a limit, and the log of a previous run before a container's
+first. A pod's processes see only the environment that its job names. Nothing is isolated: a volume is a folder at its
+own path.
 """
 
 import base64
@@ -79,13 +79,13 @@ class Pod:
                 self.exit_code = code if code >= 0 else 128 - code
 
     def kill(self) -> None:
-        """As when its node is gone."""
+        """Kill the pod, as if its node had failed."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Cluster:
-    """It stands behind a kubeconfig file in its folder."""
+    """A cluster behind a kubeconfig file in its folder."""
 
     def __init__(self, folder: Path, volume: Path):
         self.folder, self.volume = folder, volume
@@ -126,7 +126,7 @@ class Cluster:
         self.server.server_close()
 
     def delete_all(self) -> None:
-        """`kubectl delete jobs --selector app=snakemake`."""
+        """Like `kubectl delete jobs --selector app=snakemake`."""
         for name, pod in list(self.pods.items()):
             if pod.job["metadata"]["labels"] == {"app": "snakemake"}:
                 self.delete(name)
@@ -189,7 +189,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_GET
 
     def log_message(self, *_: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -209,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _done(self, body: dict[str, Any]) -> dict[str, Any] | str:
-        """What a request asks for, where the role of profiles/kubernetes/salsa.yaml allows it."""
+        """Do what a request asks for, if the role of profiles/kubernetes/salsa.yaml allows it."""
         url = urlsplit(self.path)
         found = PATH.fullmatch(url.path)
         if found is None:

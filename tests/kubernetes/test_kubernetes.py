@@ -1,8 +1,7 @@
-"""The smoke grid through profiles/kubernetes: `make test-kubernetes`, 3 minutes.
+"""Run the smoke grid through profiles/kubernetes: `make test-kubernetes`, 3 minutes.
 
-A cluster is not at hand: tests/kubernetes/api_server.py stands for its API, and pods are processes. Snakemake, its
-plugin and our module are the real ones. A snakemake is killed, a job fails once, a pod is lost; the tables are a local
-run's.
+tests/kubernetes/api_server.py simulates the cluster's API, and pods are processes. Snakemake, its plugin and our module
+are real. On the way a snakemake is killed, a job fails once, and a pod is lost; the tables have to equal a local run's.
 """
 
 import os
@@ -24,7 +23,7 @@ SECONDS = 1200
 
 
 def start(cluster: Cluster, *arguments: str) -> "subprocess.Popen[str]":
-    """The command of docs/howto-kubernetes.md, with a volume that lies elsewhere and no waiting."""
+    """Start the command of docs/howto-kubernetes.md, with another volume path and no waiting."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *arguments]
     command += ["--profile", str(cluster.volume / "profile"), "--workflow-profile", str(ROOT / "profiles/default")]
     command += ["--configfile", str(ROOT / "config/smoke.yaml")]
@@ -61,7 +60,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def finished(cluster) -> str:
-    """What the run said that ended the grid."""
+    """Output of the run that completed the grid."""
     volume = cluster.volume
     (volume / "fails_once").write_text(FAILS_ONCE.format(folder=volume))
     profile = yaml.safe_load((ROOT / "profiles/kubernetes/profile.yaml").read_text())
@@ -85,20 +84,20 @@ def finished(cluster) -> str:
     return text
 
 
-def test_it_ends_like_a_local_run(cluster, finished, tmp_path):
+def test_tables_equal_those_of_a_local_run(cluster, finished, tmp_path):
     assert "Adjusted win rate of salsa against ppo" in finished
     check_like_a_local_run(cluster.volume, tmp_path)
 
 
-def test_the_job_that_failed_and_the_pod_that_was_lost_were_sent_again(cluster, finished):
+def test_failed_job_and_lost_pod_are_resubmitted(cluster, finished):
     assert len(re.findall("Trying to restart job", finished)) == 2
     assert finished.count("the node had a bad day") == 1, "its log is shown"
     memory = sorted(pod.asked["memory"] for pod in of_rule(cluster.sent, "align"))
     assert memory == ["10000M", "8000M", "8000M"]
 
 
-def test_pods_ask_for_what_the_profile_says(cluster, finished):
-    """GPUs and memory as limits too; no limit of CPUs; shared memory; little of the node's own disk."""
+def test_pods_request_what_the_profile_says(cluster, finished):
+    """GPUs and memory also as limits, no CPU limit, shared memory, little local disk."""
     for rule in ("sft", "reward", "align", "alpha", "generate", "score"):
         for pod in of_rule(cluster.sent, rule):
             assert (pod.gpus, pod.asked["ephemeral-storage"]) == (1, "20000M"), rule
@@ -111,7 +110,7 @@ def test_pods_ask_for_what_the_profile_says(cluster, finished):
     assert len(cluster.sent) < 40, "small jobs are grouped"
 
 
-def test_keys_reach_pods_as_secrets_alone(cluster, finished):
+def test_keys_reach_pods_only_as_secrets(cluster, finished):
     assert "never to be seen" not in str([pod.job for pod in cluster.sent]) + finished
     assert any(variable["name"] == "JUDGE_KEY" for pod in cluster.sent for variable in pod.container["env"])
     assert len(cluster.secrets) == 1, "the one of the run that was killed; the other's went with it"

@@ -1,8 +1,8 @@
 """The whole workflow with a real pretrained model on real text: `make test-real`, 20 minutes on two cores.
 
-SmolLM2-135M-Instruct comes out of a package of PyPI (scripts/smollm2.py), the text from a folder of JSONL files in
-UltraChat's and UltraFeedback's schemas, the questions from FastChat: `make test-real DATA=…` names another folder than
-../shared/data. What the judge says means nothing: it takes the longer answer, so that tables have something to show.
+SmolLM2-135M-Instruct comes from a PyPI package (scripts/smollm2.py), the text from a folder of JSONL files in
+UltraChat's and UltraFeedback's schemas, the questions from FastChat; `make test-real DATA=…` names another folder than
+../shared/data. The judge prefers the longer answer, so that tables have content; its verdicts mean nothing.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def small(name: str, **keys) -> dict:
 
 
 def config(folder: Path, url: str) -> dict:
-    """config/smollm2.yaml with a model and data of this machine, and as few steps as show anything."""
+    """config/smollm2.yaml with a local model and local data, and as few steps as show an effect."""
     grid = yaml.safe_load((ROOT / "config/smollm2.yaml").read_text())
     chatml = str(ROOT / "config/chat_templates/chatml.jinja")
     grid["models"] = {
@@ -103,7 +103,7 @@ def results(grid: Path) -> Path:
     return grid / "results/smollm2"
 
 
-def test_the_loss_is_that_of_english_and_the_soup_is_the_average(grid):
+def test_sft_loss_is_plausible_and_the_soup_is_the_average(grid):
     line = {row["alpha"]: row for row in read_jsonl(results(grid) / "alpha/smollm2-135m.jsonl")}
     assert all(1.0 < row["sft_loss"] < 2.5 for row in line.values()), "nats a token of English"
     assert line[0.5]["sft_loss"] < max(line[0]["sft_loss"], line[1]["sft_loss"]) + 0.01
@@ -115,7 +115,7 @@ def test_the_loss_is_that_of_english_and_the_soup_is_the_average(grid):
     assert not all(one[name].equal(two[name]) for name in one)
 
 
-def test_the_reward_model_is_measured_on_held_out_pairs(grid):
+def test_reward_model_is_measured_on_held_out_pairs(grid):
     card = json.loads((results(grid) / "reward/smollm2-135m.json").read_text())
     assert card["pairs_test"] > 120
     assert card["accuracy_low"] < card["accuracy"] < card["accuracy_high"]
@@ -123,7 +123,7 @@ def test_the_reward_model_is_measured_on_held_out_pairs(grid):
     assert card["std"] > 0
 
 
-def test_ppo_and_salsa_update_five_times_from_their_own_kl(grid):
+def test_ppo_and_salsa_start_at_their_own_kl_and_update_five_times(grid):
     ppo, salsa = (read_jsonl(results(grid) / f"training/smollm2-135m/{name}-s1.jsonl") for name in ("ppo", "salsa"))
     assert len(ppo) == len(salsa) == 5
     assert ppo[0]["kl_ref_k1"] == pytest.approx(0, abs=1e-3), "from its own reference"
@@ -132,8 +132,8 @@ def test_ppo_and_salsa_update_five_times_from_their_own_kl(grid):
     assert all(row["sampler_gap"] < 1e-2 for row in [*ppo, *salsa])
 
 
-def test_answers_read_as_english(grid):
-    """Nearly all words of the answers stand in the demonstrations; the pretrained model's own words are English."""
+def test_answers_are_english(grid):
+    """Nearly all words of the answers occur in the demonstrations; the pretrained model writes English."""
     known = set()
     for row in read_jsonl(DATA / "real_small/sft_train.jsonl"):
         known.update(WORD.findall(" ".join(message["content"] for message in row["messages"]).lower()))
@@ -147,7 +147,7 @@ def test_answers_read_as_english(grid):
             print(f"\n{policy} {row['question_id']}: {row['turns'][0]['assistant']}")
 
 
-def test_scores_and_tables_are_there(grid):
+def test_scores_and_tables_exist(grid):
     tables = results(grid) / "tables"
     assert "smollm2-135m" in (tables / "scores.md").read_text()
     assert "too low" not in (tables / "win_rates.md").read_text()

@@ -1,4 +1,4 @@
-"""Stages in several processes, started as accelerate's launcher starts them."""
+"""Run a stage in several processes, as accelerate's launcher starts them."""
 
 import os
 import socket
@@ -29,7 +29,7 @@ def launched_by(profile: str) -> dict[str, str]:
 
 @pytest.fixture
 def launch() -> Iterator[Callable[..., Processes]]:
-    """launch(profile, stage, *arguments) -> its processes; no profile: one, that no launcher started."""
+    """launch(profile, stage, *arguments) -> its processes. Without a profile: one process, without a launcher."""
     begun: Processes = []
 
     def start(profile: str | None, *arguments: object) -> Processes:
@@ -58,7 +58,7 @@ def launch() -> Iterator[Callable[..., Processes]]:
 
 
 def ended(processes: Processes, status: int = 0) -> list[str]:
-    """What each said, once all have ended with that exit status, and without a traceback."""
+    """Output of each process, once all have ended with that exit status and without a traceback."""
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [status] * len(processes), said
     assert "Traceback" not in "".join(said), said

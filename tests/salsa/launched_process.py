@@ -1,7 +1,6 @@
-"""One of the processes of a stage on CPUs: `python tests/salsa/launched_process.py STAGE …`.
+"""One process of a stage on CPUs: `python tests/salsa/launched_process.py STAGE …`.
 
-accelerate shards models over GPUs alone, by FSDP and by DeepSpeed. Told that it may, it does the same on CPUs: that is
-all that is done here.
+accelerate shards models only over GPUs (FSDP, DeepSpeed). This script makes it do the same on CPUs, and nothing else.
 """
 
 import os

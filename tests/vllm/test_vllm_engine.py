@@ -1,4 +1,4 @@
-"""The vLLM engine against the transformers engine."""
+"""The vLLM engine compared with the transformers engine."""
 
 COMPARE = """
 import sys
@@ -35,6 +35,6 @@ assert generate_all(vllm, prompts, temperatures, 24, [seed + 1 for seed in seeds
 """
 
 
-def test_greedy_answers_equal_those_of_transformers_and_no_batch_changes_a_drawn_one(checkpoints, python):
-    """Before and after swaps inside the running engine; batches of 1, 5 and 24, forwards and backwards."""
+def test_greedy_answers_equal_transformers_and_samples_do_not_depend_on_the_batch(checkpoints, python):
+    """Before and after swaps inside the running engine; batches of 1, 5 and 24, forward and reversed."""
     python("-c", COMPARE, *checkpoints)

@@ -1,4 +1,4 @@
-"""The whole smoke grid with vLLM as its engine: rollouts of PPO, and answers to the benchmarks."""
+"""The whole smoke grid with vLLM as its engine: PPO rollouts, and answers to the benchmarks."""
 
 import json
 
@@ -8,8 +8,8 @@ from salsa.runtime.jsonl import read_jsonl
 from tests.workflow.test_workflow import ROOT, snakemake
 
 
-def test_the_smoke_grid(tmp_path, python):
-    """One start of the engine answers for all policies; greedy answers are those of transformers."""
+def test_smoke_grid(tmp_path, python):
+    """The engine starts once for all policies; greedy answers equal those of transformers."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     config |= {"generate": {"engine": "vllm"}, "generate_together": True}
     config["ppo"]["rollout"] = "vllm"

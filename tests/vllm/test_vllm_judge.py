@@ -1,4 +1,4 @@
-"""Judging by a model behind a real vLLM server."""
+"""Judge with a model behind a real vLLM server."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(model: Path, context: int, log: Path):
-    """The base URL of a vLLM server; `vllm serve` is this module."""
+    """Base URL of a vLLM server (`vllm serve` runs this module)."""
     port = free_port()
     options = ["--model", model, "--served-model-name", "own-judge", "--port", port, "--max-model-len", context]
     options += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", 64 << 20]
@@ -61,10 +61,10 @@ def judge(command, folder: Path, url: str) -> list[dict]:
     return read_jsonl(folder / "out.jsonl")
 
 
-def test_a_vllm_server_is_a_judge_and_what_its_context_does_not_hold_is_too_long(
+def test_vllm_server_judges_and_reports_prompts_longer_than_its_context(
     tmp_path, make_checkpoint, command, monkeypatch
 ):
-    """A model of noise: no text of it holds a verdict, but each is an answer. The longer context takes the rest."""
+    """A model with random weights: no reply has a verdict, but each is a reply. A longer context accepts the rest."""
     monkeypatch.setenv("OWN_JUDGE_KEY", "none")
     questions = list(mt_bench_questions(random.Random(1), 1))
     write_jsonl(tmp_path / "questions.jsonl", questions)

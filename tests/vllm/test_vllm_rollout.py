@@ -1,4 +1,4 @@
-"""PPO whose rollouts a vLLM engine samples."""
+"""PPO with rollouts from a vLLM engine."""
 
 import json
 
@@ -43,8 +43,10 @@ for step in range(settings.steps):
 """
 
 
-def test_the_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
-    """Its log-probabilities are the trainer's within rounding, which stale weights' are not, and greedy is equal."""
+def test_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
+    """Its log-probabilities equal the trainer's within rounding, unlike those of old weights, and greedy answers are
+    equal.
+    """
     keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
     keys["vllm"] = {"block_size": 32}
     text = json.dumps(settings(prompts_file, **keys))

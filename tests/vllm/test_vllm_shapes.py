@@ -1,4 +1,4 @@
-"""The paper's models at their real widths: vLLM's configuration of them, and its answers."""
+"""The paper's models at their real widths: vLLM's configuration, and its answers."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ json.dump(found, open(sys.argv[2], "w"))
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_vllms_configuration_reads_a_full_shape_as_we_do(name, python, tmp_path):
+def test_vllm_reads_a_full_shape_like_the_plan(name, python, tmp_path):
     tokenizer, shape = tokenizer_of_words(), assumed().models[name]
     config = with_tokens(config_of(name), tokenizer)
     config.architectures = [f"{config.model_type.title()}ForCausalLM"]
@@ -75,7 +75,7 @@ assert len({tuple(answer.token_ids) for answer in answers[0]}) == 4, answers
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_vllm_answers_as_transformers_does_at_the_real_width(name, python, tmp_path):
-    """One layer of it, in float32: the real vocabulary, heads and MLP."""
+def test_vllm_answers_like_transformers_at_the_real_width(name, python, tmp_path):
+    """One layer in float32, with the real vocabulary, heads and MLP."""
     make(name, tmp_path, layers=1)
     python("-c", ANSWER, tmp_path)

@@ -1,6 +1,6 @@
-"""The tokenizer that Mistral-7B has, and one of Gemma's kind, under the chat template of the paper's grid.
+"""Mistral-7B's tokenizer and one of Gemma's kind, with the chat template of the paper's grid.
 
-In vLLM's environment, since mistral-common, which vLLM asks for, ships the file.
+These tests run in vLLM's environment, because mistral-common, a requirement of vLLM, contains the file.
 """
 
 import json
@@ -30,7 +30,7 @@ PIECES = sentencepiece.SentencePieceProcessor(
 
 
 def like_mistrals(folder: Path, legacy: bool) -> None:
-    """Mistral-7B-v0.1's own tokenizer with tokenizer.json, as the hub has it: merges in the order of their scores."""
+    """Mistral-7B-v0.1's tokenizer with tokenizer.json as on the hub: merges in the order of their scores."""
     scores = [(PIECES.id_to_piece(i), PIECES.get_score(i)) for i in range(len(PIECES))]
     vocabulary = {piece: number for number, (piece, _) in enumerate(scores)}
     merges = generate_merges(vocabulary, scores)
@@ -40,7 +40,7 @@ def like_mistrals(folder: Path, legacy: bool) -> None:
 
 
 def like_gemmas(folder: Path) -> None:
-    """Mistral's vocabulary under Gemma's class: no space before a text, other special tokens, a pad of its own."""
+    """Mistral's vocabulary in Gemma's class: no space before a text, other special tokens, its own pad token."""
     like_mistrals(folder, legacy=False)
     own = json.loads(AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str())["model"]
     names = {"<s>": "<bos>", "</s>": "<eos>"}
@@ -59,7 +59,7 @@ ANSWERS = ("Hello there", "1. One\n2. Two", "  def f(x):\n    return x  # Ã©, æ
 
 @pytest.fixture(scope="module", params=KINDS)
 def base(request, tmp_path_factory):
-    """A base checkpoint as the stage makes it from a folder, with the paper's grid's template and pad token."""
+    """A base checkpoint that the stage made from a folder, with the template and pad token of the paper's grid."""
     kind, pad = KINDS[request.param]
     hub = tmp_path_factory.mktemp("hub")
     kind(hub)
@@ -76,7 +76,7 @@ def base(request, tmp_path_factory):
 
 
 def dialogues() -> list[list[dict[str, str]]]:
-    """Two turns each: questions of ours, and the real ones where they are there."""
+    """Dialogues of two turns: our questions, and the real ones if they are available."""
     asked = [f"  Say {answer} \n\tplease. " for answer in ANSWERS]
     file = SHARED_DATA / "mt_bench/question.jsonl"
     asked += [turn for row in (read_jsonl(file) if file.exists() else []) for turn in row["turns"]]
@@ -91,15 +91,15 @@ def dialogues() -> list[list[dict[str, str]]]:
     ]
 
 
-def test_no_token_is_another_than_the_hubs(base):
+def test_tokens_equal_the_hubs(base):
     tokenizer, plain = base
     for messages in dialogues():
         text = tokenizer.apply_chat_template(messages, tokenize=False)
         assert render(tokenizer, messages) == plain(text, add_special_tokens=False).input_ids
 
 
-def test_a_prompt_is_how_its_dialogue_begins(base):
-    """What a policy is asked with is what it has been taught to answer, in each turn."""
+def test_prompt_is_the_beginning_of_its_dialogue(base):
+    """Generation asks with exactly what SFT taught to answer, in each turn."""
     tokenizer, _ = base
     for messages in dialogues():
         whole = render(tokenizer, messages)
@@ -109,7 +109,7 @@ def test_a_prompt_is_how_its_dialogue_begins(base):
             assert render(tokenizer, messages[: turn + 1]) == whole[: len(render(tokenizer, messages[: turn + 1]))]
 
 
-def test_one_bos_and_an_eos_a_turn_and_no_pad(base):
+def test_one_bos_one_eos_per_turn_and_no_pad(base):
     tokenizer, _ = base
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     for messages in dialogues():
@@ -118,7 +118,7 @@ def test_one_bos_and_an_eos_a_turn_and_no_pad(base):
         assert [counted[token] for token in specials] == [1, 2, 0]
 
 
-def test_the_loss_is_on_the_answers_and_their_eos(base):
+def test_only_answers_and_their_eos_carry_loss(base):
     tokenizer, _ = base
     for messages in dialogues():
         (row,) = demonstrations([{"messages": messages}], tokenizer, 10**6, "row", 1, Counter())
@@ -130,8 +130,8 @@ def test_the_loss_is_on_the_answers_and_their_eos(base):
         assert tokenizer.decode(taught) == "".join(answers)
 
 
-def test_a_prompts_ids_are_sentencepieces_own(tmp_path):
-    """Google's library on the same file and text. Behind the first EOS the libraries differ by a space."""
+def test_prompt_ids_equal_sentencepieces(tmp_path):
+    """Google's library on the same file and text. After the first EOS the libraries differ by a space."""
     like_mistrals(tmp_path, legacy=True)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     tokenizer.chat_template = TEMPLATE.read_text()

@@ -1,4 +1,4 @@
-"""What the tests share that send the smoke grid's jobs elsewhere: tests/cluster, tests/kubernetes."""
+"""Helpers of the tests that run the smoke grid's jobs elsewhere: tests/cluster, tests/kubernetes."""
 
 import subprocess
 import time
@@ -17,7 +17,7 @@ exec python "$@"
 
 
 def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    """Until it is found, while the process runs."""
+    """Wait until found() is true, while the process runs."""
     deadline = time.monotonic() + seconds
     while not found():
         assert process.poll() is None, process.communicate()[0]
@@ -26,7 +26,7 @@ def wait(what: str, found: Callable[[], object], process: "subprocess.Popen[str]
 
 
 def check_like_a_local_run(finished: Path, local: Path) -> None:
-    """Tables, figures and report are those of the grid that is run in `local`, byte for byte."""
+    """Check that tables, figures and report equal those of a run in `local`, byte for byte."""
     status, text = snakemake(local)
     assert status == 0, text
     made = [path for path in (local / "results/smoke").rglob("*") if path.suffix in (".md", ".csv", ".tex", ".png")]

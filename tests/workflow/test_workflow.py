@@ -1,4 +1,4 @@
-"""The workflow itself: the smoke grid from nothing to tables, interrupted, resumed, repeated; and what it refuses."""
+"""The workflow: the smoke grid from nothing to tables, interrupted, resumed, repeated; and what it refuses."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def snakemake(folder: Path, *arguments: str, config: tuple[Path | str, ...] = SM
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """A finished smoke grid, whose run was killed in the middle of training and taken up again."""
+    """A finished smoke grid whose run was killed in the middle of training and resumed."""
     folder = tmp_path_factory.mktemp("smoke")
     process = start(folder, "--configfile", str(ROOT / "config/smoke.yaml"))
     deadline = time.monotonic() + 300
@@ -75,7 +75,7 @@ def smoke(tmp_path_factory):
 
 
 def test_token_ids_are_made_once_and_counted(smoke):
-    """Six sets that the training jobs have read, and two of the alpha line; each job counts what the card says."""
+    """Six sets that the training jobs read, and two of the alpha line; each job's counts equal the card's."""
     folder, _ = smoke
     card = json.loads((folder / "results/smoke/data/llama-mini.json").read_text())
     assert len(list((folder / "data/prepared").glob("[!.]*"))) == 8
@@ -90,7 +90,7 @@ def test_token_ids_are_made_once_and_counted(smoke):
     assert "| llama-mini | reward.train |" in (folder / "results/smoke/tables/data.md").read_text()
 
 
-def test_it_ends_with_the_table_and_the_paths(smoke):
+def test_run_ends_with_the_table_and_the_paths(smoke):
     _, said = smoke
     assert "Adjusted win rate of salsa against ppo, judged by gold-judge (gold judge)" in said
     for benchmark in ("mt_bench", "arena_hard", "ultrafeedback"):
@@ -98,7 +98,7 @@ def test_it_ends_with_the_table_and_the_paths(smoke):
     assert "results/smoke/report.html" in said
 
 
-def test_a_second_run_prints_the_table_and_does_nothing_else(smoke):
+def test_second_run_only_prints_the_table(smoke):
     folder, _ = smoke
     before = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.is_file()}
     status, said = snakemake(folder)
@@ -108,9 +108,10 @@ def test_a_second_run_prints_the_table_and_does_nothing_else(smoke):
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.is_file()}
 
 
-def test_two_runs_of_a_grid_keep_out_of_each_others_way(tmp_path):
-    """Three real runs in one folder: the second of the same grid ends, one of another grid works. A run that was
-    killed leaves no lock."""
+def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
+    """Three real runs in one folder: a second run of the same grid ends, one of another grid works. A killed run leaves
+    no lock.
+    """
     other = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"grid": "other"}
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     base = "checkpoints/{}/base/llama-mini"
@@ -136,7 +137,7 @@ def test_two_runs_of_a_grid_keep_out_of_each_others_way(tmp_path):
     assert status == 0, said
 
 
-def test_a_misspelt_cell_ends_with_the_nearest_names(tmp_path):
+def test_misspelt_cell_ends_with_the_nearest_names(tmp_path):
     status, said = snakemake(tmp_path, CELL.replace("mt_bench", "mtbench"), "--dry-run")
     assert status != 0 and "Traceback" not in said
     [line] = [line for line in said.splitlines() if "error:" in line]
@@ -146,7 +147,7 @@ def test_a_misspelt_cell_ends_with_the_nearest_names(tmp_path):
     assert f"mean {CELL}" in line
 
 
-def test_two_complete_runs_give_the_same_tables_figures_and_report(smoke, tmp_path):
+def test_two_runs_give_equal_tables_figures_and_report(smoke, tmp_path):
     folder, _ = smoke
     status, said = snakemake(tmp_path)
     assert status == 0, said
@@ -157,7 +158,7 @@ def test_two_complete_runs_give_the_same_tables_figures_and_report(smoke, tmp_pa
         assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
 
 
-def test_a_cell_is_rerun_by_its_path_alone_and_the_ledger_pays_nothing_twice(smoke):
+def test_cell_is_rerun_by_its_path_without_new_calls(smoke):
     folder, _ = smoke
     before = (folder / CELL).read_bytes()
     (folder / CELL).unlink()
@@ -168,7 +169,7 @@ def test_a_cell_is_rerun_by_its_path_alone_and_the_ledger_pays_nothing_twice(smo
     assert json.loads((folder / CELL).with_suffix(".run.json").read_text())["calls"] == 0
 
 
-def test_by_hand_and_by_the_workflow_a_policy_is_the_same(smoke, tmp_path):
+def test_policy_by_hand_equals_the_workflows(smoke, tmp_path):
     folder, _ = smoke
     command = [sys.executable, "-m", "salsa", "align", "--config", str(ROOT / "config/smoke.yaml"), "--method", "salsa"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -182,7 +183,7 @@ def test_by_hand_and_by_the_workflow_a_policy_is_the_same(smoke, tmp_path):
 
 
 def planned(status: int, said: str) -> dict[str, str]:
-    """The number of jobs by rule, of a dry run."""
+    """Number of jobs by rule in a dry run."""
     assert status == 0, said
     return dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
 
@@ -192,8 +193,8 @@ def planned(status: int, said: str) -> dict[str, str]:
     [block for page in documented.PAGES for block in documented.blocks(page) if block.of_a_grid and not block.needs],
     ids=lambda block: f"{block.page}:{block.line}",
 )
-def test_the_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
-    """As tests/test_docs.py runs the others. The docs name the mini grid; this one has fewer models and seeds."""
+def test_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
+    """Like tests/test_docs.py for the others. The docs name the mini grid; this grid has fewer models and seeds."""
     for name in ("checkpoints", "data", "results"):
         shutil.copytree(smoke[0] / name, tmp_path / name)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -202,7 +203,7 @@ def test_the_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
     documented.run(replace(block, text=text), documented.checkout(tmp_path))
 
 
-def test_one_job_answers_for_all_policies_of_a_model_where_the_config_says_so(tmp_path):
+def test_generate_together_answers_for_all_policies_in_one_job(tmp_path):
     config = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
     (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "generate_together": True}))
     jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "together.yaml",)))
@@ -211,20 +212,20 @@ def test_one_job_answers_for_all_policies_of_a_model_where_the_config_says_so(tm
 
 
 @pytest.mark.parametrize("grid", ["paper", "smollm2"])
-def test_plan_counts_the_jobs_of_a_grid_from_the_hub(grid, tmp_path):
+def test_plan_counts_the_jobs_of_hub_grids(grid, tmp_path):
     found = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml",)))
     assert found == counted_by_plan(ROOT / f"config/{grid}.yaml")
 
 
 def counted_by_plan(*config: Path) -> dict[str, str]:
-    """The jobs of each rule by salsa plan, as `planned` gives Snakemake's."""
+    """Number of jobs by rule according to salsa plan, like `planned` for Snakemake."""
     runs = Plan.of(load_config(*config), assumed().devices["h100"], 8).runs.values()
     jobs = Counter(run.job.rule for run in runs)
     return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
 
 
 @pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 12), ("mini", 18, 72), ("paper", 27, 108)])
-def test_the_ablations_are_planned_on_top_of_each_grid(grid, dpo, ppo, tmp_path):
+def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
     status, said = snakemake(
         tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")
     )
@@ -271,15 +272,15 @@ DPO_DATA = {"path": "data/smoke/world/prefs_train.jsonl", "limit": 50}
     ],
     ids=lambda value: json.dumps(value)[1:-1] if isinstance(value, dict) else "",
 )
-def test_a_change_reruns_the_stages_that_use_it_and_what_follows(change, expected, smoke, tmp_path):
+def test_change_reruns_the_stages_that_use_it_and_what_follows(change, expected, smoke, tmp_path):
     (tmp_path / "change.yaml").write_text(yaml.safe_dump(change))
     config = ("config/smoke.yaml", tmp_path / "change.yaml")
     jobs = planned(*snakemake(smoke[0], "--dry-run", "--quiet", "rules", config=config))
     assert jobs.keys() - {"total"} == (expected | ENDS if "dpo" not in change else {"all"})
 
 
-def test_a_stages_command_is_short_and_its_log_begins_with_it(smoke, tmp_path):
-    """It can be copied from the log and run in the same folder."""
+def test_log_begins_with_a_command_that_can_be_copied(smoke, tmp_path):
+    """It runs in the same folder and gives the same weights."""
     folder, _ = smoke
     log = (folder / "logs/smoke/sft/llama-mini/1.log").read_text()
     first = log.splitlines()[0]
@@ -293,10 +294,11 @@ def test_a_stages_command_is_short_and_its_log_begins_with_it(smoke, tmp_path):
     assert (tmp_path / "again/model.safetensors").read_bytes() == weights.read_bytes()
 
 
-def test_report_rebuilds_tables_figures_and_page_from_stored_results(smoke, tmp_path):
+def test_report_rebuilds_everything_from_stored_results(smoke, tmp_path):
     """`salsa report` runs neither Snakemake nor a model, and gives the same bytes."""
     folder, _ = smoke
-    shutil.copytree(folder / "results", tmp_path / "results")
+    for name in ("checkpoints", "data", "results"):
+        shutil.copytree(folder / name, tmp_path / name, symlinks=True)
     for name in ("tables", "figures"):
         shutil.rmtree(tmp_path / "results/smoke" / name)
     script = "from eval.commands.main import main; main()"
@@ -311,7 +313,7 @@ def test_report_rebuilds_tables_figures_and_page_from_stored_results(smoke, tmp_
         assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
 
 
-def test_a_model_cannot_have_sft_seeds_of_its_own(tmp_path):
+def test_models_share_sft_seeds(tmp_path):
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     config["models"]["llama-mini"]["settings"] = {"sft": {"seeds": [4]}}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
@@ -320,8 +322,8 @@ def test_a_model_cannot_have_sft_seeds_of_its_own(tmp_path):
     assert "models.llama-mini.settings: sft.seeds is the same for all models: set it in the section" in said
 
 
-def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
-    """Git keeps the tables of one run: with nothing but those, everything is still to be made."""
+def test_fresh_clone_with_committed_tables_runs_everything(smoke, tmp_path):
+    """Git holds the tables of one run; with only those, everything is still missing."""
     folder, _ = smoke
     for name in ("tables", "figures"):
         shutil.copytree(folder / "results/smoke" / name, tmp_path / "results/smoke" / name)
@@ -332,7 +334,7 @@ def test_a_committed_table_does_not_stop_a_fresh_clone(smoke, tmp_path):
     assert {"base", "align", "judge", "tables"} <= {line.split()[0] for line in said.splitlines() if line.split()}
 
 
-def test_snakemakes_own_report_holds_tables_figures_and_page(smoke, tmp_path):
+def test_snakemake_report_contains_tables_figures_and_page(smoke, tmp_path):
     folder, _ = smoke
     status, said = snakemake(folder, "--report", str(tmp_path / "report.html"))
     assert status == 0, said
@@ -341,8 +343,8 @@ def test_snakemakes_own_report_holds_tables_figures_and_page(smoke, tmp_path):
         assert shown in page
 
 
-def test_a_copy_that_lost_its_times_has_nothing_to_make_but_what_is_asked_for(smoke, tmp_path):
-    """`cp -r` gives files the times of the copy, in any order; reward models and soups were made anew for it."""
+def test_copy_without_file_times_reruns_nothing(smoke, tmp_path):
+    """`cp -r` gives files the time of the copy, in any order."""
     copy = shutil.copytree(smoke[0], tmp_path / "copy", symlinks=True)
     files = sorted(path for path in copy.rglob("*") if not path.is_symlink())
     random.Random(3).shuffle(files)
@@ -353,7 +355,7 @@ def test_a_copy_that_lost_its_times_has_nothing_to_make_but_what_is_asked_for(sm
     assert {line.split()[0] for line in said.splitlines() if re.search(r" \d+$", line)} == {"all", "total"}, said
 
 
-def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
+def test_jobs_use_one_thread_and_record_their_inputs(smoke):
     folder, _ = smoke
     runs = {path: json.loads(path.read_text()) for path in (folder / "checkpoints").rglob("run.json")}
     assert len(runs) > 6
@@ -366,8 +368,8 @@ def test_each_job_runs_on_one_thread_and_leads_back_to_its_inputs(smoke):
     assert tables["inputs"]["judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"]["id"] == f"run:{cell['id']}"
 
 
-def test_a_config_with_an_archive_has_the_judges_card_in_its_report(smoke, tmp_path):
-    """The grid's own ledger as the archive: the same judge says the same again, and nothing is paid for."""
+def test_calibration_is_part_of_the_report(smoke, tmp_path):
+    """The grid's own ledger as the archive: the same judge gives the same verdicts without new calls."""
     folder, _ = smoke
     shutil.copytree(folder / "results/smoke/ledger", tmp_path / "archive")
     config = {"calibration": {"archive": str(tmp_path / "archive"), "items": 5}}
@@ -391,8 +393,8 @@ def test_a_config_with_an_archive_has_the_judges_card_in_its_report(smoke, tmp_p
     assert "<td>agreement</td><td>1.000 [" in page
 
 
-def test_a_published_file_is_imported_and_asked_again(smoke, tmp_path):
-    """Of a judge with a strong position bias; the archive is a ledger of its own."""
+def test_published_file_is_imported_and_judged_again(smoke, tmp_path):
+    """Verdicts of a judge with a strong position bias; the archive is a separate ledger."""
     folder, _ = smoke
     world = {"published_judge": {"kind": "gold", "model": "retired-judge", "position_bias": 0.5, "noise": 0.1}}
     files = {"retired": {"format": "fastchat_pair", "path": "data/smoke/published_pair.jsonl"}}
@@ -411,7 +413,7 @@ def test_a_published_file_is_imported_and_asked_again(smoke, tmp_path):
 
 
 def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_data, tmp_path):
-    """The smoke grid's policies answer MT-Bench and Arena-Hard; their checkpoints are used as they are."""
+    """The smoke grid's policies answer MT-Bench and Arena-Hard; their checkpoints are reused."""
     folder, _ = smoke
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     mt, arena = shared_data / "mt_bench", shared_data / "arena_hard"
@@ -440,7 +442,7 @@ def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_d
         ({"methods": {"salsa": {"reference": {"soup": {"sft-1": 0.9}}}}}, "soup weights sum to 1.4, not 1"),
     ],
 )
-def test_a_mistake_in_the_config_is_one_line(change, expected, tmp_path):
+def test_mistake_in_the_config_is_one_line(change, expected, tmp_path):
     (tmp_path / "change.yaml").write_text(yaml.safe_dump(change))
     status, said = snakemake(tmp_path, "--dry-run", config=("config/smoke.yaml", tmp_path / "change.yaml"))
     assert status != 0
@@ -450,7 +452,7 @@ def test_a_mistake_in_the_config_is_one_line(change, expected, tmp_path):
     assert "Traceback" not in said
 
 
-def test_the_full_grid_is_planned_in_five_seconds(tmp_path):
+def test_full_grid_is_planned_in_five_seconds(tmp_path):
     began = time.monotonic()
     status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=("config/paper.yaml",))
     assert status == 0, said

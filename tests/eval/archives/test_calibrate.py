@@ -1,4 +1,4 @@
-"""Calibration against judges whose faults are known, over a real HTTP endpoint."""
+"""Calibrate judges with known faults, over a real HTTP endpoint."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 10}
 
 @pytest.fixture
 def archive(command, tmp_path):
-    """archive(format, rows) -> a ledger that `import` has filled with them."""
+    """archive(format, rows) -> a ledger into which `import` has written them."""
 
     def fill(form, rows, name="archive"):
         file = write(tmp_path / f"{name}.jsonl", rows)
@@ -33,9 +33,8 @@ def archive(command, tmp_path):
 
 @pytest.fixture
 def calibrate(command, flaky, tmp_path):
-    """calibrate(archive, say, …) -> (judge, figures of the only cell, card, printed).
-
-    `say(request)` is what the judge says; `judge.requests` is what it was asked.
+    """calibrate(archive, say, …) -> (judge, figures of the only cell, card, printed). `say(request)` is the judge's
+    reply; `judge.requests` are the requests it got.
     """
 
     def run(folder, say, *more, **settings):
@@ -64,7 +63,7 @@ def prompt(request: dict) -> str:
 
 
 def pairs(seed: int = 1) -> list[dict]:
-    """Answers of unlike lengths, and a judge who does not mind, but names the first too often."""
+    """Answers of different lengths, and a judge that ignores length but prefers the first position."""
     rng = random.Random(seed)
     return [
         pair(rng.choice("AABC"), rng.choice("AAB"), q, lengths=rng.sample(range(3, 60), 2), judge=["gpt-4", "pair-v2"])
@@ -73,7 +72,7 @@ def pairs(seed: int = 1) -> list[dict]:
 
 
 def of_archive(rows) -> dict[str, str]:
-    """What the archive's judge said of each prompt."""
+    """The archived verdict for each prompt."""
     return {row[f"g{n}_user_prompt"]: row[f"g{n}_judgment"] for row in rows for n in (1, 2)}
 
 
@@ -82,7 +81,7 @@ def first_place(texts) -> float:
     return winners.count("A") / len(winners)
 
 
-def test_a_judge_that_says_what_the_archive_says_agrees_in_all(archive, calibrate):
+def test_judge_that_repeats_the_archive_agrees_fully(archive, calibrate):
     rows = pairs()
     known = of_archive(rows)
     judge, figures, card, printed = calibrate(archive("fastchat_pair", rows), lambda request: known[prompt(request)])
@@ -97,7 +96,7 @@ def test_a_judge_that_says_what_the_archive_says_agrees_in_all(archive, calibrat
     assert "| agreement | 1.000 [0.912, 1.000] | 40 |" in printed
 
 
-def test_a_judge_that_always_names_the_first_shows(archive, calibrate):
+def test_position_bias_is_measured(archive, calibrate):
     rows = pairs()
     _, figures, card, _ = calibrate(archive("fastchat_pair", rows), lambda request: "[[A]]")
     said = list(of_archive(rows).values())
@@ -109,7 +108,7 @@ def test_a_judge_that_always_names_the_first_shows(archive, calibrate):
     assert figure["low"] < figure["estimate"] < figure["high"]
 
 
-def test_a_judge_that_names_the_longer_shows(archive, calibrate):
+def test_length_bias_is_measured(archive, calibrate):
     def longer(request):
         first, second = map(len, parse_judge_prompt(prompt(request)).answers)
         return f"[[{'A' if first > second else 'B'}]]"
@@ -119,7 +118,7 @@ def test_a_judge_that_names_the_longer_shows(archive, calibrate):
     assert 0 < figures["archive_longer"] < 1
 
 
-def test_what_cannot_be_read_lowers_the_parse_rate_alone(archive, calibrate):
+def test_unparsed_replies_lower_only_the_parse_rate(archive, calibrate):
     rows = pairs()
     known = of_archive(rows)
     garbled = set(random.Random(2).sample(sorted(known), 20))
@@ -153,7 +152,7 @@ def test_ratings_are_compared_as_numbers(archive, calibrate):
     assert low < figures["rank_correlation"] < high
 
 
-def test_the_prompt_is_the_archives_and_the_system_prompt_its_templates(archive, calibrate, tmp_path):
+def test_prompt_comes_from_the_archive_and_system_prompt_from_its_template(archive, calibrate, tmp_path):
     templates = [{"name": "pair-v2", "system_prompt": "Be just.", "prompt_template": "{question}{answer_a}{answer_b}"}]
     file = write(tmp_path / "judge_prompts.jsonl", templates)
     rows = pairs()[:3]
@@ -163,7 +162,7 @@ def test_the_prompt_is_the_archives_and_the_system_prompt_its_templates(archive,
     assert sorted(asked) == sorted(expected)
 
 
-def test_a_template_that_nobody_knows_is_refused(archive, command, tmp_path):
+def test_unknown_template_is_refused(archive, command, tmp_path):
     folder = archive("fastchat_pair", [pair("A", "B", judge=["gpt-4", "pair-v9"])])
     arguments = ["--archive", folder, "--ledger", tmp_path / "ledger", "--settings", '{"kind": "gold", "model": "g"}']
     status, said = command("eval", "calibrate", *arguments, "--out", tmp_path / "card.json")
@@ -172,7 +171,7 @@ def test_a_template_that_nobody_knows_is_refused(archive, command, tmp_path):
     assert not (tmp_path / "card.json").exists()
 
 
-def test_a_sample_is_of_whole_matches_and_the_same_in_any_order_of_the_archive(archive, calibrate):
+def test_sample_has_whole_matches_and_ignores_archive_order(archive, calibrate):
     def drawn(rows, name, *more):
         folder = archive("fastchat_pair", rows, name)
         judge, *_ = calibrate(folder, lambda request: "[[A]]", "--items", 7, *more, model=name)
@@ -184,8 +183,8 @@ def test_a_sample_is_of_whole_matches_and_the_same_in_any_order_of_the_archive(a
     assert drawn(pairs(), "another-seed", "--seed", 2) != first
 
 
-def test_nothing_is_asked_twice_and_nothing_taken_from_the_archive(archive, calibrate, tmp_path):
-    """The archive's own folder as the ledger: its verdicts answer no call, for nobody knows how they were asked."""
+def test_calls_are_made_once_and_never_taken_from_the_archive(archive, calibrate, tmp_path):
+    """With the archive's folder as the ledger: archived verdicts answer no call, as their parameters are unknown."""
     rows = pairs()
     folder = archive("fastchat_pair", rows, "ledger")
     judge, first, card, _ = calibrate(folder, lambda request: "[[B]]", input_price=1.0, output_price=10.0)
@@ -198,7 +197,7 @@ def test_nothing_is_asked_twice_and_nothing_taken_from_the_archive(archive, cali
     assert len(read_jsonl(folder / CALLS)) == 160
 
 
-def test_an_estimate_asks_nothing(archive, command, flaky, tmp_path):
+def test_estimate_makes_no_calls(archive, command, flaky, tmp_path):
     judge = flaky(lambda _, request: (200, chat("[[A]]")))
     folder = archive("fastchat_pair", pairs())
     arguments = ["--archive", folder, "--ledger", tmp_path / "ledger", "--settings", json.dumps(judge.settings())]
@@ -209,7 +208,7 @@ def test_an_estimate_asks_nothing(archive, command, flaky, tmp_path):
     assert judge.count == 0
 
 
-def test_arena_hards_missing_verdict_is_asked_for_once_more(archive, calibrate):
+def test_arena_hard_follows_up_on_a_missing_verdict(archive, calibrate):
     rows = [arena(f"q{n}", "m", ["A>B", "B>>A"]) for n in range(5)]
 
     def say(request):
@@ -223,8 +222,10 @@ def test_arena_hards_missing_verdict_is_asked_for_once_more(archive, calibrate):
     assert (figures["agreement"], figures["swap_consistency"], figures["archive_swap_consistency"]) == (0.5, 0, 1)
 
 
-def test_a_ledger_of_ones_own_is_an_archive(cell, questions, calibrate, tmp_path):
-    """The gold judge's verdicts on two policies, asked again of another: whole conversations are stored there."""
+def test_own_ledger_works_as_an_archive(cell, questions, calibrate, tmp_path):
+    """The gold judge's verdicts on two policies are requested from another judge; the ledger stores whole
+    conversations.
+    """
     cell("mt_bench", questions)
     judge, figures, card, _ = calibrate(tmp_path / "ledger", lambda request: "[[A]]")
     assert judge.count == 32
@@ -232,7 +233,7 @@ def test_a_ledger_of_ones_own_is_an_archive(cell, questions, calibrate, tmp_path
     assert (figures["archive_swap_consistency"], figures["agreement"]) == (1, 0.5)
 
 
-def test_what_has_no_text_or_no_other_game_is_left_out(archive, calibrate, command, tmp_path):
+def test_items_without_text_or_second_game_are_left_out(archive, calibrate, command, tmp_path):
     rows = pairs()[:6]
     rows[0]["g1_judgment"] = "$ERROR$"
     rows[1]["g2_judgment"] = "Cannot say."

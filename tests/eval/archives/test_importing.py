@@ -1,4 +1,4 @@
-"""The published tools' own files: what is kept, repaired and dropped, and that their defects do not come along."""
+"""Import the published tools' files: what is kept, repaired and dropped, and that their defects are not copied."""
 
 import collections
 import contextlib
@@ -38,8 +38,8 @@ def ledger(command, tmp_path):
     return Case()
 
 
-def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
-    """Failed calls asked again by hand, and rows that a second run has appended: the file's own mean is another."""
+def test_repeated_rows_count_once(ledger):
+    """170 rows for 160 keys: calls repeated by hand and rows appended by a second run. The file's own mean is wrong."""
     rng = random.Random(1)
     rows = [rated(question, rng.randint(2, 9), turn=turn) for question in range(81, 161) for turn in (1, 2)]
     true_mean = sum(row["score"] for row in rows) / 160
@@ -58,7 +58,7 @@ def test_a_file_of_170_rows_for_160_keys_has_the_mean_of_160(ledger):
     assert abs(sum(row["score"] for row in [*failed, *rows, *again]) / 170 - true_mean) > 0.05
 
 
-def test_a_failed_call_is_missing_and_never_a_score(ledger):
+def test_failed_call_is_missing_and_no_score(ledger):
     rows = [rated(81, 8), single(82, text=ERROR, score=-1), single(83, text="No rating here.", score=-1)]
     _, _, summary = ledger.read("fastchat_single", rows)
     assert "kept      2: 1 with a verdict, 1 without a verdict" in summary
@@ -83,14 +83,14 @@ def test_a_failed_call_is_missing_and_never_a_score(ledger):
         ("Rating: [[6]]", -1, 6),
     ],
 )
-def test_a_score_that_the_text_does_not_say_is_repaired(ledger, text, stored, mean):
+def test_score_that_contradicts_its_text_is_repaired(ledger, text, stored, mean):
     _, _, summary = ledger.read("fastchat_single", [single(text=text, score=stored)])
     assert "repaired  1: the tool's stored verdict differs from the text\n          line 1: stored" in summary
     assert ledger.table()[0]["mean"] == mean
 
 
-def test_a_verdict_quoted_early_does_not_win(ledger):
-    """FastChat looks for [[A]] first, wherever it stands."""
+def test_quoted_verdict_is_not_the_verdict(ledger):
+    """FastChat takes [[A]] wherever it occurs first."""
     text = "A verdict of [[A]] would need more. My final verdict is: [[B]]"
     row = pair("A", "A") | {"g1_judgment": text, "g1_winner": "model_1"}
     _, _, summary = ledger.read("fastchat_pair", [row])
@@ -112,7 +112,7 @@ def fastchats_own(rows) -> dict:
     }
 
 
-def test_pairs_are_counted_as_fastchat_counts_them_and_game_by_game(ledger):
+def test_pairs_are_counted_like_fastchat_and_by_game(ledger):
     rng = random.Random(2)
     labels = ("A", "A", "B", "C", "no verdict")
     rows = [
@@ -136,7 +136,7 @@ def test_pairs_are_counted_as_fastchat_counts_them_and_game_by_game(ledger):
     assert found["low"] < found["adjusted_win_rate"] < found["high"]
 
 
-def test_swapping_that_flips_16_of_75_for_the_first_place_shows(ledger):
+def test_position_bias_of_16_in_75_is_measured(ledger):
     verdicts = [("A", "B")] * 57 + [("A", "A")] * 16 + [("B", "B")] * 2
     ledger.read("fastchat_pair", [pair(*games, question=n) for n, games in enumerate(verdicts)])
     [found] = ledger.table()
@@ -145,7 +145,7 @@ def test_swapping_that_flips_16_of_75_for_the_first_place_shows(ledger):
     assert (found["wins"], found["ties"]) == (57, 18)
 
 
-def test_a_pair_stored_the_other_way_round_is_the_same_pair(ledger):
+def test_swapped_pair_is_the_same_pair(ledger):
     rows = [pair("A", "B"), pair("A", "B", question=82, models=("n", "m")), pair("B", "A", models=("n", "m"))]
     _, _, summary = ledger.read("fastchat_pair", rows)
     assert "2  duplicate (line 3)" in summary
@@ -154,7 +154,7 @@ def test_a_pair_stored_the_other_way_round_is_the_same_pair(ledger):
 
 
 def weighted(rows) -> dict[str, float]:
-    """The mean over battles' rows."""
+    """Mean over the rows of battles."""
     points, counts = collections.Counter(), collections.Counter()
     for row in rows:
         points[row["model_b"]] += {"model_a": 0, "tie": 0.5, "model_b": 1}[row["winner"]]
@@ -163,7 +163,7 @@ def weighted(rows) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("form", ["judgments", "battles", "shuffled battles"])
-def test_arena_hards_files_give_the_weighted_win_rate_and_with_one_baseline_bradley_terry_is_that(ledger, form):
+def test_arena_hard_win_rate_equals_bradley_terry_with_one_baseline(ledger, form):
     rows = arena_rows(3)
     expected = weighted(battles(rows))
     stored = rows if form == "judgments" else battles(rows)
@@ -181,7 +181,7 @@ def test_arena_hards_files_give_the_weighted_win_rate_and_with_one_baseline_brad
         assert row["judge"] == ("gpt-4-1106-preview" if form == "judgments" else "somebody")
 
 
-def test_a_game_without_a_verdict_costs_arena_hard_that_game_alone(ledger):
+def test_arena_hard_loses_only_the_game_without_a_verdict(ledger):
     rows = [arena("q1", "m", ["B>>A", "A>B"]), arena("q2", "m", ["B>A", "B>>A"])]
     rows[1]["games"][1] |= {"judgment": "I see [[A>B]] and [[B>A]].", "score": None}
     rows.append(arena("q3", "m", ["A=B", "A=B"]))
@@ -193,7 +193,7 @@ def test_a_game_without_a_verdict_costs_arena_hard_that_game_alone(ledger):
     assert (found["n"], found["coverage"]) == (3, pytest.approx(4 / 6))
 
 
-def test_battles_of_an_evaluation_made_again_count_once(ledger):
+def test_repeated_evaluation_counts_once(ledger):
     old = battles([arena("q1", "m", ["A>>B", "B>>A"]), arena("q2", "m", ["A>B", "B>A"])])
     new = battles([arena("q1", "m", ["B>>A", "A>>B"])])
     _, _, summary = ledger.read("arena_hard_battles", [*old, *new])
@@ -202,7 +202,7 @@ def test_battles_of_an_evaluation_made_again_count_once(ledger):
     assert ledger.table()[0]["win_rate"] == pytest.approx(6 / 8)
 
 
-def test_the_later_form_of_arena_hards_judgments(ledger):
+def test_newer_arena_hard_format(ledger):
     game = {"score": "B>A", "judgment": {"answer": "[[B>A]]"}, "prompt": [{"role": "user", "content": "Who?"}]}
     row = {
         "uid": "u",
@@ -217,7 +217,7 @@ def test_the_later_form_of_arena_hards_judgments(ledger):
     assert (found["baseline"], found["win_rate"], found["coverage"]) == ("o3-mini", 1, 0.5)
 
 
-def test_reading_again_changes_nothing(ledger, tmp_path):
+def test_second_import_changes_nothing(ledger, tmp_path):
     rows = [rated(81, 8), single(82, text=ERROR, score=-1), rated(81, 5), rated(81, 5), rated(83, 6, model="other")]
     ledger.read("fastchat_single", rows)
     ledger.read("arena_hard_battles", battles(arena_rows(5)), name="battles.jsonl")
@@ -227,7 +227,7 @@ def test_reading_again_changes_nothing(ledger, tmp_path):
     assert {path: path.read_bytes() for path in ledger.folder.iterdir()} == before
 
 
-def test_torn_and_foreign_lines_are_counted_and_another_format_is_refused(ledger, tmp_path):
+def test_broken_lines_are_counted_and_wrong_format_is_refused(ledger, tmp_path):
     file = write(tmp_path / "archive.jsonl", [rated(81, 8), {"question_id": 82}, rated(83, 6)])
     file.write_text(file.read_text() + '[]\n\n{"question_id": 84, "mod')
     status, _, summary = ledger.read("fastchat_single", file)
@@ -240,7 +240,7 @@ def test_torn_and_foreign_lines_are_counted_and_another_format_is_refused(ledger
     assert f"{file}: no verdict in the format fastchat_pair (line 1: no model_1): give the right --format" in said
 
 
-def test_a_torn_index_loses_its_last_line_alone(ledger):
+def test_torn_index_loses_only_its_last_line(ledger):
     ledger.read("fastchat_single", [rated(81, 8), rated(82, 2)])
     index = ledger.folder / INDEX
     index.write_bytes(index.read_bytes()[:-40])
@@ -250,7 +250,7 @@ def test_a_torn_index_loses_its_last_line_alone(ledger):
     assert len(read_jsonl(index)) == 2
 
 
-def test_categories_are_mt_benchs_own_or_those_of_a_questions_file(ledger, tmp_path):
+def test_categories_come_from_mt_bench_or_the_question_file(ledger, tmp_path):
     rows = [rated(81, 2), rated(111, 4), rated(7, 9)]
     ledger.read("fastchat_single", rows)
     means = {row["category"]: row["mean"] for row in ledger.table() if row["turn"] == "all"}
@@ -261,7 +261,7 @@ def test_categories_are_mt_benchs_own_or_those_of_a_questions_file(ledger, tmp_p
     assert means == {"all": 5, "own": 5}
 
 
-def test_the_published_questions_categories(ledger, shared_data):
+def test_categories_of_published_questions(ledger, shared_data):
     from eval.benchmarks.mt_bench import published_category
 
     for question in read_jsonl(shared_data / "mt_bench" / "question.jsonl"):

@@ -1,4 +1,4 @@
-"""What a judge is asked, from the real files, against an independent filling of FastChat's templates."""
+"""Rendered judge prompts, compared with an independent filling of FastChat's templates on the real files."""
 
 import contextlib
 import io
@@ -25,13 +25,13 @@ def render(command):
 
 
 def fastchat_answers(questions, side: str) -> list[dict]:
-    """Answers with braces in them: {question} would expand in a second pass."""
+    """Answers that contain braces: {question} would be expanded by a second pass."""
     choices = [{"index": 0, "turns": [f"{side}1 {{question}}", f"{side}2 {{x}}"]}]
     return [{"question_id": question["question_id"], "choices": choices} for question in questions]
 
 
 def expected(templates, question, references, turn, shown) -> tuple[str, list[dict]]:
-    """FastChat's choice of template, filled by str.format."""
+    """FastChat's choice of template, filled with str.format."""
     kind = "pair" if len(shown) == 2 else "single"
     guided = question["category"] in GUIDED
     version = "math-v1" if guided else "v2" if kind == "pair" else "v1"
@@ -49,7 +49,7 @@ def expected(templates, question, references, turn, shown) -> tuple[str, list[di
 
 
 @pytest.mark.parametrize("protocol", ["mt_bench_single", "mt_bench_pair"])
-def test_mt_bench_is_asked_as_fastchat_asks_it(protocol, render, shared_data, tmp_path):
+def test_mt_bench_prompts_equal_fastchats(protocol, render, shared_data, tmp_path):
     folder = shared_data / "mt_bench"
     questions = read_jsonl(folder / "question.jsonl")
     templates = {row["name"]: row for row in read_jsonl(folder / "judge_prompts.jsonl")}
@@ -77,7 +77,7 @@ def test_mt_bench_is_asked_as_fastchat_asks_it(protocol, render, shared_data, tm
 
 
 def test_arena_hard_with_published_answers_and_ours(render, shared_data, tmp_path, caplog):
-    """The baseline's file holds 50 answers: the other questions are left out, and it says so."""
+    """The baseline's file has 50 answers; the other questions are left out with a message."""
     folder = shared_data / "arena_hard"
     answers = read_jsonl(folder / "gpt-4-0314.answers.first50.jsonl")
     prompts = {r["uid"]: r["prompt"] for r in read_jsonl(folder / "question.v0.1.head.jsonl")}
@@ -119,7 +119,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_that_would_ask_something_else_is_refused(name, render, tmp_path):
+def test_incompatible_template_is_refused(name, render, tmp_path):
     called, text, expected = TEMPLATES[name]
     write_jsonl(tmp_path / "q.jsonl", [{"question_id": 1, "category": "writing", "turns": ["one", "two"]}])
     write_jsonl(tmp_path / "a.jsonl", fastchat_answers([{"question_id": 1}], "a"))

@@ -1,4 +1,4 @@
-"""Questions from the published schemas, real files included; broken lines are named; benchmarks of one's own."""
+"""Questions from the published schemas and real files; broken lines are named; your own benchmarks."""
 
 import hashlib
 import re
@@ -70,7 +70,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_line_is_named(name, tmp_path):
+def test_broken_line_is_named(name, tmp_path):
     kind, row, expected = BROKEN[name]
     good = {
         "mt_bench": {"question_id": 7, "category": "math", "turns": ["a"]},
@@ -82,7 +82,7 @@ def test_a_broken_line_is_named(name, tmp_path):
         load_questions(settings(kind, tmp_path / "q.jsonl"), 1)
 
 
-def test_a_question_twice_is_asked_once_and_two_of_one_name_are_refused(tmp_path, caplog):
+def test_repeated_question_is_merged_and_conflicting_ids_are_refused(tmp_path, caplog):
     rows = [{"prompt_id": name, "prompt": prompt} for name, prompt in (("1", "a"), ("2", "b"), ("1", "a"))]
     write_jsonl(tmp_path / "q.jsonl", rows)
     caplog.set_level("INFO")
@@ -106,12 +106,12 @@ def test_benchmark_arguments():
 
 
 def block(name: str) -> str:
-    """A file of the how-to."""
+    """A file from the how-to page."""
     found = re.search(rf"<!-- file: {re.escape(name)} -->\n```\w+\n(.*?)```", HOWTO.read_text(), re.DOTALL)
     return found[1]
 
 
-def test_the_howtos_benchmark_is_one_file_and_one_entry(cell, tmp_path, monkeypatch):
+def test_benchmark_of_the_howto_is_one_file_and_one_entry(cell, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "manuals.py").write_text(block("manuals.py"))
     [(name, entry)] = yaml.safe_load(block("config"))["benchmarks"].items()
@@ -140,7 +140,7 @@ def test_the_howtos_benchmark_is_one_file_and_one_entry(cell, tmp_path, monkeypa
     assert all("Red.\n[The End of Reference Answer]" in line["messages"][-1]["content"] for line in asked)
 
 
-def test_the_config_takes_it(tmp_path):
+def test_config_accepts_the_howtos_benchmark(tmp_path):
     (tmp_path / "more.yaml").write_text(block("config"))
     assert load_config(ROOT / "config/mini.yaml", tmp_path / "more.yaml").benchmarks["manuals"].kind == "manuals.py"
 
@@ -156,7 +156,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("code", OWN)
-def test_a_kind_that_is_none_is_one_line(code, tmp_path):
+def test_unknown_kind_is_one_line(code, tmp_path):
     (tmp_path / "own.py").write_text(code)
     with pytest.raises(UserError, match=re.escape(OWN[code])):
         find(str(tmp_path / "own.py"))
@@ -166,7 +166,7 @@ def test_a_kind_that_is_none_is_one_line(code, tmp_path):
         find("mt_bensh")
 
 
-def test_a_pinned_file_is_asked_for_where_it_is_missing_and_checked_where_it_is_not(tmp_path):
+def test_pinned_file_must_exist_with_its_digest(tmp_path):
     write_jsonl(tmp_path / "right.jsonl", [{"prompt_id": "1", "prompt": "a"}])
     pin = hashlib.sha256((tmp_path / "right.jsonl").read_bytes()).hexdigest()
 
@@ -183,8 +183,8 @@ def test_a_pinned_file_is_asked_for_where_it_is_missing_and_checked_where_it_is_
         load_questions(chosen("other.jsonl"), 1)
 
 
-def test_the_full_grids_pins_are_those_of_the_real_files(shared_data):
-    """By the sums alone: the files are not downloaded here."""
+def test_pins_of_the_full_grid_match_the_real_files(shared_data):
+    """By digest only; nothing is downloaded."""
     pinned = {
         pin.sha256: path
         for benchmark in load_config(ROOT / "config/paper.yaml").benchmarks.values()

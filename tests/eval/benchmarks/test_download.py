@@ -1,4 +1,4 @@
-"""Downloads from a small local server: right bytes are kept, others leave nothing behind."""
+"""Downloads from a small local server: the right bytes are kept, anything else leaves no file."""
 
 import functools
 import hashlib
@@ -35,7 +35,7 @@ WRONG = [("file.jsonl", "its sha256 is"), ("none.jsonl", "404"), ("", "or put th
 
 
 @pytest.mark.parametrize(("name", "expected"), WRONG)
-def test_anything_else_leaves_nothing_behind(site, tmp_path, command, name, expected):
+def test_failed_download_leaves_no_file(site, tmp_path, command, name, expected):
     url = f"{site}/{name}" if name else "http://127.0.0.1:9/file"
     out = tmp_path / "got/file.jsonl"
     status, said = command("eval", "download", "--url", url, "--sha256", "0" * 64, "--out", out)

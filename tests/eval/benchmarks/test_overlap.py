@@ -1,4 +1,4 @@
-"""Benchmark questions among training prompts: found where they are, and nowhere else."""
+"""Benchmark questions among training prompts are found, and no others."""
 
 import json
 import random
@@ -25,7 +25,7 @@ def prompt(text: str) -> dict:
     return {"prompt": text}
 
 
-def test_equal_is_but_for_case_space_and_punctuation():
+def test_equality_ignores_case_space_and_punctuation():
     rows = [prompt("  WHAT is\nthree plus four "), {"messages": [{"role": "user", "content": "no"}]}]
     assert found(rows, question("1", "What is three, plus four?"), question("2", "What is three plus five?")) == {
         "questions": 2,
@@ -38,19 +38,19 @@ def test_equal_is_but_for_case_space_and_punctuation():
     ("taken", "alike"),
     [(20, True), (19, True), (10, True), (9, False), (7, False)],
 )
-def test_alike_is_half_of_the_words_in_runs_of_eight(taken, alike):
-    """A prompt that holds the question's first words and goes on otherwise; 20 words, of which 10 are half."""
+def test_alike_means_half_of_the_words_in_8_grams(taken, alike):
+    """A prompt that starts like the question and continues differently: 10 of its 20 words count as half."""
     rows = [prompt(" ".join(["zero", *WORDS[:taken], "zero"]))]
     assert found(rows, question("1", FIRST))["alike"] == (["1"] if alike else [])
 
 
-def test_a_question_pieced_together_from_many_rows_is_not_like_any():
+def test_words_from_different_rows_do_not_add_up():
     rows = [prompt(" ".join(WORDS[begin : begin + 9])) for begin in range(12)]
     assert found(rows, question("1", FIRST))["alike"] == []
     assert found([prompt(" and ".join(row["prompt"] for row in rows[:3]))], question("1", FIRST))["alike"] == ["1"]
 
 
-def test_all_turns_count_and_the_assistants_do_not():
+def test_only_user_turns_count():
     messages = [{"role": role, "content": text} for role, text in (("user", FIRST), ("assistant", SECOND))]
     asked = question("1", FIRST, SECOND)
     assert found([{"messages": messages}], asked)["equal"] == ["1"], "its first turn"
@@ -59,8 +59,8 @@ def test_all_turns_count_and_the_assistants_do_not():
     assert found([{"messages": messages}], question("2", SECOND))["alike"] == ["2"]
 
 
-def test_against_a_count_by_hand():
-    """Random texts over a small vocabulary: the same questions as a quadratic search finds."""
+def test_index_agrees_with_a_quadratic_search():
+    """Random texts over a small vocabulary."""
     rng = random.Random(1)
     texts = [[rng.choice("ab") for _ in range(rng.randint(5, 40))] for _ in range(60)]
     asked, trained = texts[:30], texts[30:]
@@ -77,7 +77,7 @@ def test_against_a_count_by_hand():
     assert expected, "there are some"
 
 
-def test_the_command_and_rows_that_cannot_be_used(tmp_path, command):
+def test_command_skips_unusable_rows(tmp_path, command):
     write_jsonl(tmp_path / "p.jsonl", [{"prompt": FIRST}, {"prompt": "hi"}])
     write_jsonl(tmp_path / "q.jsonl", [{"prompt": FIRST, "prompt_id": "7"}, {"prompt": "ho", "prompt_id": "8"}])
     source = {"kind": "prompts", "source": {"path": str(tmp_path / "p.jsonl")}, "max_length": 9, "seed": 1}

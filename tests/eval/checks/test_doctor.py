@@ -1,4 +1,4 @@
-"""What `salsa doctor` finds where something is wrong on purpose, and that it never hangs."""
+"""What `salsa doctor` reports about deliberate faults, and that it never hangs."""
 
 import fcntl
 import json
@@ -32,7 +32,7 @@ CPU, H100 = assumed().devices["cpu"], assumed().devices["h100"]
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A folder where nothing is on disk yet, and no tokens and keys of whoever runs the tests."""
+    """A folder without data, and an environment without tokens and keys."""
     monkeypatch.chdir(tmp_path)
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
@@ -45,14 +45,14 @@ def grid(name: str, **changes) -> Config:
 
 
 def message(checks: list[Check], subject: str) -> str:
-    """The message of the one check of that subject, after its state if that is not ok."""
+    """Message of the only check of that subject, with its state unless that is ok."""
     [check] = [check for check in checks if subject in check.subject]
     [(state, text)] = eval.checks.doctor.run_checks([check], 30)
     return text if state == "ok" else f"{state} {text}"
 
 
 class Hub:
-    """A hub of `repositories`: id -> (kind, what it says of them); revision "a"*40 alone. It counts what was asked."""
+    """A hub with `repositories`: id -> (kind, description), all at revision "a"*40. It records requests."""
 
     REVISION = "a" * 40
 
@@ -75,7 +75,7 @@ class Hub:
 
 @pytest.fixture
 def serve(monkeypatch) -> Iterator[Callable[[Hub], None]]:
-    """serve(hub): this process's hub is that one, on the loopback interface."""
+    """serve(hub): this process uses that hub, on the loopback interface."""
     servers = []
 
     def start(fake: Hub) -> None:
@@ -118,14 +118,14 @@ WEIGHTS = {"siblings": [{"rfilename": "model-00001-of-00002.safetensors"}], "gat
 
 
 def of_hub(revision: str = Hub.REVISION) -> Config:
-    """The smallest config whose model and demonstrations are the hub's."""
+    """The smallest config whose model and demonstrations come from the hub."""
     data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     model = {"id": "org/base", "revision": revision, "chat_template": TEMPLATE, "pad_token": "<unk>"}
     train = {"hub": "org/talks", "revision": revision, "split": "train_sft"}
     return parse_config({**data, "models": {"m": {"hub": model}}, "sft": {**data["sft"], "train": train}}, "smoke")
 
 
-def test_a_hub_that_has_all_of_it(serve, monkeypatch):
+def test_complete_hub(serve, monkeypatch):
     card = {"cardData": {"dataset_info": {"splits": [{"name": "train_sft"}]}}, "gated": False}
     fake = Hub({"org/base": ("model", WEIGHTS), "org/talks": ("dataset", card)})
     serve(fake)
@@ -145,13 +145,13 @@ def test_a_hub_that_has_all_of_it(serve, monkeypatch):
         ({"siblings": [{"rfilename": "pytorch_model.bin"}], "gated": False}, "models.m.hub: revision aaaa"),
     ],
 )
-def test_a_model_that_cannot_be_used(serve, monkeypatch, info, said):
+def test_unusable_model(serve, monkeypatch, info, said):
     serve(Hub({"org/base": ("model", info)}, allowed=False))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert message(hub.checks(of_hub()), "org/base").startswith(f"FAILED {said}")
 
 
-def test_a_gated_model_without_a_token_says_where_to_accept_its_licence(serve):
+def test_gated_model_without_token_names_the_licence_page(serve):
     serve(Hub({"org/base": ("model", {**WEIGHTS, "gated": "auto"})}, allowed=False))
     checks = hub.checks(of_hub())
     endpoint = huggingface_hub.constants.ENDPOINT
@@ -163,7 +163,7 @@ def test_a_gated_model_without_a_token_says_where_to_accept_its_licence(serve):
     assert message(checks, "token").startswith("- no token is set")
 
 
-def test_ids_revisions_splits_and_tokens_that_are_not_there(serve, monkeypatch):
+def test_missing_ids_revisions_splits_and_tokens(serve, monkeypatch):
     fake = Hub({"org/talks": ("dataset", {"cardData": {"dataset_info": [{"splits": [{"name": "train"}]}]}})}, user=None)
     serve(fake)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -179,14 +179,14 @@ def test_ids_revisions_splits_and_tokens_that_are_not_there(serve, monkeypatch):
     )
 
 
-def test_a_token_with_other_characters_is_not_quoted(serve, monkeypatch):
+def test_malformed_token_is_not_quoted(serve, monkeypatch):
     serve(Hub({}))
     monkeypatch.setenv("HF_TOKEN", "hf_secr\u00e9t")
     said = message(hub.checks(of_hub()), "token")
     assert said == "FAILED the token: HF_TOKEN contains characters that no token has: set it again"
 
 
-def test_what_is_here_is_not_asked_for(serve):
+def test_local_files_need_no_request(serve):
     fake = Hub({})
     serve(fake)
     config = of_hub()
@@ -203,8 +203,8 @@ def test_what_is_here_is_not_asked_for(serve):
     assert message(hub.checks(config), "org/base").startswith("FAILED")
 
 
-def test_without_a_network_each_says_so(monkeypatch):
-    """A port that nobody listens on, one that takes connections and says nothing, and the hub's own switch."""
+def test_each_hub_check_reports_a_missing_network(monkeypatch):
+    """A closed port, a port that accepts and stays silent, and the hub's offline switch."""
     import socket
 
     with socket.socket() as closed:
@@ -227,7 +227,7 @@ def test_without_a_network_each_says_so(monkeypatch):
     huggingface_hub.close_session()
 
 
-def test_a_check_that_never_ends_is_not_waited_for():
+def test_hanging_check_times_out():
     stay = threading.Event()
     checks = [Check("a", "hangs", lambda: str(stay.wait())), Check("a", "ends", lambda: "well")]
     before = time.monotonic()
@@ -239,13 +239,13 @@ def test_a_check_that_never_ends_is_not_waited_for():
     stay.set()
 
 
-def test_a_fault_of_a_check_is_not_a_finding():
+def test_bug_in_a_check_is_not_a_finding():
     with pytest.raises(ZeroDivisionError):
         eval.checks.doctor.run_checks([Check("a", "b", lambda: str(1 // 0))], 5)
 
 
 def asked(answer, **keys) -> dict[str, str]:
-    """What the judge's checks find of a server that answers so; it checks what it was sent."""
+    """Findings of the judge checks for a server that replies so; also checks the request."""
     with JudgeServer(answer) as server:
         settings = Judge(kind="endpoint", model="m", base_url=server.url, api_key_env="JUDGE_KEY", **keys)
         checks = judge.checks(grid("smoke", judge=settings.model_dump()))
@@ -257,7 +257,7 @@ def key(monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
 
 
-def test_a_judge_is_asked_for_one_token(key):
+def test_judge_check_requests_one_token(key):
     bodies = []
 
     def answer(number: int, body: bytes) -> Answer:
@@ -286,19 +286,19 @@ def test_a_judge_is_asked_for_one_token(key):
         (400, {"message": "not this"}, "the endpoint refuses a call (HTTP 400 (not this)): correct the section judge"),
     ],
 )
-def test_a_judge_that_does_not_answer(key, status, error, said):
+def test_unreachable_judge(key, status, error, said):
     found = asked(lambda *_: Answer(status=status, body={"error": error}))["m"]
     assert found.startswith("FAILED http://127.0.0.1") and f"/v1: {said}" in found
     assert KEY not in found
 
 
-def test_a_judge_that_thinks_longer_than_a_token_is_there(key):
+def test_reasoning_judge_passes(key):
     message = "Could not finish the message because max_tokens or model output limit was reached."
     said = asked(lambda *_: Answer(status=400, body={"error": {"message": message}}))["m"]
     assert said.startswith("answers at") and said.endswith("; its reasoning takes more than one token")
 
 
-def test_a_judge_that_hangs_or_fails_for_a_moment(key, monkeypatch):
+def test_slow_or_briefly_failing_judge(key, monkeypatch):
     monkeypatch.setattr(judge, "TRY_SECONDS", 0.3)
     before = time.monotonic()
     said = asked(lambda *_: Answer(body=chat("late"), delay=20))["m"]
@@ -308,7 +308,7 @@ def test_a_judge_that_hangs_or_fails_for_a_moment(key, monkeypatch):
     assert said.startswith("answers at")
 
 
-def test_keys_that_are_none(monkeypatch):
+def test_placeholder_keys(monkeypatch):
     answer = Answer(body=chat("Yes"))
     assert "the environment variable JUDGE_KEY is not set: export" in asked(lambda *_: answer)["m"]
     monkeypatch.setenv("JUDGE_KEY", "ключ")
@@ -317,7 +317,7 @@ def test_keys_that_are_none(monkeypatch):
     assert asked(lambda *_: answer)["m"].startswith("answers at")
 
 
-def test_a_budget_needs_a_judge_that_counts_and_a_batch_its_api(key):
+def test_budget_needs_token_counts_and_batch_needs_its_api(key):
     prices = {"input_price": 1, "output_price": 1, "budget": 5}
     assert (
         "judge.budget: the endpoint does not report the tokens"
@@ -336,7 +336,7 @@ def test_a_budget_needs_a_judge_that_counts_and_a_batch_its_api(key):
     assert asked(lambda _, body: Answer(body=counted if body else page), batch=True)["batch API"] == "answers"
 
 
-def test_folders_have_to_take_writes_and_locks(tmp_path, monkeypatch):
+def test_folders_must_support_writes_and_locks(tmp_path, monkeypatch):
     assert disk.check_folder(tmp_path / "a" / "b") == "can be written and locked"
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match=r"^/proc: cannot write there \("):
@@ -350,7 +350,7 @@ def test_folders_have_to_take_writes_and_locks(tmp_path, monkeypatch):
         disk.check_folder(tmp_path)
 
 
-def test_disks_need_what_the_plan_says_less_what_is_there(tmp_path, monkeypatch):
+def test_disk_space_is_the_plan_minus_existing_files(tmp_path, monkeypatch):
     config = grid("smoke")
     plan = Plan.of(config, CPU, 1)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "hub"))
@@ -368,7 +368,7 @@ def test_disks_need_what_the_plan_says_less_what_is_there(tmp_path, monkeypatch)
     assert disk.check_free_space(folder, 1e6).startswith("1 MB are needed, ")
 
 
-def test_data_sets_are_kept_twice_until_they_are_fetched(monkeypatch):
+def test_data_sets_take_double_space_until_fetched(monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", "cache")
     config = grid("smollm2")
     plan = Plan.of(config, H100, 1)
@@ -388,7 +388,7 @@ def gpu(**keys) -> devices.Gpu:
 
 @pytest.fixture
 def card(monkeypatch):
-    """card(free): computing on a GPU works, and so many bytes of it are free."""
+    """card(free): a GPU that computes and has so many free bytes."""
     ones = torch.ones
 
     def put(free: float) -> None:
@@ -398,7 +398,7 @@ def card(monkeypatch):
     return put
 
 
-def test_a_gpu_computes_is_free_and_of_the_right_kind(card):
+def test_gpu_computes_has_memory_and_the_right_kind(card):
     card(79e9)
     assert devices.check_gpu(gpu(), grid("paper")) == "79 GB of 80 GB are free"
     with pytest.raises(UserError, match=r"no bfloat16 \(compute capability 7.5\)"):
@@ -409,7 +409,7 @@ def test_a_gpu_computes_is_free_and_of_the_right_kind(card):
         devices.check_gpu(gpu(), grid("paper"))
 
 
-def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch):
+def test_broken_gpu_is_one_line(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("CUDA error: no kernel image is available\nCompile with `TORCH_USE_CUDA_DSA`")
 
@@ -420,7 +420,7 @@ def test_a_gpu_that_cannot_compute_is_one_line(monkeypatch):
         devices.check_gpu(gpu(), grid("mini"))
 
 
-def test_a_build_for_cpus_and_a_driver_that_is_not_seen(tmp_path, monkeypatch):
+def test_cpu_build_and_missing_driver(tmp_path, monkeypatch):
     tool = tmp_path / "bin/nvidia-smi"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\necho 'NVIDIA H100, 470.1'\n")
@@ -446,7 +446,7 @@ def test_a_build_for_cpus_and_a_driver_that_is_not_seen(tmp_path, monkeypatch):
     assert devices.check_cuda([gpu()], H100).endswith(", 1 GPU")
 
 
-def test_stages_are_held_against_the_memory_of_what_jobs_get(monkeypatch):
+def test_stages_must_fit_the_memory_of_their_jobs(monkeypatch):
     config = grid("paper")
     device, count = devices.job_devices(None, None, [gpu(), gpu(memory=40 * 10**9)], config)
     assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smaller one decides"
@@ -463,7 +463,7 @@ def test_stages_are_held_against_the_memory_of_what_jobs_get(monkeypatch):
     assert message([devices.UNKNOWN_DEVICES], "all stages").startswith("- the devices of the jobs are not known")
 
 
-def test_on_a_cpu_it_is_the_machines_memory(monkeypatch):
+def test_on_a_cpu_stages_must_fit_the_machine(monkeypatch):
     config = grid("mini")
     device, count = devices.job_devices(None, None, [], config)
     plan = Plan.of(config, device, count)
@@ -504,13 +504,13 @@ def test_files_that_the_config_names(monkeypatch):
     assert "data/q.jsonl: its sha256 is" in message(checks, "data/q.jsonl")
 
 
-def test_a_clone_that_was_not_installed_is_said(monkeypatch):
+def test_uninstalled_clone_is_reported(monkeypatch):
     monkeypatch.setattr(software, "PROJECT", "salsa-that-is-nowhere")
     said = message(software.checks(grid("smoke")), "packages")
     assert said.startswith("FAILED salsa-that-is-nowhere is not installed in this environment: pip install -e . in")
 
 
-def test_packages_are_those_that_the_project_asks_for(monkeypatch):
+def test_packages_must_match_the_requirements(monkeypatch):
     checks = software.checks(grid("smoke"))
     assert f"torch {metadata.version('torch')}" in message(checks, "packages")
     assert message(checks, "vllm") == "- no stage of this config uses it"
@@ -542,7 +542,7 @@ set-resources:
 
 @pytest.fixture
 def sinfo(tmp_path, monkeypatch):
-    """sinfo(text of a shell's case): stands for Slurm's, with the profile beside it."""
+    """sinfo(shell case text): replaces Slurm's sinfo, with the profile beside it."""
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile/profile.yaml").write_text(PROFILE)
 
@@ -557,7 +557,7 @@ def sinfo(tmp_path, monkeypatch):
     return put
 
 
-def test_the_partitions_of_a_profile(sinfo):
+def test_partitions_of_a_profile(sinfo):
     cases = {"cpu": "up|4|1-00:00:00|(null)", "gpu": "up|2|8:00:00|gpu:h100:8", "big": "down|1|1:00|gpu:1"}
     checks = sinfo(" ".join(f"*={name}) echo '{row}';;" for name, row in cases.items()))
     assert [check.subject for check in checks] == ["executor slurm", "partition cpu", "partition gpu", "partition big"]
@@ -571,7 +571,7 @@ def test_the_partitions_of_a_profile(sinfo):
     assert message(checks, "partition cpu").startswith("FAILED sinfo failed (slurm_load_partitions: no controller)")
 
 
-def test_slurm_that_is_not_here_or_hangs(sinfo, monkeypatch):
+def test_missing_or_hanging_slurm(sinfo, monkeypatch):
     checks = sinfo("*) exec sleep 30;;")
     monkeypatch.setattr(cluster, "SINFO_SECONDS", 0.2)
     assert message(checks, "partition cpu").startswith("FAILED sinfo did not answer within 0.2 s")
@@ -581,7 +581,7 @@ def test_slurm_that_is_not_here_or_hangs(sinfo, monkeypatch):
     )
 
 
-def test_profiles_that_are_none(tmp_path):
+def test_invalid_profiles(tmp_path):
     assert message(cluster.checks(None), "profile").startswith("- jobs run on this machine")
     with pytest.raises(UserError, match=r"--profile \S+: the folder has no profile.yaml"):
         cluster.checks(tmp_path)
@@ -597,8 +597,8 @@ def test_profiles_that_are_none(tmp_path):
     assert message(default, "executor local") == "comes with Snakemake"
 
 
-def test_an_executor_beside_its_profile(tmp_path, monkeypatch):
-    """As profiles/kubernetes has it: Snakemake finds it on PYTHONPATH alone, and it may want another one."""
+def test_executor_in_the_profiles_folder(tmp_path, monkeypatch):
+    """As in profiles/kubernetes: Snakemake finds it only through PYTHONPATH, and it may need another plugin."""
     (tmp_path / "profile.yaml").write_text("executor: of-our-own\n")
     module = tmp_path / "snakemake_executor_plugin_of_our_own"
     module.mkdir()
@@ -625,7 +625,7 @@ def doctor(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
     return status, said.out, said.err
 
 
-def test_the_mini_grid_is_well_and_nothing_is_left_behind(capsys, monkeypatch):
+def test_mini_grid_passes_and_no_files_are_left(capsys, monkeypatch):
     monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setenv("PATH", "/none")
     status, out, err = doctor(capsys, monkeypatch, "--config", ROOT / "config/mini.yaml")
@@ -636,8 +636,8 @@ def test_the_mini_grid_is_well_and_nothing_is_left_behind(capsys, monkeypatch):
     assert not [path for path in Path.cwd().iterdir() if path.name != "none"]
 
 
-def test_the_papers_grid_without_a_network_says_all_that_is_wrong_at_once(capsys, monkeypatch):
-    """Names do not resolve, no key is set, and no GPU is named."""
+def test_papers_grid_without_a_network_reports_everything_at_once(capsys, monkeypatch):
+    """Names do not resolve, keys are missing, and no GPU is named."""
     import socket
 
     def resolve(*_, **__):
@@ -662,7 +662,7 @@ def test_the_papers_grid_without_a_network_says_all_that_is_wrong_at_once(capsys
     assert err.endswith("checks failed: follow their instructions, then run this again\n")
 
 
-def test_a_model_of_unknown_size_is_one_finding(capsys, monkeypatch):
+def test_model_of_unknown_size_is_one_finding(capsys, monkeypatch):
     monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
@@ -674,7 +674,7 @@ def test_a_model_of_unknown_size_is_one_finding(capsys, monkeypatch):
     assert "can be written and locked" in out and " gpu cuda " in " ".join(out.split()), "all else has its say"
 
 
-def test_lines_are_folded_and_equal_ones_said_once():
+def test_lines_are_folded_and_equal_ones_merged():
     checks = [Check("model", name, str) for name in ("a", "b")]
     said = "it is not there and " * 5 + "that is that"
     text = eval.checks.doctor.format_outcomes([(checks[0], ("FAILED", said)), (checks[1], ("FAILED", said))], 60)
@@ -683,7 +683,7 @@ def test_lines_are_folded_and_equal_ones_said_once():
 
 
 @pytest.mark.parametrize("name", ["paper", "smollm2"])
-def test_each_model_data_set_and_file_of_a_config_has_its_check(name):
+def test_each_model_data_set_and_file_has_a_check(name):
     config = grid(name)
     whats = [check.subject for check in (*hub.checks(config), *files.checks(config))]
     wanted = {"token", "config/chat_templates/turns.jinja"} | ({config.assumptions} - {None})

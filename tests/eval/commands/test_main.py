@@ -1,4 +1,4 @@
-"""The console script: groups, help, completion, and what it passes on."""
+"""The console script: groups, help, completion, and the arguments that it passes on."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Judging by a provider's batch API: what is sent, what comes back, and runs that end in between."""
+"""Judge through a provider's batch API: requests, results, and runs that end in between."""
 
 import email
 import json
@@ -19,9 +19,9 @@ from tests.eval.judging_case import KEY
 
 
 class BatchServer(JudgeServer):
-    """Files and batches as OpenAI's API has them. `answer(request)` is a call's (status, body), or None for no line.
+    """Files and batches as in OpenAI's API. `answer(request)` is a call's (status, body), or None for no line.
 
-    A batch is over after `looks` looks at it, with the status `ends`; a negative number: never.
+    A batch ends after `looks` polls with the status `ends`; with a negative number it never ends.
     """
 
     def __init__(self, answer=lambda request: (200, chat("[[A]]", usage=USAGE)), looks=1, ends="completed"):
@@ -95,7 +95,7 @@ def about(request: dict) -> tuple[int, dict]:
     return 200, chat(f"about {request['messages'][0]['content']}", usage=USAGE)
 
 
-def test_what_is_asked_together_is_one_batch(tmp_path):
+def test_concurrent_calls_form_one_batch(tmp_path):
     with BatchServer(about, looks=3) as server:
         entries, client = ask(tmp_path, server.settings(), 30)
         assert [entry["text"] for entry in entries] == [f"about question {n}" for n in range(30)]
@@ -116,7 +116,7 @@ def test_what_is_asked_together_is_one_batch(tmp_path):
     assert not any(KEY in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_calls_without_a_reply_go_into_another_batch(tmp_path):
+def test_calls_without_a_reply_are_batched_again(tmp_path):
     tries = []
 
     def answer(request):
@@ -132,7 +132,7 @@ def test_calls_without_a_reply_go_into_another_batch(tmp_path):
     assert entries[3]["error"] == "HTTP 400 (content policy)"
 
 
-def test_retries_end(tmp_path):
+def test_retries_are_limited(tmp_path):
     with BatchServer(lambda request: (500, error("oops"))) as server:
         with pytest.raises(UserError, match=r"HTTP 500 \(oops\)"):
             ask(tmp_path, server.settings(retries=2), 2)
@@ -143,7 +143,7 @@ def test_retries_end(tmp_path):
         assert len(server.batches) == 4, "batches without a reply are not asked again"
 
 
-def test_a_killed_run_leaves_its_batch_to_the_next(tmp_path):
+def test_next_run_collects_a_killed_runs_batch(tmp_path):
     with BatchServer(about, looks=-1) as server:
         asking = start(tmp_path, server.settings(), 0, 20)
         wait_for(lambda: "GET /batches/batch-0" in server.paths)
@@ -156,7 +156,7 @@ def test_a_killed_run_leaves_its_batch_to_the_next(tmp_path):
     assert [entry["text"] for entry in entries] == [f"about question {n}" for n in range(25)]
 
 
-def test_a_run_that_is_stopped_can_be_gone_on_with(tmp_path):
+def test_stopped_run_resumes(tmp_path):
     with BatchServer(about, looks=-1) as server:
         asking = start(tmp_path, server.settings(poll_seconds=50), 0, 20)
         wait_for(lambda: "GET /batches/batch-0" in server.paths)
@@ -170,8 +170,8 @@ def test_a_run_that_is_stopped_can_be_gone_on_with(tmp_path):
         assert len(server.batches) == 1
 
 
-def test_a_batch_whose_id_was_not_noted_is_found_by_its_label(tmp_path):
-    """Killed between the batch and the note of it, or before the batch was made."""
+def test_unrecorded_batch_is_found_by_its_label(tmp_path):
+    """Killed between creating the batch and recording its id, or before creating it."""
     with BatchServer(about) as server:
         ask(tmp_path, server.settings(), 5)
         [file] = (tmp_path / "batches").glob("*.json")
@@ -187,7 +187,7 @@ def test_a_batch_whose_id_was_not_noted_is_found_by_its_label(tmp_path):
         assert len(server.batches) == 1, "it was not made: made now"
 
 
-def test_a_batch_that_the_provider_has_deleted_is_made_again(tmp_path):
+def test_deleted_batch_is_created_again(tmp_path):
     with BatchServer(about) as server:
         ask(tmp_path, server.settings(), 5)
         (tmp_path / "calls.jsonl").unlink()
@@ -205,7 +205,7 @@ def test_a_batch_that_the_provider_has_deleted_is_made_again(tmp_path):
         (Answer(401, error("key")), "HTTP 401: check the key in TEST_JUDGE_KEY"),
     ],
 )
-def test_an_endpoint_without_batches_is_named(tmp_path, answer, expected):
+def test_endpoint_without_batches_is_named(tmp_path, answer, expected):
     with JudgeServer(lambda *_: answer) as server:
         settings = BatchServer.settings(server, retries=0)
         with pytest.raises(UserError, match=expected):
@@ -214,7 +214,7 @@ def test_an_endpoint_without_batches_is_named(tmp_path, answer, expected):
         assert not ledger.finished
 
 
-def test_a_batch_that_fails_says_why(tmp_path):
+def test_failed_batch_names_the_reason(tmp_path):
     with BatchServer(lambda request: None, ends="failed") as server:
         server.look_was = server.look
         why = {"errors": {"object": "list", "data": [{"code": "x", "message": "the file is too long"}]}}
@@ -224,7 +224,7 @@ def test_a_batch_that_fails_says_why(tmp_path):
                 ask(tmp_path, server.settings(), 3)
 
 
-def test_no_batch_is_larger_than_a_provider_takes(monkeypatch):
+def test_batches_respect_the_providers_limit(monkeypatch):
     calls = [Waiting(str(n), {"messages": [{"content": "x" * 1000}]}, None) for n in range(10)]
     monkeypatch.setattr(batches, "MOST_CALLS", 4)
     assert [len(part) for part in parts(calls)] == [4, 4, 2]
@@ -233,7 +233,7 @@ def test_no_batch_is_larger_than_a_provider_takes(monkeypatch):
     assert [call.key for part in parts(calls) for call in part] == [str(n) for n in range(10)]
 
 
-def test_arena_hards_second_question_is_a_second_batch(cell, tmp_path):
+def test_arena_hard_follow_up_is_a_second_batch(cell, tmp_path):
     import random
 
     from salsa.world.samples import arena_hard_questions
@@ -249,6 +249,6 @@ def test_arena_hards_second_question_is_a_second_batch(cell, tmp_path):
         assert [len(server.asked(batch)) for batch in server.batches] == [4, 4]
 
 
-def test_the_gold_judge_has_no_batches(cell, questions):
+def test_gold_judge_has_no_batches(cell, questions):
     status, told, _ = cell("mt_bench", questions, judge={"kind": "gold", "model": "g", "batch": True})
     assert status == 1 and "batch: the gold judge has no batch API" in told

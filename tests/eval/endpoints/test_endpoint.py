@@ -1,4 +1,4 @@
-"""Calling a judge over HTTP: what is tried again, what is not, and the limits on it all."""
+"""Call a judge over HTTP: what is retried, what is not, and the limits."""
 
 import asyncio
 import collections
@@ -30,7 +30,7 @@ def number(request: dict) -> int:
 
 
 def ask(folder, settings: dict, count: int = 1) -> tuple[list[dict], JudgeClient]:
-    """JudgeSession questions 0 … count - 1 at once."""
+    """Ask questions 0 … count - 1 at once."""
 
     async def everything() -> tuple[list[dict], JudgeClient]:
         with Ledger(folder) as ledger:
@@ -67,8 +67,8 @@ MISBEHAVIOURS = [
 ]
 
 
-def test_a_storm_at_64_in_flight_leaves_one_line_a_call(flaky, tmp_path, quick):
-    """Each question is answered amiss once or twice, in all ways in turn; a stall of 2 s is longer than the limit."""
+def test_64_calls_in_flight_with_faults_give_one_line_each(flaky, tmp_path, quick):
+    """Each question fails once or twice, in all ways in turn; a stall of 2 s exceeds the time limit."""
     tries: collections.Counter[int] = collections.Counter()
 
     def spoil(_, request):
@@ -87,7 +87,7 @@ def test_a_storm_at_64_in_flight_leaves_one_line_a_call(flaky, tmp_path, quick):
     assert not (tmp_path / "failures.jsonl").exists()
 
 
-def test_a_slow_judge_is_waited_for(flaky, tmp_path):
+def test_slow_judge_is_awaited(flaky, tmp_path):
     judge = flaky(lambda _, request: Answer(200, said(number(request)), delay=2.0))
     begin = time.monotonic()
     ask(tmp_path, judge.settings(concurrency=64, retries=0), 64)
@@ -107,7 +107,7 @@ def test_retry_after_is_honoured(flaky, tmp_path, as_date):
     assert 1.0 <= times[1] - times[0] < 2.6
 
 
-def test_the_forms_of_retry_after():
+def test_forms_of_retry_after():
     now = 1_700_000_000.0
     assert retry_after({"retry-after": "2.5"}, now) == 2.5
     assert retry_after({"retry-after": "7", "retry-after-ms": "250"}, now) == 0.25
@@ -149,7 +149,7 @@ def error(message: str, **keys) -> dict:
         (Answer(400, error("the model `m` does not exist", param="model")), "correct judge.model"),
     ],
 )
-def test_what_no_other_try_would_mend_is_tried_once_and_is_no_data(flaky, tmp_path, answer, expected):
+def test_permanent_errors_are_tried_once_and_not_stored(flaky, tmp_path, answer, expected):
     judge = flaky(lambda *_: answer)
     with pytest.raises(UserError, match=expected):
         ask(tmp_path, judge.settings())
@@ -178,8 +178,8 @@ def test_refusals(flaky, tmp_path, quick, answer, count, why):
 
 
 @pytest.mark.parametrize("answer", [Answer(400, error(LONG, param="max_tokens")), Answer(413, b"")])
-def test_a_prompt_that_is_too_long_is_no_failure_and_is_asked_again(flaky, tmp_path, answer):
-    """A judge of one's own may have been given a longer context since."""
+def test_too_long_prompt_is_no_failure_and_is_retried_later(flaky, tmp_path, answer):
+    """Your own judge may have a longer context by then."""
     replies = [answer, answer, Answer(200, said(0))]
     judge = flaky(lambda number, _: replies[number - 1])
     outcomes = []
@@ -192,8 +192,8 @@ def test_a_prompt_that_is_too_long_is_no_failure_and_is_asked_again(flaky, tmp_p
     assert [line["outcome"] for line in read_jsonl(tmp_path / "failures.jsonl")] == ["too_long"] * 2
 
 
-def test_an_answer_cut_by_the_token_limit_is_paid_and_final(flaky, tmp_path):
-    """A reasoning model that has used its tokens up says nothing. What it says is decided when it is read: cut."""
+def test_reply_cut_at_the_token_limit_is_stored(flaky, tmp_path):
+    """A reasoning model that used all its tokens returns no text. Reading the reply classifies it as cut."""
     cut = Answer(200, chat("", choices=[{"finish_reason": "length", "message": {"content": None}}]))
     [entry], _ = ask(tmp_path, flaky(lambda *_: cut).settings())
     assert (entry["outcome"], entry["text"], entry["finish_reason"]) == ("answered", "", "length")
@@ -209,9 +209,7 @@ def test_an_answer_cut_by_the_token_limit_is_paid_and_final(flaky, tmp_path):
         ({"choices": [{"message": {"content": None}, "finish_reason": "error"}]}, "ended in an error"),
     ],
 )
-def test_a_reply_that_is_no_chat_completion_is_tried_again_and_named_as_the_endpoints(
-    flaky, tmp_path, quick, body, shown
-):
+def test_malformed_reply_is_retried_and_blamed_on_the_endpoint(flaky, tmp_path, quick, body, shown):
     judge = flaky(lambda number, _: Answer(200, body))
     with pytest.raises(UserError, match=f"the endpoint's reply {shown}") as raised:
         ask(tmp_path, judge.settings(retries=1))
@@ -220,7 +218,7 @@ def test_a_reply_that_is_no_chat_completion_is_tried_again_and_named_as_the_endp
 
 
 @pytest.mark.parametrize("content", [None, "", " \n", [], [{"type": "thinking", "thinking": [{"text": "[[A]]"}]}]])
-def test_a_reply_without_a_text_is_a_failure_and_its_reasoning_is_not_read(flaky, tmp_path, quick, content):
+def test_reply_without_text_fails_and_its_reasoning_is_ignored(flaky, tmp_path, quick, content):
     message = {"content": content, "reasoning": "[[A]]", "reasoning_content": "[[A]]"}
     empty = Answer(200, chat("", choices=[{"finish_reason": "stop", "message": message}]))
     judge = flaky(lambda number, _: empty if number <= 2 else Answer(200, said(0)))
@@ -241,21 +239,21 @@ def test_a_reply_without_a_text_is_a_failure_and_its_reasoning_is_not_read(flaky
         ("\udc00[[B]] \N{PARTY POPPER}", "\N{REPLACEMENT CHARACTER}[[B]] \N{PARTY POPPER}"),
     ],
 )
-def test_texts_in_parts_and_halves_of_characters_are_texts(flaky, tmp_path, content, text):
+def test_texts_in_parts_and_lone_surrogates_are_read(flaky, tmp_path, content, text):
     reply = Answer(200, chat("", choices=[{"finish_reason": "stop", "message": {"content": content}}]))
     [entry], _ = ask(tmp_path, flaky(lambda *_: reply).settings())
     assert (entry["outcome"], entry["text"]) == ("answered", text)
     assert read_jsonl(tmp_path / "calls.jsonl")[0]["text"] == text
 
 
-def test_further_parameters_stand_in_the_request_as_they_are(flaky, tmp_path):
+def test_extra_parameters_are_sent_unchanged(flaky, tmp_path):
     asked = []
     judge = flaky(lambda _, request: asked.append(request) or Answer(200, said(0)))
     ask(tmp_path, judge.settings(parameters={"chat_template_kwargs": {"enable_thinking": False}}))
     assert asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
-def test_what_a_reasoning_model_is_asked_with(flaky, tmp_path):
+def test_parameters_for_a_reasoning_model(flaky, tmp_path):
     asked = []
     judge = flaky(lambda _, request: asked.append(request) or Answer(200, said(0)))
     keys = {"temperature": None, "limit_parameter": "max_completion_tokens", "parameters": {"reasoning_effort": "low"}}
@@ -274,7 +272,7 @@ def test_what_a_reasoning_model_is_asked_with(flaky, tmp_path):
         ({"budget": 3}, "budget needs input_price and output_price"),
     ],
 )
-def test_settings_that_cannot_be_meant(cell, questions, keys, wrong):
+def test_contradictory_settings_are_refused(cell, questions, keys, wrong):
     status, told, _ = cell("mt_bench", questions, judge={"kind": "gold", "model": "g", **keys})
     assert status == 1 and wrong in told
 
@@ -284,7 +282,7 @@ PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no
 
 @pytest.fixture
 def environment(monkeypatch):
-    """environment(NAME=value, …) sets these variables about proxies, and no other."""
+    """environment(NAME=value, …) sets these proxy variables and removes all others."""
 
     def set_variables(**values: str) -> None:
         for name in PROXIES:
@@ -297,7 +295,7 @@ def environment(monkeypatch):
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_an_endpoint_on_this_machine_is_asked_past_the_proxy(flaky, tmp_path, environment, name, host):
+def test_local_endpoint_bypasses_the_proxy(flaky, tmp_path, environment, name, host):
     proxy = flaky(lambda *_: Answer(500, error("the proxy knows no such host")))
     environment(**{name: proxy.url.removesuffix("/v1")})
     judge = flaky(lambda *_: Answer(200, said(0)))
@@ -305,7 +303,7 @@ def test_an_endpoint_on_this_machine_is_asked_past_the_proxy(flaky, tmp_path, en
     assert entry["outcome"] == "answered" and (judge.count, proxy.count) == (1, 0)
 
 
-def test_a_hosted_judge_is_asked_through_the_proxy_whose_failure_names_it(flaky, tmp_path, quick, environment):
+def test_hosted_judge_uses_the_proxy_and_errors_name_it(flaky, tmp_path, quick, environment):
     proxy = flaky(lambda number, _: Answer(200, said(0)) if number == 1 else Answer(503, error("no way out")))
     address = proxy.url.removesuffix("/v1")
     environment(HTTP_PROXY=address.replace("//", "//user:secret@"))
@@ -321,7 +319,7 @@ def test_a_hosted_judge_is_asked_through_the_proxy_whose_failure_names_it(flaky,
     assert proxy.count == 2
 
 
-def test_a_redirect_is_not_followed_and_its_target_gets_no_key(flaky, tmp_path):
+def test_redirects_are_refused_and_get_no_key(flaky, tmp_path):
     other = flaky(lambda *_: Answer(200, said(0)))
     for number, status in enumerate((301, 302, 307, 308)):
         judge = flaky(lambda *_, status=status: Answer(status, b"", {"location": f"{other.url}/chat/completions"}))
@@ -332,8 +330,8 @@ def test_a_redirect_is_not_followed_and_its_target_gets_no_key(flaky, tmp_path):
     assert other.count == 0
 
 
-def test_calls_on_the_wire_are_kept_when_another_ends_the_stage(flaky, tmp_path):
-    """Of 8 in flight one fails for good: the others are paid for, and at most the one in its place is sent yet."""
+def test_calls_in_flight_are_stored_when_another_call_ends_the_stage(flaky, tmp_path):
+    """Of 8 calls in flight one fails permanently. The others are stored, and at most one more is sent."""
 
     def spoil(n, request):
         return Answer(404, error("gone")) if n == 8 else Answer(200, said(number(request)), delay=0.5)

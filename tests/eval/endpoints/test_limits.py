@@ -1,4 +1,4 @@
-"""Limits that processes share: requests and tokens a minute, and the budget; and how a stage ends early."""
+"""Limits that processes share (requests and tokens per minute, the budget), and how a stage ends early."""
 
 import json
 import os
@@ -41,12 +41,12 @@ sys.exit(main("test", {"ask": ("stage", "ask")}))
 
 
 def start(folder, settings: dict, first: int, last: int) -> subprocess.Popen:
-    """A process that asks questions `first` … `last` - 1."""
+    """Start a process that asks questions `first` … `last` - 1."""
     command = [sys.executable, "-c", ASK, "ask", folder, json.dumps(settings), str(first), str(last)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_places_are_evenly_spaced_and_tokens_are_settled(tmp_path):
+def test_slots_are_evenly_spaced_and_tokens_corrected(tmp_path):
     pace = Pace(tmp_path / "pace.json", "m", {"requests": 60, "tokens": 6000})
     other = Pace(tmp_path / "pace.json", "m", {"requests": 60, "tokens": 6000})
     small, large = {"requests": 1.0, "tokens": 50.0}, {"requests": 1.0, "tokens": 300.0}
@@ -58,13 +58,13 @@ def test_places_are_evenly_spaced_and_tokens_are_settled(tmp_path):
     assert Pace(tmp_path / "pace.json", "n", {"requests": 60}).take({"requests": 1.0}, 100.0) == 100, "another judge"
 
 
-def test_a_torn_state_of_the_pace_begins_anew(tmp_path):
+def test_torn_pace_file_starts_afresh(tmp_path):
     (tmp_path / "pace.json").write_text('{"m": {"requ')
     assert Pace(tmp_path / "pace.json", "m", {"requests": 60}).take({"requests": 1.0}, 100.0) == 100
 
 
-def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
-    """40 calls at 1,200 a minute. An early one may arrive late, so the least late of the first ten is the clock."""
+def test_two_processes_share_requests_per_minute(flaky, tmp_path):
+    """40 calls at 1,200 per minute. Calls may arrive late, so the least late of the first ten sets the clock."""
     times = []
 
     def spoil(n, request):
@@ -80,8 +80,8 @@ def test_two_processes_share_the_requests_of_a_minute(flaky, tmp_path):
     assert max(times[-1] - times[early] + early * 0.05 for early in range(10)) > 38 * 0.05
 
 
-def test_the_tokens_of_a_minute_are_kept(flaky, tmp_path):
-    """40 calls of 1,100 tokens at 1,320,000 a minute: 2 s, whatever the first calls were thought to take."""
+def test_tokens_per_minute_are_respected(flaky, tmp_path):
+    """40 calls of 1,100 tokens at 1,320,000 per minute take 2 s, whatever size was assumed first."""
     times = []
 
     def spoil(n, request):
@@ -92,14 +92,14 @@ def test_the_tokens_of_a_minute_are_kept(flaky, tmp_path):
     assert len(times) == 40 and 1.5 < times[-1] - times[0] < 4
 
 
-def test_what_a_call_costs():
+def test_cost_of_a_call():
     settings = Judge(kind="gold", model="g", **PRICES)
     assert cost(settings, USAGE) == pytest.approx(0.003)
     assert cost(Judge(kind="gold", model="g"), USAGE) is cost(settings, None) is None
     assert price(settings, 1e6, 1e6) == 12
 
 
-def test_sizes_are_learned():
+def test_expected_sizes_are_learned():
     messages = [{"role": "system", "content": "ä" * 100}, {"role": "user", "content": "b" * 200}]
     new = Sizes()
     assert (new.prompt(400), new.answer(4096), new.answer(50)) == (100, 300, 50)
@@ -108,7 +108,7 @@ def test_sizes_are_learned():
     assert most_tokens(messages) >= 400
 
 
-def test_a_dead_process_sets_nothing_aside(tmp_path):
+def test_dead_process_reserves_no_budget(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
         "from eval.endpoints.budget import Reservations; from eval.ledger.calls import Ledger\n"
@@ -129,8 +129,8 @@ def test_a_dead_process_sets_nothing_aside(tmp_path):
         mine.close()
 
 
-def test_a_budget_holds_over_processes_and_goes_on_when_it_is_raised(flaky, tmp_path):
-    """A call costs 0.003 and may cost 0.0055: of 0.05 at least 0.0445 are spent, and never more than 0.05."""
+def test_budget_holds_over_processes_and_can_be_raised(flaky, tmp_path):
+    """A call costs 0.003 and may cost 0.0055. Of 0.05, between 0.0445 and 0.05 are spent."""
     judge = flaky(lambda n, _: Answer(200, chat("[[A]]", usage=USAGE), delay=0.02))
     settings = judge.settings(**PRICES, max_tokens=500, concurrency=4, budget=0.05)
     both = [start(tmp_path, settings, 0, 30), start(tmp_path, settings, 30, 60)]
@@ -147,13 +147,13 @@ def test_a_budget_holds_over_processes_and_goes_on_when_it_is_raised(flaky, tmp_
     assert (raised.returncode, judge.count, used["calls"]) == (0, 60, 60 - len(lines))
 
 
-def test_a_budget_without_tokens_cannot_be_kept(flaky, tmp_path):
+def test_budget_needs_token_counts(flaky, tmp_path):
     asking = start(tmp_path, flaky(lambda *_: (200, chat("[[A]]"))).settings(**PRICES, budget=9), 0, 1)
     assert "does not report token counts, so a budget cannot be enforced" in asking.communicate(timeout=60)[1]
     assert asking.returncode == 1 and len(read_jsonl(tmp_path / "calls.jsonl")) == 1
 
 
-def test_a_refusal_gives_back_what_was_set_aside(tmp_path):
+def test_refusal_releases_its_reservation(tmp_path):
     import asyncio
 
     async def once(budget: Budget) -> float:
@@ -174,7 +174,7 @@ def wait_for(found) -> None:
         time.sleep(0.01)
 
 
-def test_a_sigterm_waits_for_what_is_paid_for(flaky, tmp_path):
+def test_sigterm_waits_for_calls_in_flight(flaky, tmp_path):
     judge = flaky(lambda *_: Answer(200, chat("[[A]]", usage=USAGE), delay=0.5))
     settings = judge.settings(concurrency=4)
     asking = start(tmp_path, settings, 0, 40)
@@ -186,7 +186,7 @@ def test_a_sigterm_waits_for_what_is_paid_for(flaky, tmp_path):
     assert len(read_jsonl(tmp_path / "calls.jsonl")) == judge.count < 40
 
 
-def test_a_killed_process_pays_again_for_calls_on_the_wire_alone(flaky, tmp_path):
+def test_killed_process_repeats_only_calls_in_flight(flaky, tmp_path):
     judge = flaky(lambda *_: Answer(200, chat("[[A]]", usage=USAGE), delay=0.03))
     settings = judge.settings(concurrency=4)
     for most in (20, 60, 90):
@@ -202,6 +202,6 @@ def test_a_killed_process_pays_again_for_calls_on_the_wire_alone(flaky, tmp_path
     assert judge.count <= 150 + 3 * 8
 
 
-def test_the_log_says_the_cost_so_far(flaky, tmp_path):
+def test_log_shows_the_cost(flaky, tmp_path):
     asking = start(tmp_path, flaky(lambda *_: (200, chat("[[A]]", usage=USAGE))).settings(**PRICES), 0, 10)
     assert "judge: 10 of 10, cost 0.0300" in asking.communicate(timeout=60)[1]

@@ -30,7 +30,7 @@ def prompts_of(tokenizer, count: int = 16) -> list[list[int]]:
 
 @pytest.fixture(scope="module", params=["llama", "mistral", "gemma"])
 def model(request, make_checkpoint, tmp_path_factory):
-    """Mistral's window is shorter than the prompts. Random weights seldom say EOS, so more tokens count as an end."""
+    """Mistral's window is shorter than the prompts. Random weights rarely give EOS, so further tokens count as ends."""
     keys = {"sliding_window": 8} if request.param == "mistral" else {}
     folder = make_checkpoint(tmp_path_factory.mktemp(request.param) / "m", request.param, seed=5, scale=4, **keys)
     tokenizer = load_tokenizer(folder)
@@ -47,7 +47,7 @@ def test_greedy_equals_transformers_generate(model):
         assert answer.token_ids == expected[len(prompt) :].tolist()
 
 
-def test_batch_size_and_order_change_no_answer(model):
+def test_batch_size_and_order_do_not_change_answers(model):
     network, tokenizer, eos = model
     prompts = prompts_of(tokenizer)
     temperatures = [0.0, 0.7, 1.0, 1.3] * 4
@@ -85,7 +85,7 @@ def test_choose_at_the_ends_of_the_interval():
 
 
 class Echo:
-    """An engine that answers with the prompt's length, and remembers what it was asked."""
+    """An engine that answers with the prompt's length and records its prompts."""
 
     at_once = 64
 
@@ -107,7 +107,7 @@ def question(number: int, *turns: str) -> Question:
     return Question(question_id=str(number), category="writing", turns=turns)
 
 
-def test_the_second_turn_holds_the_first_answer(tokenizer_of_sentences):
+def test_second_turn_contains_the_first_answer(tokenizer_of_sentences):
     tokenizer = tokenizer_of_sentences
     engine = Echo(tokenizer)
     questions = [question(1, "Say hello.", "And again."), question(2, "One turn only.")]
@@ -126,7 +126,7 @@ def test_the_second_turn_holds_the_first_answer(tokenizer_of_sentences):
     assert {*again.seeds[0]} == {*engine.seeds[0]}
 
 
-def test_prompts_over_the_context_are_recorded_not_cut(tokenizer_of_sentences):
+def test_prompts_longer_than_the_context_are_recorded_not_cut(tokenizer_of_sentences):
     long = "Name the colour of grass. " * 40
     questions = [question(1, long), question(2, "hi", long), question(3, "hi")]
     rows = answer_questions(Echo(tokenizer_of_sentences), tokenizer_of_sentences, questions, settings(), 200, seed=1)
@@ -146,7 +146,7 @@ def test_prompt_that_just_fits(tokenizer_of_sentences):
 
 @pytest.fixture
 def generate(tmp_path, llamas, command):
-    """generate(out) -> (status, standard error) of the command over ten questions of two turns, in batches of four."""
+    """generate(out) -> (status, standard error) of the command on ten questions of two turns, in batches of four."""
     questions = [{"question_id": i, "category": "writing", "turns": [f"Say {i}.", "More."]} for i in range(81, 91)]
     write_jsonl(tmp_path / "questions.jsonl", questions)
     benchmark = {"kind": "mt_bench", "questions": {"path": str(tmp_path / "questions.jsonl")}, "max_new_tokens": 12}
@@ -160,7 +160,7 @@ def generate(tmp_path, llamas, command):
     return run
 
 
-def test_command_writes_a_line_a_question_twice_the_same(tmp_path, generate):
+def test_command_writes_one_line_per_question_and_repeats(tmp_path, generate):
     for out in ("one", "two"):
         assert generate(out)[0] == 0
     assert (tmp_path / "one/sft/mt.jsonl").read_bytes() == (tmp_path / "two/sft/mt.jsonl").read_bytes()
@@ -171,7 +171,7 @@ def test_command_writes_a_line_a_question_twice_the_same(tmp_path, generate):
 
 
 class Batches(list):
-    """The sizes of the batches that were generated; the one of number `fails` fails instead."""
+    """Records batch sizes; batch number `fails` raises an error."""
 
     fails = None
 
@@ -195,8 +195,8 @@ def batches(monkeypatch) -> Batches:
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_run_that_was_stopped_goes_on_and_generates_nothing_twice(tmp_path, generate, batches, torn):
-    """Six batches, of which the fifth fails; a torn line is a batch that is generated again."""
+def test_interrupted_run_generates_only_the_rest(tmp_path, generate, batches, torn):
+    """Of six batches the fifth fails; a torn line means that its batch is generated again."""
     assert generate("whole")[0] == 0
     assert batches == [4, 4, 2] * 2
     batches.begin(fails=5)
@@ -211,8 +211,10 @@ def test_a_run_that_was_stopped_goes_on_and_generates_nothing_twice(tmp_path, ge
     assert {path.name for path in (tmp_path / "again/sft").iterdir()} == {"mt.jsonl", "mt.run.json"}
 
 
-def test_policies_asked_for_together_answer_as_each_by_itself(tmp_path, llamas, generate, batches, monkeypatch):
-    """One start of the engine. What fails at the second leaves the first's answers, though a workflow removes files."""
+def test_policies_together_answer_like_each_alone(tmp_path, llamas, generate, batches, monkeypatch):
+    """The engine starts once. If the second policy fails, the first one's answers remain, although the workflow removes
+    outputs.
+    """
     started = []
     monkeypatch.setattr(
         "eval.generation.generate.load_engine", lambda *given: started.append(given) or load_engine(*given)
@@ -235,13 +237,13 @@ def test_policies_asked_for_together_answer_as_each_by_itself(tmp_path, llamas, 
         assert {path.name for path in together.iterdir()} == {"mt.jsonl", "mt.run.json"}
 
 
-def test_a_name_stands_for_one_policy(command, llamas):
+def test_policy_names_must_differ(command, llamas):
     policies = [f"--policy=sft={folder}" for folder in llamas]
     status, said = command("eval", "generate", *policies, "--benchmarks", BENCHMARKS, "--seed", 1, "--out", "none")
     assert status == 1 and "--policy sft: given more than once" in said
 
 
-def test_another_run_keeps_nothing_for_this_one(tmp_path):
+def test_partial_answers_of_another_run_are_ignored(tmp_path):
     answer = Answer([5, 6], True)
     PartialAnswers(tmp_path / "mt.jsonl", "one").add([7], [answer])
     assert PartialAnswers(tmp_path / "mt.jsonl", "one").get([7]) == [answer]
@@ -269,7 +271,7 @@ def test_user_mistakes(llamas, tokenizer_of_sentences, monkeypatch):
         load_engine(llamas[0], tokenizer_of_sentences, GenerateSettings(engine="vllm", vllm={"load_format": "pt"}))
 
 
-def test_an_engine_takes_no_other_model(llamas, make_checkpoint, tmp_path):
+def test_engine_refuses_another_model(llamas, make_checkpoint, tmp_path):
     check_same_model(*llamas)
     with pytest.raises(
         UserError, match="other/config.json differs from that of .* in num_hidden_layers: a running engine"
@@ -278,7 +280,7 @@ def test_an_engine_takes_no_other_model(llamas, make_checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["checkpoints/sft", "=checkpoints/sft", "sft=", "a/b=checkpoints/sft"])
-def test_a_policy_without_a_name_is_refused(policy, command, capsys):
+def test_policy_needs_a_name(policy, command, capsys):
     with pytest.raises(SystemExit):
         command("eval", "generate", "--policy", policy, "--benchmarks", "{}", "--seed", 1, "--out", "none")
     assert "write it as NAME=FOLDER" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What judging will cost: the estimate against what it then costs."""
+"""Estimated costs of judging, compared with the actual ones."""
 
 import json
 import random
@@ -19,7 +19,7 @@ PRICES = {"input_price": 2.5, "output_price": 10.0}
 
 @pytest.fixture
 def estimate(tmp_path, monkeypatch, capsys):
-    """estimate(stage, kind, questions, judge) -> the numbers of each line that it prints, and all its text."""
+    """estimate(stage, kind, questions, judge) -> the numbers of each printed line, and the text."""
 
     def run(stage, kind, questions, judge) -> tuple[dict[str, list[float]], str]:
         write_jsonl(tmp_path / "questions.jsonl", questions)
@@ -40,7 +40,7 @@ def estimate(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_an_estimate_asks_nothing_and_is_met(cell, estimate, questions, flaky, tmp_path):
+def test_estimate_makes_no_calls_and_is_right(cell, estimate, questions, flaky, tmp_path):
     def count(_, request):
         tokens = len(json.dumps(request)) // 5
         return Answer(200, chat("[[A]]", usage={"prompt_tokens": tokens, "completion_tokens": 40}))
@@ -65,7 +65,7 @@ def test_an_estimate_asks_nothing_and_is_met(cell, estimate, questions, flaky, t
     assert "basis     as in 32 calls in the ledger" in text
 
 
-def test_what_may_be_asked_again_counts_at_most(estimate):
+def test_possible_follow_ups_count_towards_the_maximum(estimate):
     hard = list(arena_hard_questions(random.Random(2), 3))
     said, text = estimate("judge", "arena_hard", hard, {**GOLD, "max_tokens": 100})
     assert said["calls"] == [6, 0, 6, 6]

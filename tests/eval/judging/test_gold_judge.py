@@ -1,4 +1,4 @@
-"""The gold judge: it reads real judge prompts, its own and FastChat's, and its biases do what they are called."""
+"""The gold judge reads real judge prompts, ours and FastChat's, and its biases have the configured effect."""
 
 import json
 import urllib.parse
@@ -34,7 +34,7 @@ def templates(request):
 
 @pytest.mark.parametrize("reference", [None, ("red hat, blue cup.", "blue cup.")])
 @pytest.mark.parametrize("turn", [1, 2])
-def test_it_finds_questions_and_answers_in_any_judge_prompt(templates, turn, reference):
+def test_questions_and_answers_are_found_in_any_judge_prompt(templates, turn, reference):
     question = Question("1", "math", TURNS, reference)
     asked = parse_judge_prompt(text(pair_messages(find("mt_bench"), templates, question, turn, GOOD, BAD)))
     assert asked.turns == list(TURNS[:turn])
@@ -44,7 +44,7 @@ def test_it_finds_questions_and_answers_in_any_judge_prompt(templates, turn, ref
     assert single.answers == [GOOD[turn - 1]]
 
 
-def test_its_verdicts_follow_the_gold_reward():
+def test_verdicts_follow_the_gold_reward():
     templates = load_templates(None)
 
     def said_of(kind, first, second, settings=PLAIN):
@@ -75,7 +75,7 @@ def test_noise_is_a_function_of_the_prompt():
     assert {"A", "B"} <= set(said)
 
 
-def test_the_real_questions_are_judged_too(shared_data):
+def test_real_questions_are_judged(shared_data):
     from eval.benchmarks import load_questions
     from salsa.config.sections import BenchmarkSettings, DataSource
 
@@ -88,7 +88,7 @@ def test_the_real_questions_are_judged_too(shared_data):
             assert asked.answers == ["one", "two"]
 
 
-def test_it_speaks_http():
+def test_gold_judge_over_http():
     with serving(PLAIN, port=0) as url:
         with urllib.request.urlopen(f"{url}/models") as reply:
             assert json.load(reply)["data"][0]["id"] == "gold-judge"
@@ -97,7 +97,7 @@ def test_it_speaks_http():
             urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", body))
 
 
-def test_a_port_that_is_taken_is_one_line(command):
+def test_port_in_use_is_one_line(command):
     with serving(PLAIN, port=0) as url:
         port = urllib.parse.urlsplit(url).port
         settings = json.dumps({"kind": "gold", "model": "gold-judge"})

@@ -1,4 +1,4 @@
-"""Judging through the real command: protocol, ledger, failures of the endpoint, real questions."""
+"""Judge through the real command: protocol, ledger, endpoint failures, real questions."""
 
 import json
 import random
@@ -43,7 +43,7 @@ def test_points_by_protocol(kind, games, expected):
     assert points_and_weight(find(kind), games) == expected
 
 
-def test_outcomes_are_of_policies_not_of_places():
+def test_outcomes_name_policies_not_positions():
     assert outcome(Verdict("A"), "ab") == outcome(Verdict("B"), "ba") == "a"
     assert outcome(Verdict("B"), "ab") == outcome(Verdict("A"), "ba") == "b"
     assert outcome(Verdict("tie"), "ba") == "tie"
@@ -60,7 +60,7 @@ def test_the_better_policy_wins_every_question(cell, questions, tmp_path):
     assert all(line["outcome"] == "answered" and line["judge"].startswith("gold-judge(") for line in ledger)
 
 
-def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp_path):
+def test_second_run_makes_no_calls_and_gives_the_same_bytes(cell, questions, tmp_path):
     cell("mt_bench", questions, out="one")
     cell("mt_bench", questions, out="two")
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
@@ -68,15 +68,15 @@ def test_a_second_run_asks_nothing_and_gives_the_same_bytes(cell, questions, tmp
     assert [(run["calls"], run["calls_from_ledger"]) for run in runs] == [(32, 0), (0, 32)]
 
 
-def test_how_calls_are_made_is_not_what_they_say(cell, questions, tmp_path):
-    """Another pace gives the same run id: what is made of the judgments need not look different."""
+def test_transport_settings_do_not_change_the_run_id(cell, questions, tmp_path):
+    """Another pace gives the same run id, so that results need not be remade."""
     cell("mt_bench", questions, out="one")
     cell("mt_bench", questions, judge={**GOLD, "concurrency": 3, "retries": 1, "timeout_seconds": 9}, out="two")
     one, two = (json.loads((tmp_path / f"{name}.run.json").read_text())["id"] for name in ("one", "two"))
     assert one == two
 
 
-def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp_path):
+def test_gold_judge_with_other_settings_is_another_judge(cell, questions, tmp_path):
     cell("mt_bench", questions, out="one")
     _, _, rows = cell("mt_bench", questions, judge={**GOLD, "position_bias": 5.0}, out="two")
     assert json.loads((tmp_path / "two.run.json").read_text())["calls"] == 32
@@ -84,7 +84,7 @@ def test_another_setting_of_the_gold_judge_is_another_judge(cell, questions, tmp
 
 
 def replies(content: object, reason: str = "stop"):
-    """A judge whose every reply is this one."""
+    """A judge that always gives this reply."""
     return lambda *_: (200, chat("", choices=[{"finish_reason": reason, "message": {"content": content}}]))
 
 
@@ -99,9 +99,7 @@ def replies(content: object, reason: str = "stop"):
         ("[[ A ]]", "stop", ["a", "b"]),
     ],
 )
-def test_what_the_replies_of_judges_that_reason_say(
-    cell, questions, flaky, tmp_path, caplog, content, reason, outcomes
-):
+def test_replies_with_reasoning(cell, questions, flaky, tmp_path, caplog, content, reason, outcomes):
     """The judgments, and the same read from the ledger alone."""
     judge = flaky(replies(content, reason))
     status, _, rows = cell("mt_bench", questions, judge=judge.settings(failed_share=1))
@@ -120,7 +118,7 @@ def test_what_the_replies_of_judges_that_reason_say(
         )
 
 
-def test_a_cut_text_is_final_for_its_limit_and_asked_again_with_another(cell, questions, flaky, tmp_path):
+def test_cut_reply_is_stored_and_repeated_only_with_another_limit(cell, questions, flaky, tmp_path):
     short = "At first sight [[A]], however"
     judge = flaky(
         lambda _, request: replies(short, "length")() if request["max_tokens"] < 99 else replies("So: [[B]]")()
@@ -134,7 +132,7 @@ def test_a_cut_text_is_final_for_its_limit_and_asked_again_with_another(cell, qu
 @pytest.mark.parametrize(
     ("first", "asked"), [("At first sight [[A>B]], but", 2), ("<think>At first sight [[A>B]], but", 1)]
 )
-def test_arena_hard_asks_a_cut_judge_once_more_unless_it_only_reasoned(cell, flaky, first, asked):
+def test_arena_hard_follows_up_on_a_cut_reply_unless_it_only_reasoned(cell, flaky, first, asked):
     def spoil(_, request):
         again = any(message["role"] == "assistant" for message in request["messages"])
         return replies("My final verdict is: [[B>A]]")() if again else replies(first, "length")()
@@ -146,14 +144,14 @@ def test_arena_hard_asks_a_cut_judge_once_more_unless_it_only_reasoned(cell, fla
     assert [game["outcome"] for game in row["games"]] == (["b", "a"] if asked == 2 else ["cut", "cut"])
 
 
-def test_equal_answers_are_a_tie_that_costs_nothing(cell, questions, tmp_path):
+def test_equal_answers_are_a_free_tie(cell, questions, tmp_path):
     _, _, rows = cell("mt_bench", questions, {"good": right, "bad": right})
     assert {(row["points"], row["consistent"], tuple(row["flags"])) for row in rows} == {(0.5, None, ("identical",))}
     assert (tmp_path / "ledger/calls.jsonl").read_text() == ""
 
 
-def test_position_bias_shows_and_cancels(cell, questions):
-    """A judge that always prefers the first place: no consistency, and an adjusted win rate of one half."""
+def test_position_bias_is_visible_and_cancels(cell, questions):
+    """A judge that always prefers the first position: no consistency, and an adjusted win rate of one half."""
     slightly = {"good": right, "bad": lambda turns: right(turns).removesuffix(" Happy to help.")}
     _, _, rows = cell("mt_bench", questions, slightly, {**GOLD, "position_bias": 5.0})
     assert {row["points"] for row in rows} == {0.5}
@@ -161,7 +159,7 @@ def test_position_bias_shows_and_cancels(cell, questions):
     assert all([g["outcome"] for g in row["games"]] == ["a", "b"] for row in rows)
 
 
-def test_real_questions_pass_through_with_fastchats_prompts(cell, shared_data):
+def test_real_questions_with_fastchats_prompts(cell, shared_data):
     folder = shared_data / "mt_bench"
     keys = {"references": str(folder / "reference_gpt-4.jsonl"), "judge_prompts": str(folder / "judge_prompts.jsonl")}
     writers = {"good": lambda turns: "Sure! Happy to help.", "bad": lambda turns: "No. " * 9}
@@ -176,7 +174,7 @@ def test_real_questions_pass_through_with_fastchats_prompts(cell, shared_data):
     assert {(row["points"], row["weight"]) for row in rows} == {(6.0, 6)}
 
 
-def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, questions, flaky, tmp_path):
+def test_temporary_failures_are_retried_without_a_trace(cell, questions, flaky, tmp_path):
     _, _, expected = cell("mt_bench", questions, out="calm")
     judge = flaky(lambda n, _: ((500, 429)[n % 2], {"error": {"message": "later"}}) if n % 3 == 0 else None)
     status, _, rows = cell("mt_bench", questions, judge=judge.settings(retries=8, concurrency=4))
@@ -190,7 +188,7 @@ def test_passing_failures_are_retried_and_leave_no_trace_in_the_result(cell, que
 
 
 def crash(*words: str):
-    """An endpoint that crashes on prompts with one of the words, however often they come."""
+    """An endpoint that always crashes on prompts with one of the words."""
 
     def spoil(_, request):
         if any(word in request["messages"][-1]["content"] for word in words):
@@ -199,9 +197,7 @@ def crash(*words: str):
     return spoil
 
 
-def test_a_prompt_that_the_endpoint_always_fails_at_is_counted_and_ends_nothing(
-    cell, questions, flaky, tmp_path, caplog
-):
+def test_prompt_that_always_fails_is_counted_and_the_run_continues(cell, questions, flaky, tmp_path, caplog):
     _, _, expected = cell("mt_bench", questions, out="calm")
     odd = questions[0]
     first = f"{odd['turns'][0]}\n\n[The Start of Assistant A's Answer]\n{right(odd['turns'][:1])}"
@@ -224,7 +220,7 @@ def test_a_prompt_that_the_endpoint_always_fails_at_is_counted_and_ends_nothing(
     assert [row["points"] for row in again] == [row["points"] for row in expected]
 
 
-def test_an_endpoint_that_fails_at_more_prompts_than_allowed_ends_the_run_and_names_them(cell, questions, flaky):
+def test_too_many_failing_prompts_end_the_run_and_are_named(cell, questions, flaky):
     judge = flaky(crash(questions[3]["turns"][0]))
     status, said, rows = cell("mt_bench", questions, judge=judge.settings(retries=0, concurrency=1))
     assert status == 1 and rows is None
@@ -238,7 +234,7 @@ def test_an_endpoint_that_fails_at_more_prompts_than_allowed_ends_the_run_and_na
     assert status == 0 and sum(row["weight"] == 0 for row in rows) == 2, "both turns show the first question"
 
 
-def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell, questions, flaky, tmp_path):
+def test_run_resumes_after_the_judge_disappeared(cell, questions, flaky, tmp_path):
     judge = flaky(lambda n, _: (500, {"error": {"message": "gone"}}) if n > 10 else None)
     settings = judge.settings(retries=0, concurrency=1)
     status, said, rows = cell("mt_bench", questions, judge=settings)
@@ -256,7 +252,7 @@ def test_a_judge_that_goes_away_keeps_what_was_paid_and_goes_on_from_there(cell,
     assert {row["points"] for row in rows} == {1.0}
 
 
-def test_an_unreachable_judge_is_one_clear_line(cell, questions, monkeypatch):
+def test_unreachable_judge_is_one_line(cell, questions, monkeypatch):
     monkeypatch.setenv("TEST_JUDGE_KEY", "x")
     judge = {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TEST_JUDGE_KEY"}
     status, said, rows = cell("mt_bench", questions, judge={**judge, "retries": 0})
@@ -269,8 +265,8 @@ def test_an_unreachable_judge_is_one_clear_line(cell, questions, monkeypatch):
     assert rows is None
 
 
-def test_the_gold_judge_is_an_endpoint_among_others(cell, questions, monkeypatch):
-    """Served by hand and asked as any endpoint it says what it says as the stage's own."""
+def test_served_gold_judge_equals_the_built_in_one(cell, questions, monkeypatch):
+    """Served by hand and used as an endpoint, it gives the same verdicts."""
     monkeypatch.setenv("TEST_JUDGE_KEY", "none")
     dials = {"position_bias": 0.7, "noise": 0.2}
     _, _, own = cell("mt_bench", questions, judge={**GOLD, **dials})
@@ -282,7 +278,7 @@ def test_the_gold_judge_is_an_endpoint_among_others(cell, questions, monkeypatch
     assert {game["outcome"] for game in games[0]} >= {"a", "b"}
 
 
-def test_a_missing_key_names_the_variable(cell, questions, monkeypatch):
+def test_missing_key_names_the_variable(cell, questions, monkeypatch):
     monkeypatch.delenv("TEST_JUDGE_KEY", raising=False)
     judge = {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "TEST_JUDGE_KEY"}
     status, said, _ = cell("mt_bench", questions, judge=judge)
@@ -290,7 +286,7 @@ def test_a_missing_key_names_the_variable(cell, questions, monkeypatch):
     assert "the environment variable TEST_JUDGE_KEY is not set" in said
 
 
-def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, flaky):
+def test_refusals_and_unparsed_replies_lower_coverage(cell, questions, flaky):
     def spoil(_, request):
         said = json.dumps(request)
         if "greet" in said:
@@ -306,7 +302,7 @@ def test_refusals_and_texts_without_a_verdict_are_not_covered(cell, questions, f
 
 
 def too_long(limit: int):
-    """A judge that takes prompts of so many characters."""
+    """A judge that accepts prompts of at most so many characters."""
 
     def spoil(_, request):
         if len(request["messages"][-1]["content"]) > limit:
@@ -315,7 +311,7 @@ def too_long(limit: int):
     return spoil
 
 
-def test_prompts_over_the_judges_context_are_counted_not_cut_and_asked_again_of_a_longer_one(
+def test_prompts_longer_than_the_judges_context_are_counted_and_retried_with_a_longer_one(
     cell, questions, flaky, tmp_path, caplog
 ):
     judge = flaky(too_long(600))
@@ -335,8 +331,8 @@ def test_prompts_over_the_judges_context_are_counted_not_cut_and_asked_again_of_
     assert all(item.call for item in read_index(tmp_path / "ledger"))
 
 
-def test_an_endpoint_that_cuts_prompts_is_told_on(cell, questions, flaky, caplog):
-    """By its own count no prompt is longer than its context, however much was asked."""
+def test_endpoint_that_truncates_prompts_is_reported(cell, questions, flaky, caplog):
+    """By its own count no prompt exceeds its context, however long it was."""
 
     def spoil(context):
         def reply(_, request):
@@ -351,7 +347,7 @@ def test_an_endpoint_that_cuts_prompts_is_told_on(cell, questions, flaky, caplog
         assert (f"judge m{context} counts {context} tokens in prompts of different lengths" in caplog.text) == told
 
 
-def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):
+def test_arena_hard_follows_up_in_the_same_conversation(cell, flaky):
     asked = []
 
     def spoil(_, request):
@@ -368,7 +364,7 @@ def test_arena_hard_asks_once_more_in_the_same_conversation(cell, flaky):
     assert all([g["outcome"] for g in row["games"]] == ["a", "b"] and row["points"] == 1.0 for row in rows)
 
 
-def test_answers_of_other_questions_are_refused(cell, questions, tmp_path):
+def test_answers_to_other_questions_are_refused(cell, questions, tmp_path):
     cell("mt_bench", questions)
     changed = [{**row, "turns": ["Something else?", row["turns"][1]]} for row in questions]
     write_jsonl(tmp_path / "other.jsonl", changed)

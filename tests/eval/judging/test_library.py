@@ -1,4 +1,4 @@
-"""Comparing answers from a notebook."""
+"""Compare answers from a notebook."""
 
 import asyncio
 

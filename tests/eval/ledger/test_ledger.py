@@ -1,4 +1,4 @@
-"""The ledger: what is on disk survives any end of a process, and a call is paid once, by whomever."""
+"""The ledger survives any end of a process, and each call is paid once, whoever makes it."""
 
 import asyncio
 import json
@@ -32,8 +32,8 @@ def keys(folder: Path) -> list[str]:
         return sorted(ledger.finished)
 
 
-def test_a_key_is_all_that_was_asked():
-    """The judge, its parameters, every message and the sample; not the order of what has none."""
+def test_key_covers_the_whole_request():
+    """Judge, parameters, messages and sample; not the order of mappings."""
     asked = call_key("m", {"a": 1, "b": 2}, HELLO)
     assert asked == call_key("m", {"b": 2, "a": 1}, [dict(reversed(HELLO[0].items()))], 0)
     others = [
@@ -46,7 +46,7 @@ def test_a_key_is_all_that_was_asked():
     assert len({asked, *others}) == 6
 
 
-def test_a_crash_at_any_byte_loses_the_last_call_alone(tmp_path, caplog):
+def test_crash_at_any_byte_loses_only_the_last_call(tmp_path, caplog):
     with Ledger(tmp_path) as ledger:
         for key in "ab":
             ledger.add(entry(key))
@@ -64,7 +64,7 @@ def test_a_crash_at_any_byte_loses_the_last_call_alone(tmp_path, caplog):
         assert [row["key"] for row in read_jsonl(tmp_path / CALLS)] == ["a", "b", "c"]
 
 
-def test_a_failure_is_no_result_and_a_broken_line_is_named(tmp_path):
+def test_failures_are_no_results_and_broken_lines_are_named(tmp_path):
     with Ledger(tmp_path) as ledger:
         ledger.add(entry("a"), entry("b", outcome="failed"))
         ledger.add(entry("c", outcome="refused"))
@@ -75,7 +75,7 @@ def test_a_failure_is_no_result_and_a_broken_line_is_named(tmp_path):
         Ledger(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_read_only_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         UserError, match=r"file/ledger/calls\.jsonl: Not a directory: the ledger needs a writable folder"
@@ -106,8 +106,8 @@ def write_forever(folder: Path, name: str) -> None:
         n += 1
 
 
-def test_a_writer_that_is_killed_harms_no_other(tmp_path):
-    """kill -9 among writes of more than a page: no line of the others is lost or mixed with the torn one."""
+def test_killed_writer_harms_no_other(tmp_path):
+    """kill -9 during writes of more than a page: no other line is lost or mixed with the torn one."""
     steady = SPAWN.Process(target=write_many, args=(tmp_path, "steady", 120))
     steady.start()
     for n in range(3):
@@ -122,8 +122,8 @@ def test_a_writer_that_is_killed_harms_no_other(tmp_path):
     assert [key for key in found if key.startswith("steady")] == sorted(f"steady-{n}" for n in range(120))
 
 
-def test_what_another_process_makes_is_not_made(tmp_path):
-    """A claim is seen by other processes, goes when it is released, and goes when its process is killed."""
+def test_claimed_call_is_not_made_twice(tmp_path):
+    """Other processes see a claim. It ends when it is released or its process is killed."""
     key, other = call_key("m", {}, HELLO), call_key("m", {}, HELLO, 1)
     program = (
         "import sys, time; from pathlib import Path; from eval.ledger.calls import Ledger\n"
@@ -161,8 +161,8 @@ asyncio.run(main())
 """
 
 
-def test_two_processes_that_ask_the_same_pay_once(flaky, tmp_path):
-    """At the same time, from both ends: every question reaches the judge once, and both have every answer."""
+def test_two_processes_with_equal_calls_pay_once(flaky, tmp_path):
+    """At the same time, from both ends: the judge gets every question once, and both processes get every answer."""
 
     def slow(_, request):
         return Answer(200, chat(f"about {request['messages'][0]['content']}: [[A]]"), delay=0.05)
@@ -183,7 +183,7 @@ def test_two_processes_that_ask_the_same_pay_once(flaky, tmp_path):
     assert len(read_jsonl(tmp_path / CALLS)) == 40
 
 
-def test_a_line_tells_of_its_call(flaky, tmp_path):
+def test_line_describes_its_call(flaky, tmp_path):
     usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
     judge = flaky(lambda *_: (200, chat("[[B]]", model="m-2026-01-01", usage=usage)))
     settings = Judge.model_validate(judge.settings(input_price=2.5, output_price=10))
@@ -206,7 +206,7 @@ def test_a_line_tells_of_its_call(flaky, tmp_path):
     assert (first["text"], first["model"], first["messages"]) == ("[[B]]", "m-2026-01-01", HELLO)
 
 
-def test_what_the_ledger_holds_needs_no_key_and_no_judge(cell, questions, flaky, monkeypatch, tmp_path):
+def test_stored_calls_need_no_key_and_no_judge(cell, questions, flaky, monkeypatch, tmp_path):
     settings = flaky(lambda *_: None).settings()
     cell("mt_bench", questions, judge=settings, out="one")
     monkeypatch.delenv("TEST_JUDGE_KEY")
@@ -216,7 +216,7 @@ def test_what_the_ledger_holds_needs_no_key_and_no_judge(cell, questions, flaky,
 
 
 @pytest.mark.parametrize("status", [400, 401, 500])
-def test_a_key_that_an_endpoint_repeats_stays_secret(cell, questions, flaky, tmp_path, status):
+def test_key_repeated_by_an_endpoint_stays_secret(cell, questions, flaky, tmp_path, status):
     judge = flaky(lambda *_: (status, {"error": {"message": f"the key {KEY} is wrong"}}))
     found, said, _ = cell("mt_bench", questions[:1], judge=judge.settings(retries=0))
     assert found == (0 if status == 400 else 1)
@@ -225,14 +225,14 @@ def test_a_key_that_an_endpoint_repeats_stays_secret(cell, questions, flaky, tmp
     assert KEY not in said and not any(KEY.encode() in path.read_bytes() for path in everything)
 
 
-def test_a_url_with_a_password_is_refused(cell, questions):
+def test_url_with_a_password_is_refused(cell, questions):
     for url in ("http://me:secret@host/v1", "https://host/v1?key=secret"):
         judge = {"kind": "endpoint", "model": "m", "base_url": url}
         status, said, _ = cell("mt_bench", questions, judge=judge)
         assert status == 1 and "base_url must not hold a key or password" in said and "secret" not in said
 
 
-def test_reading_ten_thousand_calls_is_quick(tmp_path):
+def test_ten_thousand_calls_are_read_quickly(tmp_path):
     line = json.dumps({**entry("k", "y" * 800), "messages": [{"role": "user", "content": "z" * 3000}]})
     (tmp_path / CALLS).write_text("".join(line.replace('"k"', f'"{n}"') + "\n" for n in range(10_000)))
     begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a grid will take: the arithmetic against torch and transformers, the plans against runs that were measured."""
+"""Cost estimates: arithmetic compared with torch and transformers, plans compared with measured runs."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ SMALL = Shape(
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Where nothing is on disk yet."""
+    """A folder without files."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -39,7 +39,7 @@ def plan_of(*names: str, device: str = "h100", count: int = 8) -> Plan:
 
 
 def transformers_model(shape: Shape, architecture: str):
-    """Of transformers' own class, without memory for its weights."""
+    """A model of transformers' class, without memory for its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -70,7 +70,7 @@ def transformers_model(shape: Shape, architecture: str):
         ("HuggingFaceTB/SmolLM2-135M", "llama"),
     ],
 )
-def test_a_shape_has_the_parameters_of_transformers_model(name, architecture, tmp_path):
+def test_parameter_counts_equal_transformers(name, architecture, tmp_path):
     shape = assumed().models[name]
     causal, scalar, config = transformers_model(shape, architecture)
     assert shape.parameters == causal.num_parameters()
@@ -79,7 +79,7 @@ def test_a_shape_has_the_parameters_of_transformers_model(name, architecture, tm
     assert shape_of_checkpoint(tmp_path) == shape, "as read from its config.json"
 
 
-def test_the_published_sizes_are_met():
+def test_published_model_sizes():
     billions = {name.split("/")[1]: shape.parameters / 1e9 for name, shape in assumed().models.items()}
     assert billions == pytest.approx(
         {"Llama-2-7b-hf": 6.738, "Mistral-7B-v0.1": 7.242, "gemma-2b": 2.506, "SmolLM2-135M": 0.1345}, rel=1e-3
@@ -87,8 +87,8 @@ def test_the_published_sizes_are_met():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_operations_are_those_that_torch_counts(training):
-    """Of a batch without padding. Attention is masked, not skipped, in the eager kernel: all positions are computed."""
+def test_operations_equal_torchs_count(training):
+    """For a batch without padding. The eager kernel masks attention and computes all positions."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -124,7 +124,7 @@ def decoding(**changes) -> Decoding:
     return Decoding(large, "bfloat16", **{**given, **changes})
 
 
-def test_decoding_reads_the_weights_for_each_token_whatever_the_batch():
+def test_decoding_reads_all_weights_per_token_for_any_batch():
     one, few = (decoding(rows=rows).seconds(GPU, 1) for rows in (1, 8))
     weights = 2 * (assumed().models["meta-llama/Llama-2-7b-hf"].parameters - 32000 * 4096)
     assert one == pytest.approx(1000 * (weights / 5e11 + 32 * 1e-3), rel=0.05)
@@ -132,20 +132,20 @@ def test_decoding_reads_the_weights_for_each_token_whatever_the_batch():
     assert decoding(batch=32).seconds(GPU, 1) == pytest.approx(2 * decoding(rows=32).seconds(GPU, 1))
 
 
-def test_vllm_fills_its_batch_up_and_two_devices_halve_the_batches():
+def test_vllm_refills_its_batch_and_two_devices_halve_the_batches():
     kinds = {engine: decoding(rows=1024, engine=engine).seconds(GPU, 1) for engine in ("transformers", "vllm")}
     assert kinds["vllm"] < kinds["transformers"] / 2, "it does not wait for the longest of a batch"
     assert decoding(rows=128).seconds(GPU, 2) == pytest.approx(decoding(rows=64).seconds(GPU, 1))
 
 
-def test_each_round_waits_for_the_one_before_on_any_number_of_devices():
+def test_rounds_are_sequential_on_any_number_of_devices():
     """A rollout of 8 on 8 devices takes as many steps as one of 8 on one."""
     alone, spread = (decoding(rows=80, batch=8, rounds=10).seconds(GPU, count) for count in (1, 8))
     assert spread == pytest.approx(alone, rel=0.1)
     assert alone == pytest.approx(10 * decoding(rows=8, batch=8).seconds(GPU, 1))
 
 
-def test_vllm_sets_a_share_of_the_device_aside():
+def test_vllm_reserves_a_share_of_the_device():
     for aside, fits in ((0.0, True), (0.3, True), (0.4, False)):
         memory = Memory(0, 6e9, aside)
         run = place(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
@@ -157,7 +157,7 @@ def job(name: str, seconds: float, *needs: str, sharded: float = 0, spreads: boo
     return Job("rule", name, None, needs, Cost(work=(Waiting(seconds),), memory=memory, spreads=spreads))
 
 
-def test_a_job_gets_the_fewest_devices_that_hold_it():
+def test_job_gets_the_fewest_devices_that_fit():
     assert [place(job("a", 8, sharded=gb, spreads=True), GPU).count for gb in (1, 8, 9, 20, 60)] == [1, 1, 2, 4, 8]
     alone = place(job("a", 8, sharded=20), GPU)
     assert (alone.count, alone.fits, alone.memory) == (1, False, 21e9), "it is no stage that several can share"
@@ -170,20 +170,20 @@ def wall_seconds_of(runs: dict[str, Run], devices: int) -> float:
 
 
 @pytest.mark.parametrize(("devices", "seconds"), [(1, 18), (2, 11), (3, 10), (9, 10)])
-def test_the_wall_time_of_a_small_grid(devices, seconds):
-    """By hand: a (4) before b (2) and c (6), and d (5), e (1) alone."""
+def test_wall_time_of_a_small_grid(devices, seconds):
+    """By hand: a (4) before b (2) and c (6); d (5) and e (1) are independent."""
     jobs = [job("a", 4), job("b", 2, "a"), job("c", 6, "a"), job("d", 5), job("e", 1)]
     assert wall_seconds_of({one.name: place(one, GPU) for one in jobs}, devices) == seconds
 
 
-def test_a_job_that_wants_more_devices_than_there_are_is_as_much_slower():
+def test_job_with_too_few_devices_takes_proportionally_longer():
     wide = Run(job("a", 6), 4, 6.0, 1e9, True)
     assert wall_seconds_of({"a": wide}, 2) == 12
     assert wall_seconds_of({"a": wide, "b": replace(wide, job=job("b", 6))}, 8) == 6
 
 
 def real_small(folder: Path) -> Path:
-    """config/smollm2.yaml as tests/real runs it, with files of as many rows and bytes as its own."""
+    """config/smollm2.yaml as tests/real runs it, with files of the same numbers of rows and bytes."""
     from tests.real import test_real
 
     rows = MEASURED["real"]["rows"]
@@ -213,7 +213,7 @@ def real_small(folder: Path) -> Path:
 
 
 def gemma_2b(folder: Path) -> Path:
-    """benchmarks/shape_grid.py's config, rows and base checkpoint, without its weights."""
+    """Config, rows and base checkpoint of benchmarks/shape_grid.py, without weights."""
     from benchmarks import random_model, shape_grid
 
     random_model.write_rows(folder / "rows", 64, 1024)
@@ -230,8 +230,8 @@ def gemma_2b(folder: Path) -> Path:
         ("gemma-2b", gemma_2b, "h200", 1),
     ],
 )
-def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, config_of, device, count, tmp_path):
-    """Of runs that are recorded in measured_runs.json; what a core gives, assumed.yaml has from docs/benchmarks.md."""
+def test_plan_is_within_a_factor_of_two_of_measurements(grid, config_of, device, count, tmp_path):
+    """Runs recorded in measured_runs.json; assumed.yaml has a core's speed from docs/benchmarks.md."""
     plan = Plan.of(load_config(config_of(tmp_path)), assumed().devices[device], count)
     measured, ratios = MEASURED[grid], {}
     for rule, figures in measured["stages"].items():
@@ -245,7 +245,7 @@ def test_a_plan_is_within_a_factor_of_two_of_what_was_measured(grid, config_of, 
         assert 1 / OFF < plan.wall_seconds() / measured["wall_seconds"] < OFF
 
 
-def test_the_full_grid_is_planned_with_what_does_not_fit():
+def test_plan_of_the_full_grid_lists_what_does_not_fit():
     plan = plan_of("paper", device="a100-40", count=8)
     text = "\n".join(format_plan(plan, None))
     assert "too small  score of llama2-7b: needs 45.5 GB on one device: " in text and "use a larger device" in text
@@ -257,21 +257,23 @@ def test_the_full_grid_is_planned_with_what_does_not_fit():
     assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
 
 
-def test_calls_are_those_that_the_benchmarks_ask():
-    """Two games a turn and pair of policies, and a grade a turn: MT-Bench 80 x 2, Arena-Hard 500, UltraFeedback 500."""
+def test_judge_calls_are_counted():
+    """Two games per turn and pair of policies, and one grade per turn: MT-Bench 80 x 2, Arena-Hard 500, UltraFeedback
+    500.
+    """
     pairs, policies = 3 * 3, 1 + 2 * 3
     assert plan_of("paper").calls().number == 3 * (2 * pairs * (160 + 500 + 500) + policies * 160)
 
 
 def test_smollm2_takes_less_than_an_hour_of_one_gpu():
-    """As its config says."""
+    """As its config promises."""
     plan = plan_of("smollm2", count=1)
     assert all(run.fits and run.count <= 1 for run in plan.runs.values())
     assert plan.wall_seconds() < 3600
 
 
-def test_what_was_prepared_goes_before_what_is_assumed(tmp_path):
-    """Of the same set alone: a card of other data says nothing."""
+def test_counted_tokens_replace_assumptions(tmp_path):
+    """For the same data set only: a card of other data is ignored."""
     before = plan_of("mini", device="cpu", count=2)
     from eval.planning.sizes import Sizes
     from salsa.data.training_sets import all_sets
@@ -291,7 +293,7 @@ def test_what_was_prepared_goes_before_what_is_assumed(tmp_path):
     assert plan_of("mini", device="cpu", count=2).runs[name].seconds == before.runs[name].seconds
 
 
-def test_a_batch_is_waited_for_a_day_and_what_is_not_counted_is_said(tmp_path):
+def test_batches_take_a_day_and_uncounted_costs_are_named(tmp_path):
     (tmp_path / "more.yaml").write_text("judge: {batch: true, requests_per_minute: 60}\n")
     config = load_config(ROOT / "config/paper.yaml", tmp_path / "more.yaml")
     plan = Plan.of(config, assumed().devices["h100"], 8)
@@ -305,7 +307,7 @@ def plan_command(monkeypatch, *arguments: str) -> int:
     return main("salsa", COMMANDS)
 
 
-def test_the_command_prints_a_table_and_what_it_assumes(tmp_path, monkeypatch, capsys):
+def test_command_prints_a_table_and_its_assumptions(tmp_path, monkeypatch, capsys):
     (tmp_path / "priced.yaml").write_text("judge: {input_price: 2.5, output_price: 10}\n")
     given = ["--config", str(ROOT / "config/paper.yaml"), "priced.yaml", "--hourly", "2"]
     assert plan_command(monkeypatch, *given) == 0
@@ -332,14 +334,14 @@ def test_the_command_prints_a_table_and_what_it_assumes(tmp_path, monkeypatch, c
         ),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(changes, said, tmp_path, monkeypatch, capsys):
+def test_unplannable_config_is_one_line(changes, said, tmp_path, monkeypatch, capsys):
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(changes))
     assert plan_command(monkeypatch, "--config", str(ROOT / "config/mini.yaml"), "more.yaml") == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: {said}") and error.count("\n") == 1
 
 
-def test_figures_are_written_to_be_read():
+def test_numbers_are_formatted_for_reading():
     assert [duration(s) for s in (0.4, 59, 90, 5400, 36000, 400000)] == [
         "0 s",
         "59 s",

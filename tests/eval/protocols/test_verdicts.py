@@ -1,4 +1,4 @@
-"""Verdicts; each defect of the published tools that is known to us is a test here."""
+"""Verdicts. Each known defect of the published tools has a test here."""
 
 import io
 import json
@@ -101,7 +101,7 @@ CASES = {
 @pytest.mark.parametrize(
     ("protocol", "text", "outcome", "value"), [(name, *case) for name, cases in CASES.items() for case in cases]
 )
-def test_only_the_form_that_was_asked_for_counts(protocol, text, outcome, value):
+def test_only_the_requested_form_counts(protocol, text, outcome, value):
     assert read(protocol, text) == (outcome, value)
 
 
@@ -131,8 +131,8 @@ REASONING = [
 
 
 @pytest.mark.parametrize(("begin", "end"), REASONING)
-def test_verdicts_in_reasoning_are_not_read(begin, end):
-    """Marks with both halves, with the end alone (its beginning was in the prompt), and without an end."""
+def test_verdicts_in_reasoning_are_ignored(begin, end):
+    """Marks with both halves, only the end (the beginning was in the prompt), and only the beginning."""
     thoughts = "We compare. [[A]] Final verdict: [[A]] "
     for text in (f"{begin}{thoughts}{end}B wins. [[B]]", f"{thoughts}{end}B wins. [[B]]"):
         assert read("mt_bench_pair", text) == ("verdict", "B")
@@ -143,12 +143,12 @@ def test_verdicts_in_reasoning_are_not_read(begin, end):
 @pytest.mark.parametrize(
     "text", ["I think B. [[B]]", "In this analysis B wins: [[B]]", "analysis: B. [[B]]", "[x] [[B]]"]
 )
-def test_words_that_are_no_marks_are_no_reasoning(text):
+def test_similar_words_are_not_reasoning_marks(text):
     assert without_reasoning(text) == text
 
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
-def test_a_text_that_ended_at_its_limit_is_cut_whatever_it_holds(reason):
+def test_text_that_reached_its_limit_is_cut(reason):
     for text in ("At first sight [[A]], however assistant B is", "Final verdict: [[B]]", ""):
         assert read("mt_bench_pair", text, reason) == ("cut", None)
         assert read("mt_bench_pair", text, "stop") == read("mt_bench_pair", text)
@@ -158,7 +158,7 @@ def test_a_text_that_ended_at_its_limit_is_cut_whatever_it_holds(reason):
     ("label", "expected"),
     [("A", ("A", False)), ("C", ("tie", False)), ("A=B", ("tie", False)), ("A>>B", ("A", True)), ("B>A", ("B", False))],
 )
-def test_what_a_label_says_of_the_positions(label, expected):
+def test_labels_of_positions(label, expected):
     assert verdict(label) == expected
 
 
@@ -167,21 +167,21 @@ def test_what_a_label_says_of_the_positions(label, expected):
     st.sampled_from(sorted(READERS)),
     st.text(alphabet="ABC<>=[] 0159.final verdict:", max_size=80),
 )
-def test_any_text_has_an_outcome(start, protocol, end):
+def test_every_text_has_an_outcome(start, protocol, end):
     outcome, value = read(protocol, start + end)
     assert outcome in ("verdict", "tie", "unparsed", "refused")
     assert (value is not None) == (outcome == "verdict" or (outcome, value) == ("tie", "A=B"))
 
 
-def test_a_text_is_read_in_linear_time():
-    """Quotes of a form by the thousand, as a judge that repeats itself writes them."""
+def test_reading_takes_linear_time():
+    """Thousands of quoted forms, as from a judge that repeats itself."""
     begin = time.perf_counter()
     assert read("mt_bench_pair", "my final verdict of all of these: [[A]], not [[B]] " * 2000) == ("verdict", "A")
     assert time.perf_counter() - begin < 2
 
 
-def test_the_parse_command(command, tmp_path, monkeypatch):
-    """Lines as they were, and what they say behind; a line without a text is named."""
+def test_parse_command(command, tmp_path, monkeypatch):
+    """Lines stay as they were, with the verdict appended; a line without a text is named."""
     file = tmp_path / "texts.jsonl"
     write_jsonl(file, [{"id": n, "text": text} for n, (text, *_) in enumerate(CASES["arena_hard"])])
     monkeypatch.setattr(sys, "stdout", printed := io.StringIO())
@@ -199,8 +199,8 @@ def test_the_parse_command(command, tmp_path, monkeypatch):
 QUESTION = Question("1", "writing", ("Say {answer_b}.", "Again?"))
 
 
-def test_texts_that_look_like_places_stay_as_they_are():
-    """Filled in several passes, {answer_b} in a question would show the other assistant's answer."""
+def test_placeholders_in_texts_are_not_filled():
+    """With several passes, {answer_b} in a question would show the other answer."""
     first, second = ["I am {answer_b} and {question}", "x"], ["SECRET", "y"]
     text = pair_messages(find("mt_bench"), load_templates(None), QUESTION, 1, first, second)[-1]["content"]
     assert "I am {answer_b} and {question}" in text
@@ -208,7 +208,7 @@ def test_texts_that_look_like_places_stay_as_they_are():
     assert text.count("SECRET") == 1
 
 
-def test_every_place_of_every_template_is_filled(shared_data):
+def test_every_placeholder_of_every_template_is_filled(shared_data):
     real = Question("101", "math", ("q1", "q2"), ("r1", "r2"))
     for path in (None, str(shared_data / "mt_bench/judge_prompts.jsonl")):
         templates = load_templates(path)

@@ -1,4 +1,4 @@
-"""Each setting of the paper's grid says where it comes from, and the report of a grid repeats it."""
+"""Each setting of the paper's grid has a recorded source, and a grid's report shows it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def recorded() -> Assumptions:
     return load_assumptions(ROOT / "config/assumptions.yaml")
 
 
-def test_every_setting_of_the_papers_grid_is_recorded_with_its_value_and_source(recorded):
+def test_every_setting_of_the_papers_grid_has_a_value_and_source(recorded):
     rows = compared(recorded, settings_of(load_config(PAPER)))
     wrong = [row for row in rows if row["standing"] in ("not recorded", "changed")]
     assert not wrong
@@ -29,7 +29,7 @@ def test_every_setting_of_the_papers_grid_is_recorded_with_its_value_and_source(
     )
 
 
-def test_a_default_is_a_setting_too_and_a_missing_entry_is_seen(recorded):
+def test_defaults_count_and_missing_entries_are_found(recorded):
     settings = settings_of(load_config(PAPER))
     assert settings["ppo.lam"] == 0.95, "it does not stand in paper.yaml"
     less = Assumptions(
@@ -41,7 +41,7 @@ def test_a_default_is_a_setting_too_and_a_missing_entry_is_seen(recorded):
     ]
 
 
-def test_what_another_grid_changes_is_marked_and_machinery_is_not_listed(recorded):
+def test_changes_of_another_grid_are_marked_and_machinery_is_left_out(recorded):
     settings = settings_of(load_config(PAPER, ROOT / "config/beta.yaml"))
     found = {row["setting"]: row for row in compared(recorded, settings)}
     assert found["ppo.beta"]["standing"] == "assumed"
@@ -60,7 +60,7 @@ def test_what_another_grid_changes_is_marked_and_machinery_is_not_listed(recorde
         ("settings: {a: {value: 1, standing: assumed}}\nmachinery: []", "settings.a.source: required key is missing"),
     ],
 )
-def test_a_broken_file_is_one_line(text, expected, tmp_path):
+def test_broken_file_is_one_line(text, expected, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=r"a\.yaml: ") as raised:
         load_assumptions(tmp_path / "a.yaml")

@@ -16,7 +16,7 @@ from salsa.runtime.jsonl import read_jsonl, write_jsonl
 
 
 def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatch):
-    """Alpha 0 is SFT 1 itself: its KL is 0; a copy of it under another alpha has the same figures."""
+    """Alpha 0 is SFT 1, so its KL is 0; a copy of it under another alpha has the same figures."""
     write_jsonl(tmp_path / "prompts.jsonl", [{"prompt_id": str(i), "prompt": f"Say {i}."} for i in range(20)])
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The grass is green."}]
     write_jsonl(tmp_path / "test.jsonl", [{"messages": talk}, {"messages": talk * 2}])
@@ -45,8 +45,8 @@ def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatc
     assert rows[0]["reward"] != rows[2]["reward"]
 
 
-def test_sft_loss_is_of_the_assistants_tokens_and_their_end(tmp_path, llamas, reward_model, prepared):
-    """By hand: the template's text cut at its marks, and the model's own log-probabilities."""
+def test_sft_loss_covers_the_assistants_tokens_and_eos(tmp_path, llamas, reward_model, prepared):
+    """By hand: the template's text split at its marks, and the model's own log-probabilities."""
     talk = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "hello"}] * 2
     write_jsonl(tmp_path / "test.jsonl", [{"messages": talk}])
     write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "hi"}, {"prompt": "word " * 300}])

@@ -52,8 +52,8 @@ def test_kl_equals_a_direct_computation(llamas, sequences, make_checkpoint, tmp_
     assert found[2] == [0.0] * len(prompts), "the KL of a policy to itself is exactly 0"
 
 
-def test_kl_estimated_from_samples_agrees_with_the_full_sum():
-    """The mean of log p - log q over draws from p converges to the KL of the whole vocabulary."""
+def test_sampled_kl_agrees_with_the_full_sum():
+    """The mean of log p - log q over draws from p converges to the KL over the whole vocabulary."""
     generator = torch.Generator().manual_seed(0)
     p, q = (torch.randn(1, 50, generator=generator) for _ in range(2))
     drawn = torch.multinomial(p.softmax(-1)[0], 200_000, replacement=True, generator=generator)
@@ -61,7 +61,7 @@ def test_kl_estimated_from_samples_agrees_with_the_full_sum():
     assert abs(kl_divergence(p, q).item() - ratio.mean()) < 4 * ratio.std() / 200_000**0.5
 
 
-def test_output_head_is_the_models_own_with_gemma_2_capped(tmp_path):
+def test_output_head_equals_the_models_including_softcapping(tmp_path):
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
@@ -94,7 +94,7 @@ def test_reward_equals_a_plain_forward(reward_model, sequences):
         assert rewards(model, rows, PAD, batch_size, 0.5, 2.0) == pytest.approx(expected, abs=1e-5)
 
 
-def test_mean_nll_equals_the_models_own_loss(llamas, sequences):
+def test_mean_nll_equals_the_models_loss(llamas, sequences):
     prompts, responses = sequences
     rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
     masks = [[0] * len(prompt) + [1] * len(response) for prompt, response in zip(prompts, responses, strict=True)]
@@ -116,7 +116,7 @@ def test_distinct():
 
 
 def generations(folder, tokenizer) -> None:
-    """A two-turn question and one that was too long."""
+    """A two-turn question, and one that was too long."""
     texts = ["The grass is green.", "It is seven."]
     ids = [[*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for text in texts]
     turns = [
@@ -164,7 +164,7 @@ def test_command(tmp_path, llamas, reward_model, tokenizer_of_sentences, monkeyp
     assert "mt.jsonl:1: no token_ids" in capsys.readouterr().err
 
 
-def test_a_reward_model_without_its_normalisation_is_named(tmp_path, llamas, reward_model, monkeypatch, capsys):
+def test_reward_model_without_normalisation_is_named(tmp_path, llamas, reward_model, monkeypatch, capsys):
     shutil.copytree(reward_model, tmp_path / "rm")
     config = json.loads((tmp_path / "rm/config.json").read_text())
     del config["reward_std"]

@@ -1,4 +1,4 @@
-"""Bradley-Terry and the logistic regression under it: identities, known answers, what cannot be had."""
+"""Bradley-Terry and its logistic regression: identities, known answers, and cases without an answer."""
 
 import math
 
@@ -16,7 +16,7 @@ def matches(rows) -> pd.DataFrame:
 
 
 def against_one_baseline(seed: int, chances: dict[str, float], questions: int = 80) -> pd.DataFrame:
-    """Two games a question and model, a third of them strong."""
+    """Two games per question and model, a third of them strong."""
     rng = np.random.default_rng(seed)
     rows = []
     for model, chance in chances.items():
@@ -26,7 +26,7 @@ def against_one_baseline(seed: int, chances: dict[str, float], questions: int = 
     return matches(rows)
 
 
-def test_with_one_baseline_the_score_is_the_weighted_win_rate_and_its_error_that_of_a_ratio():
+def test_one_baseline_gives_the_weighted_win_rate_and_the_error_of_a_ratio():
     frame = against_one_baseline(0, {"weak": 0.2, "even": 0.5, "strong": 0.9})
     found = scores(frame, [(model, "baseline") for model in ("weak", "even", "strong")], 0.95)
     for (model, _), score in found.items():
@@ -39,7 +39,7 @@ def test_with_one_baseline_the_score_is_the_weighted_win_rate_and_its_error_that
         assert reach == pytest.approx(error / (rate * (1 - rate)), rel=0.02)
 
 
-def test_many_models_agree_with_the_likelihoods_maximum_found_by_another_optimiser():
+def test_scores_maximise_the_likelihood_by_another_optimiser():
     rng = np.random.default_rng(1)
     names, strengths = list("abcd"), np.array([0.0, 0.5, 1.2, -0.4])
     rows = []
@@ -66,7 +66,7 @@ def test_many_models_agree_with_the_likelihoods_maximum_found_by_another_optimis
         assert score.low < score.estimate < score.high
 
 
-def test_who_wins_all_scores_1_and_nobody_else_is_touched():
+def test_model_that_always_wins_scores_1_and_changes_no_other():
     frame = against_one_baseline(2, {"even": 0.5})
     alone = scores(frame, [("even", "baseline")], 0.95)["even", "baseline"]
     champion = matches([(question, "champion", "baseline", 2.0, 2.0) for question in range(80)])
@@ -77,7 +77,7 @@ def test_who_wins_all_scores_1_and_nobody_else_is_touched():
     assert both["even", "baseline"].low == pytest.approx(alone.low, abs=2e-3)
 
 
-def test_groups_that_never_met_do_not_disturb_each_other():
+def test_unconnected_groups_are_independent():
     rows = [
         (q, a, b, float((q + k) % 3 == 0), 1.0) for k, (a, b) in enumerate([("a", "b"), ("c", "d")]) for q in range(30)
     ]
@@ -91,8 +91,8 @@ def test_one_question_has_a_score_and_no_interval():
     assert math.isnan(score.low) and math.isnan(score.high)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    """Questions whose rows go together: 400 trials, 90 %, two coefficients."""
+def test_interval_covers_the_truth_at_its_level():
+    """Clustered rows: 400 trials, 90 %, two coefficients."""
     rng = np.random.default_rng(3)
     covered, trials, questions, rows_each = 0, 400, 60, 4
     x = np.tile([0.0, 1.0], questions * rows_each // 2)

@@ -1,4 +1,4 @@
-"""Intervals: coverage by simulation, agreement with theory, and the cases in which a bootstrap says nothing."""
+"""Intervals: simulated coverage, agreement with theory, and cases in which a bootstrap says nothing."""
 
 import math
 
@@ -9,8 +9,8 @@ from scipy import stats
 from eval.statistics.intervals import mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    """Clustered win rates: questions differ in difficulty, and their six judgments with them. 400 trials, 90 %."""
+def test_interval_covers_the_truth_at_its_level():
+    """Clustered win rates: questions differ in difficulty and have six judgments each. 400 trials, 90 %."""
     rng = np.random.default_rng(0)
     covered = naive = 0
     trials, n, judgments = 400, 60, 6
@@ -25,7 +25,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert naive / trials < 0.8, "taking judgments for independent would be too sure of itself"
 
 
-def test_a_large_sample_agrees_with_the_normal_approximation():
+def test_large_sample_agrees_with_the_normal_approximation():
     values = np.random.default_rng(1).normal(2, 3, size=2000)
     found = mean_interval(list(values), 0.95, 2000, seed=1)
     error = values.std(ddof=1) / math.sqrt(len(values))
@@ -35,8 +35,8 @@ def test_a_large_sample_agrees_with_the_normal_approximation():
 
 
 @pytest.mark.parametrize("n", [2, 3, 17, 200])
-def test_limits_are_those_of_scipy(n):
-    """The same samples, the same formula; skewed sums and unequal weights."""
+def test_limits_equal_scipys(n):
+    """The same samples and formula; skewed sums and unequal weights."""
     rng = np.random.default_rng(n)
     weights = rng.integers(1, 5, size=n).astype(float)
     points = rng.gamma(0.5, size=n) * weights
@@ -63,8 +63,8 @@ def test_weights_count():
 
 
 @pytest.mark.parametrize(("rate", "low", "high"), [(1.0, 0.8316, 1.0), (0.0, 0.0, 0.1684), (0.5, 0.2993, 0.7007)])
-def test_agreement_of_all_questions_is_not_certainty(rate, low, high):
-    """19 of 19: Clopper and Pearson's exact limits, and for ties alone Wilson's about one half."""
+def test_unanimous_questions_are_not_certainty(rate, low, high):
+    """19 of 19: Clopper and Pearson's exact limits; for ties only, Wilson's around one half."""
     n = 19 if rate in (0, 1) else 20
     found = ratio_interval([rate] * n, [1] * n, 0.95, 500, seed=1)
     assert (found.estimate, found.n) == (rate, n)
@@ -72,7 +72,7 @@ def test_agreement_of_all_questions_is_not_certainty(rate, low, high):
     assert found.high == pytest.approx(high, abs=0.01)
 
 
-def test_nothing_measured_is_nothing():
+def test_no_questions_give_nan():
     found = ratio_interval([0.0], [0], 0.95, 100, seed=1)
     assert found.n == 0
     assert math.isnan(found.estimate)
@@ -81,14 +81,14 @@ def test_nothing_measured_is_nothing():
 
 @pytest.mark.parametrize("found", [mean_interval([2.0], 0.95, 100, 1), pooled_mean_interval([6.0], [3], 0.95, 100, 1)])
 def test_one_question_has_no_interval(found):
-    """It does not say how far another question's value would be from it."""
+    """It does not show how much questions vary."""
     assert (found.estimate, found.n) == (2.0, 1)
     assert math.isnan(found.low) and math.isnan(found.high)
 
 
 @pytest.mark.parametrize("points", [[1], [1] * 3, [0, 2, 2], [2] * 5, [1] * 4, [0, 1, 2, 2, 1, 0, 2], [0] * 7])
 def test_swapping_the_sides_gives_the_mirror_image(points):
-    """a against b and b against a: of odd numbers of ties too."""
+    """a against b and b against a, also with an odd number of ties."""
     weights = [2] * len(points)
     there = ratio_interval(points, weights, 0.95, 2000, 1)
     back = ratio_interval([2 - p for p in points], weights, 0.95, 2000, 1)
@@ -104,8 +104,8 @@ def test_the_seed_fixes_the_limits():
     assert mean_interval(values, 0.95, 300, 1) != mean_interval(values, 0.95, 300, 2)
 
 
-def test_any_statistic_has_the_limits_that_its_own_function_has():
-    """The mean, by the general function and by its own; nothing to draw from, nothing said."""
+def test_general_statistic_has_the_limits_of_the_special_one():
+    """The mean, by the general function and by its own; also without data."""
     values = np.random.default_rng(4).gamma(2, size=80)
     own = mean_interval(list(values), 0.9, 4000, seed=1)
     general = statistic_interval(lambda chosen: float(values[chosen].mean()), 80, 0.9, 4000, seed=2)
@@ -117,7 +117,7 @@ def test_any_statistic_has_the_limits_that_its_own_function_has():
     assert math.isnan(statistic_interval(lambda chosen: 1.0, 0, 0.9, 100, seed=1).estimate)
 
 
-def test_a_pooled_mean_is_the_mean_of_all_values_whatever_their_question():
+def test_pooled_mean_weights_values_equally():
     rng = np.random.default_rng(5)
     counts = rng.integers(1, 4, size=60)
     values = [rng.normal(5, 2, size=count) for count in counts]

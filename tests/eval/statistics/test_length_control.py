@@ -1,4 +1,4 @@
-"""The length-controlled win rate: what it must be where the truth is known, and what cannot be had."""
+"""The length-controlled win rate: known truths, and cases without an answer."""
 
 import math
 
@@ -24,7 +24,7 @@ def matches(points, lengths, hard=None, weight=None) -> pd.DataFrame:
 
 
 def drawn(rng, n: int, constant: float, slope: float, longer: float = 0.0, hard: float = 0.0) -> pd.DataFrame:
-    """Wins drawn from the model itself; a's answers are `longer` by so many standard deviations on the average."""
+    """Wins drawn from the model itself; a's answers are `longer` by so many standard deviations on average."""
     difference = 100 * (rng.normal(size=n) + longer)
     x = np.tanh(difference / difference.std())
     difficult = rng.normal(size=n)
@@ -33,8 +33,8 @@ def drawn(rng, n: int, constant: float, slope: float, longer: float = 0.0, hard:
     return matches(wins, lengths, difficult if hard else None)
 
 
-def test_without_an_effect_of_length_it_is_the_raw_rate():
-    """Wins that lengths say nothing of: exactly, as each length occurs as often with a win as without."""
+def test_without_length_effect_it_equals_the_raw_rate():
+    """Wins independent of length, exactly: each length occurs equally often with and without a win."""
     lengths = [(100, 50), (100, 50), (50, 100), (50, 100)] * 20
     found = length_controlled(matches([1, 0, 1, 0] * 20, lengths), 0.95)
     assert found.estimate == pytest.approx(0.5, abs=1e-9)
@@ -44,7 +44,7 @@ def test_without_an_effect_of_length_it_is_the_raw_rate():
     assert not found.far
 
 
-def test_where_length_alone_decides_it_is_a_half_and_far_off():
+def test_if_only_length_decides_it_is_one_half_and_far_off():
     rng = np.random.default_rng(0)
     frame = drawn(rng, 20_000, constant=0.0, slope=3.0, longer=1.0)
     raw = frame["points"].mean()
@@ -54,7 +54,7 @@ def test_where_length_alone_decides_it_is_a_half_and_far_off():
     assert found.far
 
 
-def test_swapping_the_sides_gives_the_rest_to_one():
+def test_swapped_sides_sum_to_one():
     frame = drawn(np.random.default_rng(1), 300, constant=0.4, slope=1.0, longer=0.5)
     swapped = frame.assign(points=1 - frame["points"], lengths=[(b, a) for a, b in frame["lengths"]])
     one, other = length_controlled(frame, 0.9), length_controlled(swapped, 0.9)
@@ -62,7 +62,7 @@ def test_swapping_the_sides_gives_the_rest_to_one():
     assert one.low + other.high == pytest.approx(1, abs=1e-9)
 
 
-def test_equal_lengths_leave_the_rate_and_its_error_over_questions():
+def test_equal_lengths_change_neither_rate_nor_error():
     frame = matches([1, 0.5, 0, 1, 1, 0.5, 1, 0] * 10, [(40, 40)] * 80, weight=np.tile([1.0, 3.0], 40))
     frame["points"] *= frame["weight"]
     found = length_controlled(frame, 0.95)
@@ -73,8 +73,8 @@ def test_equal_lengths_leave_the_rate_and_its_error_over_questions():
 
 
 @pytest.mark.parametrize("hard", [0.0, 1.5])
-def test_the_interval_covers_the_truth_about_as_often_as_it_says(hard):
-    """400 trials of 120 questions, 90 %; with difficulties, the truth is the mean over those that may be asked."""
+def test_interval_covers_the_truth_at_its_level(hard):
+    """400 trials of 120 questions, 90 %. With difficulties, the truth is the mean over possible questions."""
     rng = np.random.default_rng(2)
     constant, covered, trials = 0.5, 0, 400
     truth = special.expit(constant + hard * rng.normal(size=1_000_000)).mean()
@@ -84,8 +84,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(hard):
     assert abs(covered / trials - 0.9) < 0.05
 
 
-def test_errors_by_question_are_statsmodels_own():
-    """Three matches a question, without weights, where statsmodels claims to have them."""
+def test_clustered_errors_equal_statsmodels():
+    """Three matches per question without weights, the case that statsmodels supports."""
     import statsmodels.api as sm
 
     from eval.statistics.logistic import fit
@@ -102,7 +102,7 @@ def test_errors_by_question_are_statsmodels_own():
     assert ours.influence.T @ ours.influence == pytest.approx(np.asarray(theirs.cov_params()))
 
 
-def test_difficulty_is_what_the_others_have_earned():
+def test_difficulty_is_the_points_of_the_others():
     pool = pd.DataFrame(
         [("q1", 1, "one", 1.0, 1), ("q1", 1, "two", 0.0, 1), ("q1", 1, "three", 0.5, 1), ("q2", 1, "one", 3.0, 4)],
         columns=["question_id", "turn", "model", "points", "weight"],
@@ -113,8 +113,8 @@ def test_difficulty_is_what_the_others_have_earned():
     assert math.isnan(found[3]), "nobody else has answered that"
 
 
-def test_what_cannot_be_told_apart_is_a_dash():
-    """Always longer, by the same or not; a win exactly where the answer is longer; no lengths; nothing at all."""
+def test_unidentified_effects_are_a_dash():
+    """Always longer, equally or not; a win exactly if longer; no lengths; no data."""
     for frame in (
         matches([1, 0, 1, 1], [(90, 50)] * 4),
         matches([1, 0, 1, 1], [(51, 50), (60, 50), (70, 50), (80, 50)]),
@@ -140,5 +140,5 @@ def test_what_cannot_be_told_apart_is_a_dash():
         (0.8, 0.59, True),
     ],
 )
-def test_far_off_is_a_quarter_of_the_way_to_the_end_and_a_tenth_at_least(raw, controlled, far):
+def test_far_off_threshold(raw, controlled, far):
     assert is_far(raw, controlled) == far

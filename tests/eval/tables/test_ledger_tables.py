@@ -1,4 +1,4 @@
-"""Tables of a ledger that stages of our own have filled; how fast they are, and what they do without."""
+"""Tables of a ledger that our own stages filled, and how fast they are."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ def sometimes(turns: list[str]) -> str:
     return right(turns) if len(turns[0]) % 2 else wrong(turns)
 
 
-def test_what_the_judge_stage_asked_is_in_the_tables_as_it_is_in_its_judgments(cell, questions, table, tmp_path):
+def test_ledger_tables_agree_with_judgments(cell, questions, table, tmp_path):
     judge = {**GOLD, "position_bias": 0.3, "noise": 0.3}
     _, _, rows = cell("mt_bench", questions, {"good": sometimes, "bad": wrong}, judge)
     [found] = rows_of(table("--format", "json")[2])
@@ -56,7 +56,7 @@ def test_what_the_judge_stage_asked_is_in_the_tables_as_it_is_in_its_judgments(c
     assert (tmp_path / "ledger/items.jsonl").read_bytes() == before
 
 
-def test_arena_hards_games_are_measured_against_the_second_policy(cell, table):
+def test_arena_hard_games_count_against_the_second_policy(cell, table):
     asked = list(arena_hard_questions(random.Random(1), 12))
     judge = {**GOLD, "position_bias": 0.8, "noise": 0.3}
     _, _, rows = cell("arena_hard", asked, {"good": sometimes, "bad": wrong}, judge)
@@ -72,7 +72,7 @@ def test_arena_hards_games_are_measured_against_the_second_policy(cell, table):
     assert sum(asked) < len(asked)
 
 
-def test_grades_are_there_too_and_what_has_no_answer_is_missing(cell, questions, table, command, tmp_path):
+def test_grades_are_included_and_unanswered_ones_missing(cell, questions, table, command, tmp_path):
     cell("mt_bench", questions)
     rows = answers(questions, right)
     rows[0]["turns"] = rows[0]["turns"][:1]
@@ -88,7 +88,7 @@ def test_grades_are_there_too_and_what_has_no_answer_is_missing(cell, questions,
     assert found["mean"] == pytest.approx(sum(ratings) / 15)
 
 
-def test_a_benchmark_that_reads_in_its_own_way_keeps_what_it_read(cell, questions, table, tmp_path):
+def test_benchmark_with_its_own_reader_stores_labels(cell, questions, table, tmp_path):
     kind = tmp_path / "own.py"
     kind.write_text(
         "from eval.benchmarks.mt_bench import MtBench\nfrom eval.protocols.verdicts import Verdict\n"
@@ -100,8 +100,8 @@ def test_a_benchmark_that_reads_in_its_own_way_keeps_what_it_read(cell, question
     assert (found["wins"], found["losses"]) == (0, 16), "the other way round than the grammar"
 
 
-def test_a_rate_that_length_decides_is_warned_of(command, table, caplog, tmp_path):
-    """The longer answer is the better one to this judge, and m's are longer more often than not."""
+def test_rate_decided_by_length_is_flagged(command, table, caplog, tmp_path):
+    """This judge prefers the longer answer, and m's are longer more often than not."""
     rng, rows = random.Random(1), []
     for question in range(200):
         more = rng.gauss(20, 20)
@@ -117,7 +117,7 @@ def test_a_rate_that_length_decides_is_warned_of(command, table, caplog, tmp_pat
     assert "(far off)" in table()[2]
 
 
-def test_the_tables_as_text(cell, questions, table):
+def test_tables_as_text(cell, questions, table):
     cell("mt_bench", questions)
     status, said, printed = table()
     assert (status, said) == (0, "")
@@ -128,7 +128,7 @@ def test_the_tables_as_text(cell, questions, table):
     assert note.startswith("Judge: gold-judge(position_bias=0, ") and " called 20" in note
 
 
-def test_a_folder_that_is_no_ledger_or_lacks_its_calls_is_one_line(cell, questions, table, tmp_path):
+def test_folder_that_is_no_ledger_is_one_line(cell, questions, table, tmp_path):
     status, said, _ = table()
     assert (status, said.count("\n")) == (1, 1)
     assert "ledger/items.jsonl: cannot read it (No such file or directory): python -m eval import, judge and" in said
@@ -139,8 +139,8 @@ def test_a_folder_that_is_no_ledger_or_lacks_its_calls_is_one_line(cell, questio
     assert "the call of question 81" in said and "copy a ledger as a whole folder" in said
 
 
-def test_ten_thousand_verdicts_in_ten_seconds_of_a_folder_that_cannot_be_written(command, tmp_path):
-    """13,000 verdicts of 20 models, by the command as a process of its own without a key."""
+def test_ten_thousand_verdicts_in_ten_seconds_from_a_read_only_folder(command, tmp_path):
+    """13,000 verdicts of 20 models, by the command in its own process, without a key."""
     folder, models = tmp_path / "ledger", [f"model-{n}" for n in range(20)]
     turns = [(model, question, turn) for model in models for question in range(81, 161) for turn in (1, 2)]
     archives = {

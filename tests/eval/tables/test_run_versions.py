@@ -1,4 +1,4 @@
-"""What runs were made with, from their records, and what is said where they are not made alike."""
+"""Versions and machines of runs, from their records, and the warning if they differ."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """run(name, inputs, changes of the record) makes a file or a folder with its run.json, and returns its path."""
+    """run(name, inputs, changes of the record) writes a file or folder with its run.json and returns its path."""
     monkeypatch.chdir(tmp_path)
     usual = {"git_commit": COMMIT, "versions": {"python": "3.11.7", "torch": "2.13.0"}, "processor": "EPYC"}
 
@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
 
 
 def grid(run, **changes) -> list[Path]:
-    """Two scores of two policies from one base, which the tables are made of."""
+    """Two scores of two policies from one base, as the tables' inputs."""
     world = run("data/world")
     base = run("checkpoints/base", world / "part.jsonl")
     policies = [run(f"checkpoints/policy/{name}", base, **changes.get(name, {})) for name in ("a", "b")]
@@ -58,7 +58,7 @@ def test_runs_are_found_through_their_inputs(run):
     assert set(table(found)["property"]) >= {"processor", "device"} and "torch" not in set(table(found)["property"])
 
 
-def test_a_grid_of_two_commits_and_versions_names_both_and_what_is_affected(run):
+def test_two_commits_and_versions_are_named_with_the_affected_runs(run):
     other = {"git_commit": f"{'f' * 40}+changes", "versions": {"python": "3.11.7", "torch": "2.14.1", "vllm": "0.31"}}
     found = made_with(grid(run, b=other))
     assert differing(found) == ["commit", "torch"], "a package that not all stages load is no difference"
@@ -74,13 +74,13 @@ def test_a_grid_of_two_commits_and_versions_names_both_and_what_is_affected(run)
     )
 
 
-def test_processors_of_two_kinds_are_named_and_threads_are_a_stages_own(run):
+def test_two_kinds_of_processors_are_named_and_threads_are_per_stage(run):
     found = made_with(grid(run, a={"processor": "Xeon", "threads": 2}, b={"threads": 1}))
     assert differing(found) == ["processor"]
     assert "processor EPYC (5 runs), Xeon (1 runs)" in warning(table(found).astype(str).to_dict("records"))
 
 
-def test_what_is_not_there_any_more_is_left_out_and_what_is_broken_is_named(run):
+def test_missing_records_are_left_out_and_broken_ones_named(run):
     scores = grid(run)
     (Path("checkpoints/policy/a/run.json")).unlink()
     assert "checkpoints/policy/a" not in str(made_with(scores)), "checkpoints may be moved away"

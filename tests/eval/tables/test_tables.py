@@ -1,4 +1,4 @@
-"""Tables, figures, report and the terminal's table, from an invented results folder through the real commands."""
+"""Tables, figures, report and terminal table from an invented results folder, through the real commands."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def tables(command, results, out=None):
     return results / "tables"
 
 
-def test_the_headline_is_the_adjusted_win_rate(results, command):
+def test_headline_is_the_adjusted_win_rate(results, command):
     folder = tables(command, results)
     table = pd.read_csv(folder / "headline.csv")
     assert list(table["model"].unique()) == ["one-mini", "two_mini", "all"]
@@ -58,7 +58,7 @@ def test_the_headline_is_the_adjusted_win_rate(results, command):
         assert row["first_position"] == pytest.approx(sum(firsts) / len(firsts), abs=1e-6)
 
 
-def test_every_table_comes_in_three_forms_twice_the_same(results, command, tmp_path):
+def test_every_table_has_three_formats_and_repeats(results, command, tmp_path):
     folder = tables(command, results)
     tables(command, results, tmp_path / "again")
     names = ["headline", "win_rates", "scores", "improvements", "grades", "soup", "reward_model", "training"]
@@ -74,7 +74,7 @@ def test_every_table_comes_in_three_forms_twice_the_same(results, command, tmp_p
     assert json.loads((folder / "run.json").read_text())["inputs"]
 
 
-def test_differences_are_taken_question_by_question(results, command):
+def test_differences_are_paired_by_question(results, command):
     table = pd.read_csv(tables(command, results) / "improvements.csv")
     row = table[(table["comparison"] == "ppo_vs_sft") & (table["measure"] == "gold")].iloc[0]
     found = {}
@@ -86,7 +86,7 @@ def test_differences_are_taken_question_by_question(results, command):
     assert 0 < row["low"] < row["difference"] < row["high"]
 
 
-def test_what_was_not_judged_is_said(results, command):
+def test_missing_judgments_are_reported(results, command):
     path = results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl"
     rows = read_jsonl(path)
     for row in rows[:24]:
@@ -102,7 +102,7 @@ def test_what_was_not_judged_is_said(results, command):
     assert "without a verdict" not in (folder / "grades.md").read_text()
 
 
-def test_a_judge_that_may_change_has_its_dates_and_its_own_name_beside_the_tables(results):
+def test_hosted_judge_has_dates_and_reported_model_in_the_tables(results):
     for day, name in ((3, "j-0613"), (1, "j-0301")):
         calls = {"first_call": f"2026-11-0{day}T09:00:00Z", "last_call": f"2026-11-0{day}T23:00:00Z"}
         path = results / f"judgments/one-mini/{GRID.benchmarks[day // 2]}/salsa_vs_ppo.run.json"
@@ -114,8 +114,8 @@ def test_a_judge_that_may_change_has_its_dates_and_its_own_name_beside_the_table
     assert judge_note(results, GRID, "judgments") == "Judge: gold-judge (gold judge)."
 
 
-def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
-    """Of any comparison, and of the grades; everything is made before, and the cells are named."""
+def test_cell_below_the_coverage_floor_fails_the_run_at_its_end(results, command):
+    """For any comparison and for grades. Everything is written first, and the cells are named."""
     status, said = command("eval", "show", "--results", tables(command, results).parent, "--below-floor", "fail")
     assert (status, said) == (0, "")
     path = results / "judgments/two_mini/arena_hard/ppo_vs_sft.jsonl"
@@ -137,7 +137,7 @@ def test_a_cell_below_the_floor_fails_the_run_at_its_end(results, command):
     assert "tables.below_floor: mark" in said
 
 
-def test_a_figure_of_one_question_says_why_it_has_no_interval():
+def test_single_question_explains_its_missing_interval():
     nan = float("nan")
     columns = {"x": [2.0, 2.0, nan], "low": [nan, 1.5, nan], "high": [nan, 2.5, nan], "n": [1, 2, 0]}
     expected = ["2.000 (one question: no interval)", "2.000 [1.500, 2.500]", "–"]
@@ -149,7 +149,7 @@ def test_a_figure_of_one_question_says_why_it_has_no_interval():
 @pytest.mark.parametrize(
     "name", ["judgments/two_mini/arena_hard/ppo_vs_sft", "scores/one-mini/sft/mt_bench", "grades/one-mini/sft/mt_bench"]
 )
-def test_an_empty_file_is_named(results, command, name):
+def test_empty_file_is_named(results, command, name):
     path = results / f"{name}.jsonl"
     assert path.exists()
     path.write_text("")
@@ -158,7 +158,7 @@ def test_an_empty_file_is_named(results, command, name):
 
 
 def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
-    """The command as a process of its own: two games a judgment."""
+    """The command in its own process: two games per judgment."""
     results = write_results(tmp_path / "results", questions=210)
     settings = GRID.model_copy(update={"tables": GRID.tables.model_copy(update={"resamples": 2000})})
     arguments = ["--results", results, "--settings", settings.model_dump_json(exclude_none=True), "--seed", "1"]
@@ -177,7 +177,7 @@ def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
     assert 2 * table[table["model"] != "all"]["judgments"].sum() == 10_080
 
 
-def test_tables_say_whose_templates_the_judge_was_asked_by(results, command):
+def test_tables_name_the_judges_templates(results, command):
     path = results / "judgments/one-mini/arena_hard/salsa_vs_ppo.jsonl"
     rows = [{**row, "template": "mine.jsonl:arena-hard"} for row in read_jsonl(path)]
     write_jsonl(path, rows)
@@ -187,7 +187,7 @@ def test_tables_say_whose_templates_the_judge_was_asked_by(results, command):
     assert "Judge templates: mt_bench: prompts.jsonl." in (results / "tables/grades.md").read_text()
 
 
-def test_a_missing_file_is_one_line(results, command):
+def test_missing_file_is_one_line(results, command):
     (results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl").unlink()
     status, said = make(command, results, "tables", results / "tables", "--seed", 1)
     assert status == 1
@@ -263,7 +263,7 @@ def test_figures_and_report(results, command, tmp_path):
         ((0.4, 0.49), (0.41, 0.51), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
     ],
 )
-def test_the_answer_in_a_sentence_needs_the_interval_and_each_pair_on_one_side(limits, pairs, expected):
+def test_better_needs_the_interval_and_every_pair_on_one_side(limits, pairs, expected):
     row = {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5"}
     row |= dict(zip(("low", "high", "pair_low", "pair_high"), map(str, (*limits, *pairs)), strict=True))
     said = sentence([row, {**row, "win_rate": ""}, {**row, "model": "all"}])

@@ -1,4 +1,4 @@
-"""Inputs and options of jobs: what a rule names is what its stage needs."""
+"""Inputs and options of jobs: a rule names what its stage needs."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def of_grid(*names: str) -> tuple[GridPaths, Inputs, Options]:
 
 
 @pytest.mark.parametrize("grid", [("mini", "ablations"), ("paper", "ablations")], ids="+".join)
-def test_the_options_of_a_job_name_its_inputs_and_its_strategy(grid):
+def test_options_name_the_jobs_inputs_and_strategy(grid):
     paths, inputs, options = of_grid(*grid)
     moving = 0
     for model in paths.config.models:
@@ -44,7 +44,7 @@ def test_the_options_of_a_job_name_its_inputs_and_its_strategy(grid):
     assert moving, "a reference that moves is gone when answers are scored"
 
 
-def test_one_job_answers_for_all_policies_without_a_policy_among_its_wildcards():
+def test_one_job_answers_for_all_policies_without_a_policy_wildcard():
     local = with_local_copies(load_config(ROOT / "config/mini.yaml"))[0].model_copy(update={"generate_together": True})
     paths = GridPaths(local, str(ROOT))
     together = Inputs(paths).answering_policies(SimpleNamespace(model="gemma-mini"))
@@ -52,8 +52,8 @@ def test_one_job_answers_for_all_policies_without_a_policy_among_its_wildcards()
     assert len(Options(paths, {}).answering_policies(SimpleNamespace(model="gemma-mini"))) == len(paths.policies) == 5
 
 
-def test_files_of_the_mini_world_stand_for_the_whole_of_it():
-    """The world is one output; a user's own file is an input by itself."""
+def test_mini_world_is_one_input():
+    """The world is one output; your own file is an input by itself."""
     paths, inputs, _ = of_grid("mini")
     wildcards = SimpleNamespace(model="gemma-mini", benchmark="mt_bench", soup="sft-1@0.25+sft-3@0.75")
     assert inputs.questions() == inputs.training_data() == [paths.world]
@@ -78,7 +78,7 @@ def test_hub_data_and_downloads_are_options_by_output():
         assert options.download(SimpleNamespace(), [path]) == [f"--url={file.url}", f"--sha256={file.sha256}"]
 
 
-def test_the_assumptions_are_found_beside_the_snakefile(tmp_path, monkeypatch):
+def test_assumptions_are_found_beside_the_snakefile(tmp_path, monkeypatch):
     """The workflow may run in another folder."""
     monkeypatch.chdir(tmp_path)
     paths, _, options = of_grid("paper")
@@ -89,7 +89,7 @@ def test_the_assumptions_are_found_beside_the_snakefile(tmp_path, monkeypatch):
     assert of_grid("paper")[0].assumptions == "config/assumptions.yaml"
 
 
-def test_a_mistake_ends_snakemake_with_one_line():
+def test_mistake_ends_snakemake_with_one_line():
     config = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
     config["benchmarks"]["mt_bench"]["kind"] = "mtbench"
     with pytest.raises(SystemExit, match="^error: benchmark kind mtbench: unknown: use "):

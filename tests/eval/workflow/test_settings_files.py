@@ -1,4 +1,4 @@
-"""Settings files: each stage reads from its file what the config says, and a change touches its own files alone."""
+"""Settings files: each stage reads what the config says, and a change of the config touches only its files."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def grid(*names: str) -> Config:
 
 
 @pytest.mark.parametrize("names", GRIDS, ids="+".join)
-def test_a_stage_reads_from_its_file_what_the_config_says(names, tmp_path):
+def test_stage_reads_what_the_config_says(names, tmp_path):
     written = grid(*names)
     config, _ = with_local_copies(written)
     files = files_of(written, tmp_path)
@@ -86,7 +86,7 @@ def test_a_stage_reads_from_its_file_what_the_config_says(names, tmp_path):
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_change_touches_its_own_files_alone(change, expected, tmp_path):
+def test_change_touches_only_the_files_concerned(change, expected, tmp_path):
     config = grid("mini")
     before = files_of(config, tmp_path)
     before.write()
@@ -97,7 +97,7 @@ def test_a_change_touches_its_own_files_alone(change, expected, tmp_path):
     assert changed == {path for pattern in expected for path in tmp_path.glob(f"{pattern}.yaml")}
 
 
-def test_the_order_of_benchmarks_changes_no_answers(tmp_path):
+def test_order_of_benchmarks_does_not_matter(tmp_path):
     data = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
     turned = {**data, "benchmarks": dict(reversed(data["benchmarks"].items()))}
     one, other = (files_of(parse_config(each, "test"), tmp_path) for each in (data, turned))
@@ -106,8 +106,8 @@ def test_the_order_of_benchmarks_changes_no_answers(tmp_path):
         assert one.content(name)(wildcards) == other.content(name)(wildcards)
 
 
-def test_what_a_rule_compares_is_what_its_stage_reads(tmp_path):
-    """A param's content and the file's are the same, part by part, for the job's wildcards."""
+def test_rule_compares_what_its_stage_reads(tmp_path):
+    """A param's content equals the file's, for the whole and for a part, with the job's wildcards."""
     files = files_of(grid("mini", "ablations"), tmp_path)
     files.write()
     wildcards = SimpleNamespace(model="llama-mini", method="salsa", benchmark="mt_bench")

@@ -27,8 +27,8 @@ def test_render_writes_the_special_tokens_once(llamas):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_tokenizer_of_llamas_kind_is_the_same_when_it_has_been_saved(legacy, tmp_path):
-    """transformers 5.17 by itself makes every saved one new: no space after a special token."""
+def test_llama_tokenizer_survives_saving(legacy, tmp_path):
+    """transformers 5.17 by itself would change it: no space after a special token."""
     words = ("<unk>", "<s>", "</s>", "▁", "h", "i", "hi", "▁hi")
     vocabulary, merges = {word: i for i, word in enumerate(words)}, [("h", "i"), ("▁", "hi")]
     LlamaTokenizer(vocab=vocabulary, merges=merges).save_pretrained(tmp_path / "0")
@@ -45,7 +45,7 @@ def copy(llamas, tmp_path):
     return shutil.copytree(llamas[0], tmp_path / "m")
 
 
-def test_missing_folder_shard_and_cut_files_are_named(llamas, tmp_path):
+def test_missing_folder_missing_shard_and_truncated_file_are_named(llamas, tmp_path):
     with pytest.raises(UserError, match="nowhere: no such checkpoint folder"):
         load_causal(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere: no tokenizer_config.json"):
@@ -60,7 +60,7 @@ def test_missing_folder_shard_and_cut_files_are_named(llamas, tmp_path):
         load_causal(folder)
 
 
-def test_an_index_that_promises_too_much_is_named(llamas, tmp_path):
+def test_index_with_missing_tensors_is_named(llamas, tmp_path):
     folder = copy(llamas, tmp_path)
     index = {"weight_map": {"lm_head.weight": "model.safetensors", "more.weight": "model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -68,7 +68,7 @@ def test_an_index_that_promises_too_much_is_named(llamas, tmp_path):
         load_causal(folder)
 
 
-def test_tokenizers_that_would_ruin_a_run_are_refused(llamas, tmp_path):
+def test_unusable_tokenizers_are_refused(llamas, tmp_path):
     folder = copy(llamas, tmp_path)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no chat template"):
@@ -81,8 +81,8 @@ def test_tokenizers_that_would_ruin_a_run_are_refused(llamas, tmp_path):
         load_tokenizer(folder)
 
 
-def test_the_full_grids_chat_template_marks_answers_and_continues_prompts(tokenizer_of_sentences):
-    """What SFT learns starts with what generation is given, and holds the end of the turn."""
+def test_chat_template_marks_answers_and_continues_prompts(tokenizer_of_sentences):
+    """SFT's text starts with generation's prompt and contains the end of the turn."""
     import copy
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""No stage reads or saves a checkpoint with a NaN or an infinity in it."""
+"""No stage reads or saves a checkpoint with a NaN or an infinity."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def spoil(folder: Path, value: float = float("nan")) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_broken_checkpoint_is_not_loaded(tmp_path, llamas, reward_model, value):
+def test_broken_checkpoint_is_not_loaded(tmp_path, llamas, reward_model, value):
     for source, load in ((llamas[0], load_causal), (reward_model, load_reward)):
         broken = shutil.copytree(source, tmp_path / source.name)
         load(broken)
@@ -37,7 +37,7 @@ def test_a_broken_checkpoint_is_not_loaded(tmp_path, llamas, reward_model, value
             load(broken)
 
 
-def test_what_has_diverged_is_not_saved(tmp_path, llamas):
+def test_diverged_model_is_not_saved(tmp_path, llamas):
     model = load_causal(llamas[0])
     with torch.no_grad():
         model.get_parameter(NAME)[0, 0] = 3e38
@@ -49,7 +49,7 @@ def test_what_has_diverged_is_not_saved(tmp_path, llamas):
     assert not (tmp_path / "broken").exists()
 
 
-def test_an_sft_that_diverges_leaves_no_checkpoint(command, tmp_path, llamas):
+def test_diverged_sft_leaves_no_checkpoint(command, tmp_path, llamas):
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]}] * 4
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"seeds": [1], "learning_rate": 1e38, "epochs": 2, "batch_size": 2, "max_length": 64}
@@ -60,7 +60,7 @@ def test_an_sft_that_diverges_leaves_no_checkpoint(command, tmp_path, llamas):
     assert not (tmp_path / "out").exists()
 
 
-def test_vllm_is_not_given_a_broken_checkpoint(tmp_path, llamas):
+def test_vllm_does_not_load_a_broken_checkpoint(tmp_path, llamas):
     broken = shutil.copytree(llamas[0], tmp_path / "broken")
     spoil(broken)
     settings = GenerateSettings(engine="vllm")
@@ -68,7 +68,7 @@ def test_vllm_is_not_given_a_broken_checkpoint(tmp_path, llamas):
         load_engine(broken, load_tokenizer(broken), settings)
 
 
-def test_the_perturbed_soup_of_a_broken_checkpoint_is_refused(command, tmp_path, llamas):
+def test_broken_checkpoint_is_not_perturbed(command, tmp_path, llamas):
     broken = shutil.copytree(llamas[1], tmp_path / "broken")
     spoil(broken)
     options = ("--of", llamas[0], "--like", broken, "--seed", 1, "--draw", 1, "--out", tmp_path / "out")
@@ -77,8 +77,8 @@ def test_the_perturbed_soup_of_a_broken_checkpoint_is_refused(command, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_base_is_not_adopted_and_a_generation_config_that_cannot_be_saved_is_mended(command, tmp_path, llamas):
-    """Llama-2's first generation config sampled by a temperature while it did not sample."""
+def test_broken_base_is_refused_and_unsaveable_generation_config_is_repaired(command, tmp_path, llamas):
+    """Llama-2's first generation config had a temperature with sampling off."""
     base = shutil.copytree(llamas[0], tmp_path / "base")
     said = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 2, "pad_token_id": 0}
     (base / "generation_config.json").write_text(json.dumps(said))
@@ -96,7 +96,7 @@ def test_a_broken_base_is_not_adopted_and_a_generation_config_that_cannot_be_sav
     assert not (tmp_path / "second").exists()
 
 
-def test_the_first_broken_number_is_named(tmp_path):
+def test_first_broken_tensor_is_named(tmp_path):
     values = torch.arange(200_000, dtype=torch.float32)
     values[[70_001, 150_000]] = torch.tensor([float("inf"), float("nan")])
     save_file({"a": values, "ids": torch.arange(3)}, tmp_path / "model.safetensors")
@@ -106,8 +106,8 @@ def test_the_first_broken_number_is_named(tmp_path):
         floats.check_finite(found["a"], tmp_path)
 
 
-def test_what_would_fail_when_it_is_saved_is_tried_before(tmp_path, llamas):
-    """A generation_config.json like Llama-2's first: sampling is off, and has a temperature."""
+def test_saving_is_tried_before_training(tmp_path, llamas):
+    """A generation_config.json like Llama-2's first: a temperature with sampling off."""
     model, tokenizer = load_causal(llamas[0]), load_tokenizer(llamas[0])
     check_saving(model, tokenizer, tmp_path, "float32")
     assert list(tmp_path.iterdir()) == []
@@ -118,7 +118,7 @@ def test_what_would_fail_when_it_is_saved_is_tried_before(tmp_path, llamas):
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward"])
-def test_nothing_is_trained_that_the_disk_has_no_room_for(stage, command, tmp_path, llamas, monkeypatch):
+def test_disk_space_is_checked_before_training(stage, command, tmp_path, llamas, monkeypatch):
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]
     row = {"messages": turns, "chosen": turns, "rejected": [turns[0], {"role": "assistant", "content": "e"}]}
     (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 4)

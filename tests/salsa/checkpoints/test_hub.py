@@ -1,4 +1,4 @@
-"""Loading from the hub by the real client libraries: a repository on loopback, a data set's files in a folder."""
+"""Load from the hub with the real client libraries: a repository on loopback, a data set's files in a folder."""
 
 import contextlib
 import hashlib
@@ -28,9 +28,9 @@ REVISION = "01c7f73d771dfac7d292323805ebc428287df4f9"
 
 
 def handler(repository: Path, asked: list[str], stall: threading.Event | None = None) -> type[BaseHTTPRequestHandler]:
-    """What huggingface_hub asks of a hub about one model repository, at one revision.
+    """The hub's answers about one model repository at one revision.
 
-    With `stall` it sends a part of the first weights that it is asked for, and sets it.
+    With `stall` it sends part of the first requested weights, then sets the event.
     """
 
     names = sorted(repository.iterdir())
@@ -60,7 +60,7 @@ def handler(repository: Path, asked: list[str], stall: threading.Event | None = 
             self.do_GET(body=False)
 
         def _stop_on_the_way(self, data: bytes):
-            """Two thirds of the file, and then nothing until the client has gone."""
+            """Send two thirds of the file, then nothing until the client has gone."""
             self._head(data)
             asked.append(f"sent {self.path}")
             self.wfile.write(data[: len(data) * 2 // 3])
@@ -91,7 +91,7 @@ def handler(repository: Path, asked: list[str], stall: threading.Event | None = 
 
 @pytest.fixture
 def repository(tmp_path, llamas) -> Path:
-    """As Llama-2's and Mistral's: <unk>, no pad token, no chat template; beside it what must not be fetched."""
+    """Like Llama-2's and Mistral's: <unk>, no pad token, no chat template, and files that must not be fetched."""
     folder = tmp_path / "repository"
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -109,7 +109,7 @@ def repository(tmp_path, llamas) -> Path:
 
 @pytest.fixture
 def hub(repository, tmp_path):
-    """(environment of a process whose hub it is, the paths asked for)"""
+    """(environment of a process that uses the hub, the requested paths)"""
     with serving(repository, tmp_path) as found:
         yield found
 
@@ -138,7 +138,7 @@ def base(environment, out: Path, **keys) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_a_base_checkpoint_is_fetched_at_its_revision_and_made_fit_for_chat(hub, tmp_path, llamas):
+def test_base_checkpoint_is_fetched_at_its_revision_and_prepared_for_chat(hub, tmp_path, llamas):
     environment, asked = hub
     done = base(environment, tmp_path / "base")
     assert done.returncode == 0, done.stderr
@@ -166,7 +166,7 @@ def test_a_base_checkpoint_is_fetched_at_its_revision_and_made_fit_for_chat(hub,
         ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
     ],
 )
-def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, keys, expected):
+def test_failed_fetch_is_one_line(hub, tmp_path, keys, expected):
     done = base(hub[0], tmp_path / "base", **keys)
     assert done.returncode == 1
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -175,8 +175,8 @@ def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, keys, expected):
     assert not (tmp_path / "base").exists()
 
 
-def test_a_download_that_was_killed_keeps_the_files_that_are_whole(repository, tmp_path):
-    """huggingface_hub begins a file anew, but not those that it has."""
+def test_killed_download_keeps_complete_files(repository, tmp_path):
+    """huggingface_hub restarts a partial file and keeps complete ones."""
     (repository / "more.safetensors").write_bytes(random.Random(1).randbytes(3000))
     stall = threading.Event()
     with serving(repository, tmp_path, stall) as (environment, asked):
@@ -201,7 +201,7 @@ def test_a_download_that_was_killed_keeps_the_files_that_are_whole(repository, t
     assert not unfinished.exists()
 
 
-def test_the_paper_grids_pad_tokens_are_no_end_tokens():
+def test_pad_tokens_of_the_paper_grid_are_not_eos():
     import yaml
 
     config = parse_config(yaml.safe_load((ROOT / "config/paper.yaml").read_text()), "config/paper.yaml")
@@ -235,7 +235,7 @@ def data_set(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
+def test_hub_data_set_is_read_by_split(data_set):
     source = DataSource(hub=str(data_set), revision=REVISION, split="train_prefs")
     rows = load_rows(source, 1)
     assert [row["prompt_id"] for row in rows] == ["1", "2"]
@@ -246,7 +246,7 @@ def test_a_data_set_of_the_hubs_schema_is_read_split_by_split(data_set):
     assert [conversation(row) for row in generation] == [talk("a"), talk("b")]
 
 
-def test_a_split_that_is_not_there_is_one_line(data_set):
+def test_missing_split_is_one_line(data_set):
     with pytest.raises(UserError, match="split train_other: cannot load it"):
         load_rows(DataSource(hub=str(data_set), revision=REVISION, split="train_other"), 1)
 
@@ -255,7 +255,7 @@ def options(source: dict[str, str]) -> list[str]:
     return [part for key, value in source.items() for part in (f"--{key}", value)]
 
 
-def test_a_split_is_fetched_into_a_file_that_says_the_same(data_set, tmp_path, command):
+def test_fetched_file_equals_the_split(data_set, tmp_path, command):
     source = {"hub": str(data_set), "revision": REVISION, "split": "train_prefs"}
     out = tmp_path / "train_prefs.jsonl"
     assert command("salsa", "fetch", *options(source), "--out", out)[0] == 0
@@ -273,7 +273,7 @@ def local(command, path: Path, out: Path, **keys) -> tuple[int, str]:
     return command("salsa", "base", "--model", "m", "--settings", settings, "--seed", 1, "--out", out)
 
 
-def test_a_folder_is_a_base_model_whose_weights_are_not_copied(repository, tmp_path, command, llamas):
+def test_folder_serves_as_base_model_without_copying_weights(repository, tmp_path, command, llamas):
     assert local(command, repository, tmp_path / "base")[0] == 0
     assert (tmp_path / "base/model.safetensors").is_symlink()
     assert not (tmp_path / "base/pytorch_model.bin").exists() and not (tmp_path / "base/modeling_evil.py").exists()
@@ -291,15 +291,15 @@ def test_a_folder_is_a_base_model_whose_weights_are_not_copied(repository, tmp_p
         ("config.json", r"no config\.json there: name a folder with a checkpoint and its tokenizer"),
     ],
 )
-def test_a_folder_that_is_no_checkpoint_is_one_line(repository, tmp_path, command, missing, expected):
+def test_folder_without_checkpoint_is_one_line(repository, tmp_path, command, missing, expected):
     (repository / missing).unlink()
     status, said = local(command, repository, tmp_path / "base")
     assert status == 1 and re.fullmatch(rf"error: models: \S+/repository: {expected}\n", said)
     assert not (tmp_path / "base").exists()
 
 
-def test_sentencepieces_file_alone_is_refused(repository, tmp_path, command):
-    """And is no matter beside tokenizer.json."""
+def test_tokenizer_model_without_tokenizer_json_is_refused(repository, tmp_path, command):
+    """Beside tokenizer.json it does no harm."""
     (repository / "tokenizer.model").write_bytes(b"pieces and their scores")
     assert local(command, repository, tmp_path / "base")[0] == 0
     (repository / "tokenizer.json").unlink()
@@ -311,7 +311,7 @@ def test_sentencepieces_file_alone_is_refused(repository, tmp_path, command):
     assert fetched.returncode == 1 and "error: models: org/base: tokenizer.model without" in fetched.stderr
 
 
-def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(repository, tmp_path, command):
+def test_tokenizer_and_model_must_share_eos(repository, tmp_path, command):
     config = json.loads((repository / "config.json").read_text())
     (repository / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
     status, said = local(command, repository, tmp_path / "base")
@@ -321,8 +321,8 @@ def test_a_tokenizer_that_ends_texts_otherwise_than_its_model_is_refused(reposit
     assert local(command, repository, tmp_path / "base")[0] == 0
 
 
-def test_the_chat_templates_mark_what_the_assistant_says(repository):
-    """A dialogue without its last answer is the beginning of the one with it; the marked text is the answers."""
+def test_chat_templates_mark_assistant_text(repository):
+    """A dialogue without its last answer is a prefix of the dialogue with it; the marked text is the answers."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(repository)
     messages = talk("hi", " hello ", "and?", "so")
     for path in sorted((ROOT / "config/chat_templates").iterdir()):

@@ -1,4 +1,4 @@
-"""Averaging from a notebook."""
+"""Average checkpoints from a notebook."""
 
 import json
 

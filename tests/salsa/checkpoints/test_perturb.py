@@ -17,7 +17,7 @@ def perturbed(command, tmp_path, llamas, name, draw):
     return parameters(tmp_path / name)
 
 
-def test_every_tensor_is_as_far_away_as_the_soups_in_another_direction(command, tmp_path, llamas):
+def test_each_tensor_moves_as_far_as_the_soup_in_another_direction(command, tmp_path, llamas):
     found = perturbed(command, tmp_path, llamas, "a", 1)
     start, target = parameters(llamas[0]), parameters(tmp_path / "soup")
     for name, tensor in found.items():
@@ -27,7 +27,7 @@ def test_every_tensor_is_as_far_away_as_the_soups_in_another_direction(command, 
             assert abs(torch.cosine_similarity(moved, meant, 0)) < 0.15, name
 
 
-def test_a_draw_repeats_and_another_differs(command, tmp_path, llamas):
+def test_draws_repeat_and_differ(command, tmp_path, llamas):
     perturbed(command, tmp_path, llamas, "a", 1)
     perturbed(command, tmp_path, llamas, "b", 1)
     perturbed(command, tmp_path, llamas, "c", 2)
@@ -35,7 +35,7 @@ def test_a_draw_repeats_and_another_differs(command, tmp_path, llamas):
     assert a == b != c
 
 
-def test_what_does_not_fit_is_one_line(command, tmp_path, llamas, reward_model):
+def test_incompatible_checkpoints_are_one_line(command, tmp_path, llamas, reward_model):
     status, said = command(
         "salsa", "perturb", "--of", llamas[0], "--like", reward_model, "--seed", 1, "--out", tmp_path / "x"
     )

@@ -16,7 +16,7 @@ SHAPES = {"a.weight": (33, 7), "b.weight": (401,), "c.weight": (), "d.weight": (
 
 
 def checkpoint(folder: Path, seed: int, dtype: torch.dtype, **tensors: torch.Tensor) -> Path:
-    """Random tensors, odd sizes, scalars and empty ones among them, as one safetensors file and a config."""
+    """Random tensors, with odd sizes, scalars and empty ones, in one safetensors file with a config."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(seed)
     made = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
@@ -81,7 +81,7 @@ def test_nan_and_infinity_are_refused_with_tensor_and_checkpoint(tmp_path, value
 
 
 @pytest.mark.parametrize("name", ["F16", "BF16", "F32"])
-def test_a_sum_that_its_type_cannot_hold_is_refused(tmp_path, name):
+def test_overflowing_average_is_refused(tmp_path, name):
     large = torch.full((3,), torch.finfo(TYPES[name]).max, dtype=TYPES[name])
     folders = [checkpoint(tmp_path / str(n), n, TYPES[name], large=large) for n in (1, 2)]
     assert same_bits(make(tmp_path / "soup", dict.fromkeys(folders, 0.5))["large"], large)
@@ -91,8 +91,8 @@ def test_a_sum_that_its_type_cannot_hold_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("first", TYPES)
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
-def test_types_may_differ_and_the_sum_is_rounded_once(tmp_path, monkeypatch, first, dtype):
-    """By an independent sum in torch; the config of the soup and run.json's facts say what was read and written."""
+def test_dtypes_may_differ_and_the_sum_is_rounded_once(tmp_path, monkeypatch, first, dtype):
+    """Compared with an independent sum in torch; the soup's config and run.json record the dtypes."""
     monkeypatch.setattr(floats, "PIECE", 64)
     order = [first, *(name for name in TYPES if name != first)]
     folders = [checkpoint(tmp_path / name, number, TYPES[name]) for number, name in enumerate(order)]
@@ -116,8 +116,8 @@ def store_also(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("says", [True, False])
-def test_a_tied_head_that_is_stored_is_left_out(tmp_path, make_checkpoint, caplog, says):
-    """Gemma's class ties by default, whether its config says so or not."""
+def test_stored_tied_head_is_left_out(tmp_path, make_checkpoint, caplog, says):
+    """Gemma's class ties by default, even if its config does not say so."""
     from transformers import AutoModelForCausalLM
 
     folders = [make_checkpoint(tmp_path / str(seed), "gemma", seed=seed) for seed in (1, 2)]
@@ -141,7 +141,7 @@ def test_a_tied_head_that_is_stored_is_left_out(tmp_path, make_checkpoint, caplo
         make(tmp_path / "other", dict.fromkeys(folders, 0.5))
 
 
-def test_old_rotary_buffers_are_left_out_and_every_other_difference_is_an_error(tmp_path, llamas):
+def test_old_rotary_buffers_are_left_out_and_other_differences_are_errors(tmp_path, llamas):
     folders = [shutil.copytree(llama, tmp_path / str(number)) for number, llama in enumerate(llamas)]
     plain = make(tmp_path / "plain", dict.fromkeys(folders, 0.5))
     store_also(folders[0], {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.full((4,), float("nan"))})
@@ -156,7 +156,7 @@ def test_old_rotary_buffers_are_left_out_and_every_other_difference_is_an_error(
 
 
 @pytest.mark.parametrize("rest", [{}, {"2": 0.0}])
-def test_all_weight_on_one_is_bit_identical(tmp_path, rest):
+def test_weight_1_copies_bit_for_bit(tmp_path, rest):
     special = torch.tensor([-0.0, 1e-45, 3.0, torch.finfo(torch.float32).max])
     one = checkpoint(tmp_path / "1", 1, torch.float32, special=special)
     two = checkpoint(tmp_path / "2", 2, torch.float32, special=special)
@@ -164,7 +164,7 @@ def test_all_weight_on_one_is_bit_identical(tmp_path, rest):
     assert all(same_bits(found[name], tensor) for name, tensor in tensors_of(one).items())
 
 
-def test_integers_are_copied_if_equal(tmp_path):
+def test_equal_integers_are_copied(tmp_path):
     ones = [
         checkpoint(tmp_path / s, 1, torch.float32, ids=torch.tensor([1, 2**40]), on=torch.tensor([True])) for s in "ab"
     ]
@@ -175,8 +175,8 @@ def test_integers_are_copied_if_equal(tmp_path):
         make(tmp_path / "soup2", {ones[0]: 0.5, other: 0.5})
 
 
-def test_shards_of_any_layout_give_the_same_soup(tmp_path, llamas):
-    """A transformers checkpoint, saved again in shards, makes the same soup, which transformers loads."""
+def test_shard_layout_does_not_matter(tmp_path, llamas):
+    """A transformers checkpoint saved again in shards gives the same soup, which transformers loads."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(llamas[1])
@@ -269,7 +269,7 @@ def test_missing_shard_of_an_index_is_named(tmp_path):
         make(tmp_path / "soup2", {one: 0.5, two: 0.5})
 
 
-def test_command_leaves_a_whole_folder_or_nothing(tmp_path, monkeypatch, capsys):
+def test_command_writes_a_complete_folder_or_none(tmp_path, monkeypatch, capsys):
     one, two = pair(tmp_path)
     out = tmp_path / "out" / "soup"
 

@@ -1,4 +1,4 @@
-"""The config: every file of config/ is valid, and a mistake is one line that names file, key and fix."""
+"""Every file of config/ is valid, and a mistake is one line that names file, key and fix."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ CONFIGS = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name 
 @pytest.mark.parametrize(
     "path", [path for path in CONFIGS if "grid" in yaml.safe_load(path.read_text())], ids=lambda p: p.name
 )
-def test_the_projects_configs_are_valid(path):
+def test_project_configs_are_valid(path):
     assert load_config(path).tables.headline == "salsa_vs_ppo"
 
 
-def test_ppo_and_salsa_differ_in_the_reference_alone():
+def test_ppo_and_salsa_differ_only_in_the_reference():
     for name in ("mini", "smoke", "paper"):
         methods = load_config(ROOT / f"config/{name}.yaml").methods
         ppo, salsa = methods["ppo"].model_dump(), methods["salsa"].model_dump()
         assert {key for key in ppo if ppo[key] != salsa[key]} == {"reference"}
 
 
-def test_the_schema_is_that_of_the_code():
+def test_schema_file_is_current():
     assert (ROOT / "config/schema.yaml").read_text() == schema(), "run python -m salsa schema > config/schema.yaml"
 
 
@@ -65,7 +65,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_with_file_key_and_fix(mistake, tmp_path):
+def test_mistake_is_one_line_with_file_key_and_fix(mistake, tmp_path):
     keys, value, expected = MISTAKES[mistake]
     data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     section = data
@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_with_file_key_and_fix(mistake, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_soups_name_holds_its_weights():
+def test_soup_name_encodes_its_weights():
     weights = {"sft-2": 0.25, "sft-1": 0.75}
     assert soup_name(weights) == "sft-1@0.75+sft-2@0.25"
     assert parse_soup_name(soup_name(weights)) == weights
@@ -93,7 +93,7 @@ def test_a_soups_name_holds_its_weights():
         parse_soup_name("sft-1+sft-2")
 
 
-def test_settings_come_from_json_or_from_a_section_of_a_file():
+def test_settings_come_from_json_or_a_section_of_a_file():
     from salsa.config.judge import Judge
 
     path = ROOT / "config/mini.yaml"

@@ -18,7 +18,7 @@ from salsa.runtime.errors import UserError
 SOUP = {"soup": {"sft-1": 0.5, "sft-2": 0.5}}
 
 
-def test_every_strategy_is_known_by_its_name():
+def test_every_strategy_has_a_name():
     assert {"fixed", "mean_kl", "ema"} <= strategies().keys()
 
 
@@ -36,7 +36,7 @@ def test_every_strategy_is_known_by_its_name():
         ({"ema": {"of": "sft-1", "rate": 0.1}}, Ema(rate=0.1), ["sft-1"]),
     ],
 )
-def test_a_line_of_the_config_and_a_command_line_name_the_same(line, strategy, checkpoints):
+def test_config_and_command_line_name_the_same_strategy(line, strategy, checkpoints):
     found, parts = parse_reference(line)
     assert (found, parts) == (strategy, checkpoints)
     assert parse_strategy(strategy_json(found), len(parts)) == found
@@ -55,7 +55,7 @@ def test_a_line_of_the_config_and_a_command_line_name_the_same(line, strategy, c
         ({}, "name a checkpoint"),
     ],
 )
-def test_mistakes_in_a_line(line, message):
+def test_mistakes_in_the_config(line, message):
     with pytest.raises(ValueError, match=message):
         parse_reference(line)
 
@@ -74,7 +74,7 @@ def test_mean_kl_averages_log_probabilities():
     assert MeanKl().combine([1.0, 3.0]) == 2.0, "and so the KL"
 
 
-def test_a_moving_average_moves_by_its_rate():
+def test_moving_average_moves_by_its_rate():
     mine, policy = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     start = [parameter.detach().clone() for parameter in mine.parameters()]
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_moving_average_moves_by_its_rate():
         assert torch.allclose(moved, target + 0.9**3 * (before - target), atol=1e-6)
 
 
-def test_a_fixed_reference_stays():
+def test_fixed_reference_stays():
     model = torch.nn.Linear(2, 2)
     before = model.weight.detach().clone()
     Fixed().after_step([model], torch.nn.Linear(2, 2), 1)

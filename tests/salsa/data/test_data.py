@@ -1,4 +1,4 @@
-"""Rows of real schemas: which turns are taken, and which pairs say nothing."""
+"""Rows of real schemas: which turns are used, and which pairs are uninformative."""
 
 import pytest
 from datasets import Dataset
@@ -76,21 +76,21 @@ TOOL = {"role": "tool", "content": "{}"}
         (conversation, {"prompt": " \n"}, "empty", "a turn is empty"),
     ],
 )
-def test_a_row_that_cannot_be_used_says_why(take, row, reason, text):
+def test_unusable_row_says_why(take, row, reason, text):
     with pytest.raises(Unusable, match=text) as caught:
         take(row)
     assert caught.value.reason == reason
 
 
-def test_a_row_that_can_be_used_is_found_among_others():
+def test_usable_row_is_found_among_others():
     rows = [pair("a", "a"), pair("a", "b"), {}]
     first, kept, last = convert_rows(preference, rows)
     assert kept == (talk("hi", "a"), talk("hi", "b"))
     assert (first.reason, last.reason) == ("equal", "malformed")
 
 
-def test_the_conversation_ends_with_the_last_user_turn_in_every_split():
-    """_gen splits lack the last answer, _sft and _prefs hold it."""
+def test_conversation_ends_with_the_last_user_turn_in_every_split():
+    """_gen splits lack the last answer; _sft and _prefs contain it."""
     assert conversation({"messages": talk("a", "b", "c")}) == talk("a", "b", "c")
     assert conversation({"messages": talk("a", "b", "c", "d")}) == talk("a", "b", "c")
     assert conversation({"messages": talk("a", "b", "c", " ")}) == talk("a", "b", "c")
@@ -105,7 +105,7 @@ def test_dialogues_may_begin_with_the_system_or_the_assistant():
         assert conversation({"messages": messages}) == messages[:2]
 
 
-def test_a_limit_draws_rows_with_the_seed_in_the_files_order(tmp_path):
+def test_limit_draws_rows_by_seed_in_file_order(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [{"n": n} for n in range(50)])
     source = DataSource(path=str(tmp_path / "rows.jsonl"), limit=10)
     first, again, other = (load_rows(source, seed) for seed in (1, 1, 2))
@@ -114,7 +114,7 @@ def test_a_limit_draws_rows_with_the_seed_in_the_files_order(tmp_path):
     assert [number for number, _ in numbered_rows(source, 1)] == [row["n"] + 1 for row in first]
 
 
-def test_a_broken_line_is_named(tmp_path):
+def test_broken_line_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"n": 1}\n{"n": \n')
     with pytest.raises(UserError, match=r"rows\.jsonl:2: not JSON .*: fix or remove the line"):
@@ -124,7 +124,7 @@ def test_a_broken_line_is_named(tmp_path):
 
 
 def test_files_as_other_programs_write_them(tmp_path):
-    """A byte order mark, Windows' line ends, blank lines, NUL, half an emoji, no end of the last line."""
+    """A byte order mark, Windows line ends, blank lines, NUL, a lone surrogate, no newline at the end."""
     path = tmp_path / "rows.jsonl"
     rows = [r'{"a": "\u00e4 ä"}', "", r'{"a": "x\u0000y"}', r'{"a": ["\ud83d", "\ud83d\ude00"]}', r'{"a": "\\ud83d"}']
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())

@@ -1,4 +1,4 @@
-"""Token ids that are made once: what is in them, against TRL's own preparation, and when they are made again."""
+"""The cache of token ids: its contents compared with TRL's preparation, and when it is rebuilt."""
 
 import json
 import multiprocessing
@@ -31,7 +31,7 @@ def wanted(kind: str, path: Path, limit: int, **keys) -> DataSet:
 
 @pytest.fixture
 def dialogues(tmp_path) -> Path:
-    """One and two turns, short and long, one without words; a long prompt that leaves no room for its answer."""
+    """One and two turns, short and long, one empty, and a prompt too long for its answer."""
     rows = [{"messages": talk(f"Name the colour of grass {n}.", "The grass is green. " * (n + 1))} for n in range(12)]
     rows += [{"messages": talk("Say hello.", "hello", "And again?", f"hello {n}")} for n in range(4)]
     rows += [{"messages": talk("hi", " ")}, {"messages": talk("one two three " * 40, "four")}]
@@ -48,8 +48,8 @@ def pairs(tmp_path) -> Path:
     return tmp_path / "pairs.jsonl"
 
 
-def test_demonstrations_are_trls_own(dialogues, llamas, tmp_path):
-    """TRL tokenises, masks, cuts and drops the same, given the dialogues."""
+def test_demonstrations_equal_trls(dialogues, llamas, tmp_path):
+    """TRL tokenises, masks, truncates and drops the same, given the dialogues."""
     tokenizer = load_tokenizer(llamas[0])
     data, counts = prepare("sft.train", wanted("demonstrations", dialogues, 48), tokenizer, tmp_path / "cache")
     assert counts["rows"] == 18 and counts["empty"] == 1 and counts["too_long"] == 1
@@ -66,7 +66,7 @@ def test_demonstrations_are_trls_own(dialogues, llamas, tmp_path):
     assert list(data["labels"]) == list(theirs["labels"])
 
 
-def test_preferences_are_trls_own(pairs, reward_model, tmp_path):
+def test_preferences_equal_trls(pairs, reward_model, tmp_path):
     tokenizer = load_tokenizer(reward_model)
     data, counts = prepare("reward.train", wanted("preferences", pairs, 64), tokenizer, tmp_path / "cache")
     assert (counts["rows"], counts["empty"], counts["equal"], counts["tied"]) == (16, 1, 1, 1)
@@ -96,7 +96,7 @@ def test_prompts_end_where_the_answer_begins(tmp_path, llamas):
     assert list(data["ids"]) == [render(tokenizer, messages, add_generation_prompt=True) for messages in said]
 
 
-def test_rows_keep_their_order_and_numbers_over_chunks(dialogues, llamas, tmp_path, monkeypatch):
+def test_rows_keep_order_and_numbers_across_chunks(dialogues, llamas, tmp_path, monkeypatch):
     tokenizer = load_tokenizer(llamas[0])
     whole = prepare("x", wanted("demonstrations", dialogues, 48), tokenizer, tmp_path / "one")
     monkeypatch.setattr(salsa.data.token_cache, "CHUNK", 5)
@@ -104,7 +104,7 @@ def test_rows_keep_their_order_and_numbers_over_chunks(dialogues, llamas, tmp_pa
     assert list(whole.data) == list(parts.data) and whole.counts == parts.counts
 
 
-def test_rows_at_fault_are_left_out_and_counted_up_to_a_share(llamas, tmp_path, caplog, monkeypatch):
+def test_unusable_rows_are_left_out_and_counted_up_to_a_share(llamas, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(salsa.data.token_cache, "CHUNK", 16)
     tokenizer, path = load_tokenizer(llamas[0]), tmp_path / "sft.jsonl"
     rows = [{"messages": talk(f"Say {n}.", f"{n}")} for n in range(200)]
@@ -130,7 +130,7 @@ def test_rows_at_fault_are_left_out_and_counted_up_to_a_share(llamas, tmp_path, 
     assert prepare("sft.train", more, tokenizer, tmp_path / "cache").counts["used"] == 195
 
 
-def test_a_dialogue_that_the_template_refuses_is_left_out_alone(llamas, tmp_path):
+def test_only_the_dialogue_that_the_template_refuses_is_left_out(llamas, tmp_path):
     tokenizer, path = load_tokenizer(llamas[0]), tmp_path / "rows.jsonl"
     tokenizer.chat_template = (
         "{%- if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif -%}"
@@ -155,7 +155,7 @@ def test_a_dialogue_that_the_template_refuses_is_left_out_alone(llamas, tmp_path
         "{% include '/etc/hosts' %}",
     ],
 )
-def test_a_template_that_leaves_its_sandbox_or_is_broken_ends_the_run(llamas, tmp_path, attack):
+def test_template_that_is_broken_or_leaves_its_sandbox_ends_the_run(llamas, tmp_path, attack):
     tokenizer = load_tokenizer(llamas[0])
     tokenizer.chat_template = attack + "{# {% generation %} #}"
     write_jsonl(tmp_path / "rows.jsonl", [{"messages": talk("a", "b")}])
@@ -164,8 +164,8 @@ def test_a_template_that_leaves_its_sandbox_or_is_broken_ends_the_run(llamas, tm
             prepare("x", wanted(kind, tmp_path / "rows.jsonl", 48), tokenizer, tmp_path / "cache")
 
 
-def test_a_set_is_made_again_where_something_in_it_is_another(dialogues, llamas, tmp_path):
-    """By content: a copy of the file is the same, as are other seeds while no rows are drawn."""
+def test_set_is_rebuilt_if_its_content_changes(dialogues, llamas, tmp_path):
+    """By content: a copy of the file counts as the same, and so do other seeds if no rows are drawn."""
     tokenizer, cache = load_tokenizer(llamas[0]), tmp_path / "cache"
 
     def sets(**changes) -> int:
@@ -209,7 +209,7 @@ def _prepare(folder: Path, cache: Path, barrier) -> None:
     prepare("x", wanted("preferences", cache.parent / "pairs.jsonl", 64), tokenizer, cache)
 
 
-def test_processes_that_want_the_same_make_it_once(pairs, llamas, tmp_path):
+def test_concurrent_processes_build_a_set_once(pairs, llamas, tmp_path):
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(3)
     processes = [context.Process(target=_prepare, args=(llamas[0], tmp_path / "cache", barrier)) for _ in range(3)]
@@ -221,7 +221,7 @@ def test_processes_that_want_the_same_make_it_once(pairs, llamas, tmp_path):
     assert (tmp_path / "made").read_text() == "x"
 
 
-def test_the_paper_grid_reads_each_split_once_from_a_file_of_its_revision():
+def test_paper_grid_reads_each_split_from_one_file_of_its_revision():
     config, files = with_local_copies(load_config(ROOT / "config/paper.yaml", ROOT / "config/ablations.yaml"))
     assert len(files) == 6
     for path, source in files.items():
@@ -232,7 +232,7 @@ def test_the_paper_grid_reads_each_split_once_from_a_file_of_its_revision():
     assert config.benchmarks["ultrafeedback"].questions.limit == 500, "what is drawn of a file is still drawn"
 
 
-def test_each_source_is_looked_through_once_and_a_models_own_beside_it():
+def test_each_source_is_listed_once_and_a_models_own_separately():
     config = load_config(ROOT / "config/mini.yaml")
     assert list(training_sets(config)) == ["sft.train", "reward.train", "ppo.prompts"]
     config.models["gemma-mini"].settings = {"ppo": {"max_prompt_length": 9}, "sft": {"train": {"path": "mine.jsonl"}}}

@@ -1,4 +1,4 @@
-"""GPUs given out by locks, with names of GPUs that are not there; and what profiles ask for by a model's size."""
+"""GPU locks, with simulated GPU names, and what profiles request by model size."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def locks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def holding():
-    """holding(count, visible) -> a process that wants so many of the visible GPUs, and holds them until it ends."""
+    """holding(count, visible) -> a process that takes so many of the visible GPUs and holds them until it ends."""
     begun = []
 
     def start(count: int, visible: str) -> "subprocess.Popen[str]":
@@ -56,7 +56,7 @@ def has(process: "subprocess.Popen[str]") -> list[str]:
     return process.stdout.readline().strip().split(",")
 
 
-def test_no_two_commands_have_a_gpu_and_a_killed_one_gives_it_back(holding):
+def test_gpus_are_exclusive_and_freed_by_a_kill(holding):
     first, second = holding(1, "a,b"), holding(1, "a,b")
     owned = {process: has(process) for process in (first, second)}
     assert Counter(name for names in owned.values() for name in names) == {"a": 1, "b": 1}
@@ -67,7 +67,7 @@ def test_no_two_commands_have_a_gpu_and_a_killed_one_gives_it_back(holding):
     assert has(third) == owned[second]
 
 
-def test_two_that_want_two_of_three_come_one_after_the_other(holding):
+def test_two_commands_that_need_two_of_three_gpus_take_turns(holding):
     first, second = holding(2, "a,b,c"), holding(2, "a,b,c")
     begun = time.monotonic()
     for process in (first, second):
@@ -76,7 +76,7 @@ def test_two_that_want_two_of_three_come_one_after_the_other(holding):
     assert time.monotonic() - begun < 20
 
 
-def test_one_that_waits_for_two_holds_none_meanwhile(holding):
+def test_waiting_command_holds_no_gpu(holding):
     first = holding(1, "a,b")
     has(first)
     second = holding(2, "a,b")
@@ -88,7 +88,7 @@ def test_one_that_waits_for_two_holds_none_meanwhile(holding):
     assert sorted(has(second)) == ["a", "b"]
 
 
-def test_the_pool_is_what_is_visible_by_names_that_all_processes_share(tmp_path, monkeypatch):
+def test_pool_is_the_visible_gpus_by_common_names(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nprintf '0, GPU-x\\n1, GPU-y\\n2, GPU-z\\n'\n")
     program.chmod(0o755)
@@ -123,7 +123,7 @@ def evaluated(expression: str, model: str, attempt: int = 1):
     return eval(expression, {"wildcards": SimpleNamespace(model=model), "attempt": attempt})
 
 
-def test_what_is_asked_for_follows_the_models_size():
+def test_requests_follow_the_models_size():
     of = Sizes(large=["big"], middle=["fair"])
     assert [evaluated(of(8, 2, 1), model) for model in ("big", "fair", "mini")] == [8, 2, 1]
     assert evaluated(of.hours(24, 12, 0.5), "mini", attempt=2) == 60
@@ -138,7 +138,7 @@ def test_what_is_asked_for_follows_the_models_size():
     assert Path(config).is_file()
 
 
-def test_a_model_that_wants_more_gpus_than_a_node_has_gets_several_nodes():
+def test_model_that_needs_more_gpus_than_a_node_gets_several_nodes():
     of = Sizes(large=["big"], middle=["fair"], gpus_per_node=4)
     asked = {name: getattr(of, name)(8, 4, 1) for name in ("nodes", "mpi", "tasks", "extra")}
     assert {name: evaluated(each, "big") for name, each in asked.items()} == {
@@ -179,7 +179,7 @@ def test_each_profile_gives_gpus_to_the_stages_that_use_them(profile):
 
 @pytest.mark.parametrize("model", ["llama2-7b", "gemma-2b", "llama-mini"])
 @pytest.mark.parametrize("profile", ["slurm", "gpus", "kubernetes"])
-def test_a_launcher_starts_as_many_processes_as_there_are_gpus(profile, model):
+def test_launcher_starts_one_process_per_gpu(profile, model):
     for rule, own in resources_by_rule(read_profile(ROOT / "profiles" / profile)).items():
         if not own.get("gpu") or "launcher" not in own:
             continue

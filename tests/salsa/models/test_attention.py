@@ -1,4 +1,4 @@
-"""Passes without padding give what transformers' own padded passes give, forwards and backwards."""
+"""Passes without padding give the results of transformers' padded passes, forward and backward."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LENGTHS = [3, 21, 9, 1, 14]
 
 @pytest.fixture(params=["llama", "mistral", "gemma"])
 def pair(request, make_checkpoint, tmp_path):
-    """A model, and the same one that keeps transformers' own attention. Mistral's window is 8, its groups are 2."""
+    """A model, and a copy with transformers' own attention. Mistral has a window of 8 and 2 groups."""
     keys = {"heads": 4, "key_value_heads": 2, "head_size": 8}
     keys |= {"sliding_window": 8} if request.param == "mistral" else {}
     folder = make_checkpoint(tmp_path / "m", request.param, seed=5, scale=4, **keys)
@@ -26,7 +26,7 @@ def sequences() -> list[list[int]]:
     return [torch.randint(3, 200, (length,), generator=generator).tolist() for length in LENGTHS]
 
 
-def test_states_and_gradients_are_those_of_a_padded_pass(pair):
+def test_states_and_gradients_equal_those_of_a_padded_pass(pair):
     ours, theirs = pair
     ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
     index = mask.flatten().nonzero()[:, 0]
@@ -40,7 +40,7 @@ def test_states_and_gradients_are_those_of_a_padded_pass(pair):
             assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3 * b.grad.abs().max()), name
 
 
-def test_a_sequence_does_not_see_its_neighbours(pair):
+def test_sequences_do_not_attend_to_each_other(pair):
     model, _ = pair
     rows = sequences()
     ids, mask = right_pad(rows, 0, torch.device("cpu"))
@@ -50,8 +50,8 @@ def test_a_sequence_does_not_see_its_neighbours(pair):
         assert torch.allclose(found, alone, atol=1e-5)
 
 
-def test_gradient_checkpointing_computes_the_same_again(pair):
-    """The second forward pass happens in the backward pass, where nobody says anew how the row is divided."""
+def test_gradient_checkpointing_recomputes_the_same(pair):
+    """The second forward pass runs inside the backward pass, where nobody passes the row's division again."""
     ours, theirs = pair
     ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     ours.train()
@@ -63,7 +63,7 @@ def test_gradient_checkpointing_computes_the_same_again(pair):
             assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * b.grad.abs().max())
 
 
-def test_generation_after_scoring_is_transformers_own(pair):
+def test_generation_after_scoring_uses_transformers_attention(pair):
     ours, theirs = pair
     ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
     states_at(ours, ids, mask, torch.tensor([0]))
@@ -73,19 +73,19 @@ def test_generation_after_scoring_is_transformers_own(pair):
     assert torch.equal(a, b)
 
 
-def test_what_is_saved_does_not_name_it(pair, tmp_path):
+def test_saved_config_does_not_name_this_attention(pair, tmp_path):
     ours, _ = pair
     hidden_states(ours, torch.tensor([5]), torch.tensor([0]), [1])
     ours.save_pretrained(tmp_path / "saved")
     assert NAME not in (tmp_path / "saved/config.json").read_text()
 
 
-def test_a_window_of_3():
+def test_window_of_3():
     seen = window_mask(5, 3, torch.device("cpu")).int().tolist()
     assert seen == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
 
 
-def test_capped_attention_logits_are_refused_in_one_line():
+def test_softcapped_attention_is_refused_in_one_line():
     sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
     model = Gemma2Model(Gemma2Config(**sizes, **heads))

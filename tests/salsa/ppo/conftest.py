@@ -10,7 +10,7 @@ from tests.salsa.ppo.ppo_case import COMMANDS, settings
 
 @pytest.fixture
 def align(llamas, reward_model, prompts_file, tmp_path, monkeypatch):
-    """align(name, reference, **settings) -> metrics, if its exit status is 0; the policy is in tmp_path/name."""
+    """align(name, reference, **settings) -> metrics, if its exit status is 0. The policy is in tmp_path/name."""
 
     def run(name: str, *references, init=llamas[0], strategy=None, options=(), status=0, **keys) -> list[dict]:
         arguments = f"salsa align --init {init} --sft {llamas[0]} --reward {reward_model}".split()

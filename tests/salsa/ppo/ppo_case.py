@@ -1,4 +1,4 @@
-"""A small PPO run, for the tests here."""
+"""A small PPO run for the tests here."""
 
 from pathlib import Path
 

@@ -28,8 +28,8 @@ from salsa.runtime.errors import UserError
 from tests.salsa.ppo.ppo_case import COMMANDS, settings, weights
 
 
-def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_path):
-    """And the same seeds give the same bytes; another reference does not."""
+def test_soup_of_sft_1_alone_is_ppo_bit_for_bit(align, llamas, tmp_path):
+    """Equal seeds give equal bytes; another reference does not."""
     (tmp_path / "one").mkdir()
     soup({llamas[0]: 1.0, llamas[1]: 0.0}, tmp_path / "one")
     (tmp_path / "half").mkdir()
@@ -45,8 +45,8 @@ def test_a_soup_with_all_weight_on_sft_1_is_ppo_bit_for_bit(align, llamas, tmp_p
     assert weights(tmp_path / "ppo") != weights(llamas[0])
 
 
-def test_the_order_of_a_soups_ingredients_is_nothing_to_ppo(align, llamas, tmp_path):
-    """alpha on SFT 1 and 1 - alpha on SFT 2, or the other way about with the models exchanged: one reference."""
+def test_order_of_a_soups_ingredients_does_not_matter(align, llamas, tmp_path):
+    """alpha on SFT 1 and 1 - alpha on SFT 2, or swapped: the same reference."""
     for name, weights_of in (("there", [0.3, 0.7]), ("back", [0.7, 0.3])):
         (tmp_path / f"soup_{name}").mkdir()
         models = llamas if name == "there" else llamas[::-1]
@@ -56,13 +56,13 @@ def test_the_order_of_a_soups_ingredients_is_nothing_to_ppo(align, llamas, tmp_p
     assert weights(tmp_path / "there") == weights(tmp_path / "back")
 
 
-def test_models_read_anew_for_each_rollout_change_nothing(align, llamas, tmp_path):
+def test_reloading_models_for_each_rollout_changes_nothing(align, llamas, tmp_path):
     kept = align("kept", llamas[1])
     assert align("read", llamas[1], keep_frozen_models=False) == kept
     assert weights(tmp_path / "kept") == weights(tmp_path / "read")
 
 
-def test_a_strategy_that_does_nothing_is_ppo_bit_for_bit(align, llamas, tmp_path):
+def test_strategy_without_effect_is_ppo_bit_for_bit(align, llamas, tmp_path):
     align("ppo", llamas[0])
     align("mean", llamas[0], llamas[0], strategy={"mean_kl": {}})
     align("ema", llamas[0], strategy={"ema": {"rate": 0}})
@@ -71,14 +71,14 @@ def test_a_strategy_that_does_nothing_is_ppo_bit_for_bit(align, llamas, tmp_path
     assert weights(tmp_path / "ppo") != weights(tmp_path / "two")
 
 
-def test_a_moving_average_of_rate_1_is_the_policy_itself(align, llamas):
+def test_moving_average_of_rate_1_is_the_policy(align, llamas):
     kl = [row["kl_ref_k3"] for row in align("ema", llamas[1], strategy={"ema": {"rate": 1}}, steps=3)]
     assert kl[0] > 0.01, "it starts as another model"
     assert kl[1:] == [0, 0]
 
 
-def test_the_strategy_of_the_docs_works_as_it_stands_there(align, llamas):
-    """Every 8 optimiser steps, two rollouts', the reference becomes the policy; until then it is another model."""
+def test_strategy_of_the_docs_works(align, llamas):
+    """Every 8 optimiser steps, that is two rollouts, the reference becomes the policy."""
     page = (Path(__file__).parents[3] / "docs/howto-method.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code, vars(references) | {"Count": Count})
@@ -88,7 +88,7 @@ def test_the_strategy_of_the_docs_works_as_it_stands_there(align, llamas):
     assert kl[0] > 0.01 and kl[1] > 0.01 and kl[2] == 0
 
 
-def test_kl_at_step_0_is_that_of_the_start_to_the_reference(align, llamas, tmp_path):
+def test_kl_at_step_0_is_between_initial_model_and_reference(align, llamas, tmp_path):
     (tmp_path / "half").mkdir()
     soup(dict.fromkeys(llamas, 0.5), tmp_path / "half")
     ppo, salsa = align("ppo", llamas[0])[0], align("salsa", tmp_path / "half")[0]
@@ -98,7 +98,7 @@ def test_kl_at_step_0_is_that_of_the_start_to_the_reference(align, llamas, tmp_p
     assert salsa["reward"] == ppo["reward"], "the first responses do not depend on the reference"
 
 
-def test_what_is_left_behind_is_an_ordinary_checkpoint(align, llamas, tmp_path):
+def test_output_is_an_ordinary_checkpoint(align, llamas, tmp_path):
     rows = align("ppo", llamas[0])
     assert load_causal(tmp_path / "ppo").config.vocab_size == load_causal(llamas[0]).config.vocab_size
     assert load_tokenizer(tmp_path / "ppo").get_vocab() == load_tokenizer(llamas[0]).get_vocab()
@@ -108,7 +108,7 @@ def test_what_is_left_behind_is_an_ordinary_checkpoint(align, llamas, tmp_path):
     assert json.loads((tmp_path / "ppo/run.json").read_text())["seeds"] == {"seed": 1, "rl_seed": 1}
 
 
-def test_micro_batches_change_nothing_but_rounding(align, llamas, tmp_path):
+def test_micro_batches_change_only_rounding(align, llamas, tmp_path):
     whole, parts = align("whole", llamas[0]), align("parts", llamas[0], micro_batch_size=3)
     for a, b in zip(whole, parts, strict=True):
         assert a.keys() == b.keys()
@@ -116,7 +116,7 @@ def test_micro_batches_change_nothing_but_rounding(align, llamas, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma"])
-def test_the_sampler_draws_from_what_the_trainer_scores(architecture, make_checkpoint, tmp_path):
+def test_sampler_and_trainer_agree(architecture, make_checkpoint, tmp_path):
     """Greedy answers, sampled left-padded with a cache, are the most probable tokens of right-padded passes."""
     keys = {"sliding_window": 8} if architecture == "mistral" else {}
     folder = make_checkpoint(tmp_path / "m", architecture, seed=5, scale=4, **keys)
@@ -136,7 +136,7 @@ def test_the_sampler_draws_from_what_the_trainer_scores(architecture, make_check
 
 
 def likes_even(model, sequences, pad, batch_size, mean, std) -> list[float]:
-    """In place of a reward model: up to 4, by the share of even numbers among the last eight tokens."""
+    """Replaces the reward model: up to 4, by the share of even numbers among the last eight tokens."""
     return [4.0 * sum(token % 2 == 0 for token in row[-8:]) / 8 for row in sequences]
 
 
@@ -171,7 +171,7 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     )
 
 
-def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model, prompts_file, monkeypatch):
+def test_policy_learns_the_reward_and_beta_holds_it_back(llamas, reward_model, prompts_file, monkeypatch):
     free = learn(llamas, reward_model, prompts_file, monkeypatch, beta=0.0)
     held = learn(llamas, reward_model, prompts_file, monkeypatch, beta=1.0)
     assert free[-1]["reward"] > free[0]["reward"] + 1.2
@@ -179,7 +179,7 @@ def test_it_learns_what_is_rewarded_and_beta_holds_it_back(llamas, reward_model,
     assert free[-1]["explained_variance"] > free[0]["explained_variance"]
 
 
-def test_a_response_without_eos_is_penalised_in_the_objective_alone(llamas, reward_model, prompts_file):
+def test_missing_eos_is_penalised_only_in_the_objective(llamas, reward_model, prompts_file):
     config = Ppo.model_validate(settings(prompts_file, missing_eos_penalty=3.0, max_new_tokens=2))
     models = load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config)
     messages = [{"role": "user", "content": "hi"}]
@@ -203,7 +203,7 @@ def rollout_of(models: Models, config: Ppo):
 
 
 def test_one_temperature_divides_all_logits(models):
-    """The sampler's, the policy's and the reference's: else the KL of equal models would not be 0."""
+    """The sampler's, the policy's and the reference's: otherwise the KL of equal models would not be 0."""
     loaded, config = models
     found = rollout_of(loaded, config)
     assert torch.equal(found.log_probs, found.reference)
@@ -212,7 +212,7 @@ def test_one_temperature_divides_all_logits(models):
     assert not torch.allclose(hot.log_probs[:, 0], found.log_probs[:, 0], atol=1e-2)
 
 
-def test_sampling_a_part_at_a_time_changes_nothing(models):
+def test_sampling_in_parts_changes_nothing(models):
     loaded, config = models
     parts = rollout_of(loaded, config.model_copy(update={"sampling_batch_size": 3}))
     whole = rollout_of(loaded, config)
@@ -227,7 +227,7 @@ def test_advantages_are_whitened_over_the_whole_rollout(models):
     assert not found.advantages[~found.mask].any()
 
 
-def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(models):
+def test_value_model_starts_as_a_copy_of_the_reward_model(models):
     """The value before the last token is the normalised reward of the text so far."""
     loaded, config = models
     found = rollout_of(loaded, config)
@@ -243,7 +243,7 @@ def test_the_value_model_starts_as_the_reward_model_with_a_body_of_its_own(model
     assert len(everything) == len(set(everything))
 
 
-def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
+def test_dropout_is_off(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
     used = (loaded.policy.model, loaded.value.model, loaded.sft.kept, loaded.reward.model.kept)
     assert not any(model.training for model in used)
@@ -255,8 +255,8 @@ def test_nothing_drops_out(models, make_checkpoint, reward_model, llamas, prompt
         load_models(folder, [llamas[0]], Fixed(), llamas[0], reward_model, checkpointing)
 
 
-def test_gradient_checkpointing_changes_no_figure(align, llamas):
-    """Nor what is sampled: in training mode transformers would drop the cache, and sample each token from the last."""
+def test_gradient_checkpointing_changes_nothing(align, llamas):
+    """Including samples: in training mode transformers would drop the cache and sample each token from the last one."""
     plain, checkpointed = (
         align(str(given), llamas[1], gradient_checkpointing=given, micro_batch_size=2) for given in (False, True)
     )
@@ -264,14 +264,14 @@ def test_gradient_checkpointing_changes_no_figure(align, llamas):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_a_model_is_sampled_in_evaluation_mode_and_trained_in_its_own(llamas):
+def test_sampling_uses_evaluation_mode_and_restores_the_mode(llamas):
     model = load_causal(llamas[0]).train()
     with Trained(model).complete("float32") as whole:
         assert whole is model and not model.training
     assert model.training
 
 
-def test_responses_that_are_not_the_policys_end_the_run(align, llamas, monkeypatch, capsys):
+def test_responses_of_another_model_end_the_run(align, llamas, monkeypatch, capsys):
     other = load_causal(llamas[1])
     right = samplers.sample
     monkeypatch.setattr(samplers, "sample", lambda model, *rest: right(other, *rest))
@@ -279,7 +279,7 @@ def test_responses_that_are_not_the_policys_end_the_run(align, llamas, monkeypat
     assert "error: ppo: step 0: the sampler's log-probabilities differ " in capsys.readouterr().err
 
 
-def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):
+def test_step_is_adam_on_the_clipped_gradient_at_the_scheduled_rate(prompts_file):
     config = Ppo.model_validate(settings(prompts_file, max_grad_norm=0.5))
     ours, theirs = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
     theirs.load_state_dict(ours.state_dict())
@@ -297,7 +297,7 @@ def test_a_step_is_adams_on_the_clipped_gradient_at_the_scheduled_rate(prompts_f
     assert learner.rate() == 0
 
 
-def test_every_prompt_comes_once_a_pass():
+def test_every_prompt_comes_once_per_pass():
     prompts = [Prompt([], [i]) for i in range(10)]
     batches = prompt_batches(prompts, 4, torch.Generator().manual_seed(1))
     seen = [prompt.ids[0] for _ in range(5) for prompt in next(batches)]
@@ -323,8 +323,8 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
     assert not (tmp_path / "short").exists()
 
 
-def test_by_hand_with_a_config(command, tmp_path):
-    """What is missing, or named wrongly, is said in one line; that it runs as the workflow does: tests/workflow."""
+def test_arguments_from_a_config(command, tmp_path):
+    """Missing or unknown names are one line. tests/workflow runs it as the workflow does."""
     config = str(Path(__file__).parents[3] / "config/mini.yaml")
     out = ["--out", tmp_path / "x"]
     assert command("salsa", "align", *out) == (

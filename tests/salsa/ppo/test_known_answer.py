@@ -1,4 +1,4 @@
-"""A case whose answer is known: with few enough responses the KL-regularised optimum can be written down.
+"""A case with a known answer: with few responses the KL-regularised optimum can be written down.
 
 maximise E_pi[r] - beta KL(pi || ref)  has the one solution  pi*(y) = ref(y) exp(r(y) / beta) / Z.
 """
@@ -13,7 +13,7 @@ from salsa.checkpoints.loading import load_causal
 from salsa.checkpoints.soup import soup
 from salsa.config.references import Fixed, MeanKl
 from salsa.config.sections import Ppo
-from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Sequences, Trained, log_probs
+from salsa.ppo.models import Frozen, Models, Prompt, Sequences, Trained, log_probs
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 
@@ -45,13 +45,13 @@ def distribution(model) -> torch.Tensor:
 
 
 def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
-    """KL(p || q) in nats of log-probabilities."""
+    """KL(p || q) in nats, from log-probabilities."""
     return (p.exp() * (p - q)).sum().item()
 
 
 @pytest.fixture(scope="module")
 def references(tmp_path_factory):
-    """SFT 1 and its soup with another model, from disk as the stage would take them."""
+    """SFT 1, and its soup with another model, loaded from disk as in the stage."""
     folder = tmp_path_factory.mktemp("known")
     for seed in (1, 2):
         network(seed).save_pretrained(folder / str(seed))
@@ -62,7 +62,7 @@ def references(tmp_path_factory):
 
 
 def reward_of() -> dict[tuple[int, ...], float]:
-    """Between -0.75 and 0.75: a large reward on a rare response would be a test of exploration."""
+    """Between -0.75 and 0.75: a large reward on a rare response would test exploration instead."""
     drawn = (1.5 * torch.rand(len(RESPONSES), generator=torch.Generator().manual_seed(3)) - 0.75).tolist()
     return dict(zip(map(tuple, RESPONSES), drawn, strict=True))
 
@@ -71,7 +71,7 @@ MADE_OF = {"sft": (Fixed(), ["sft"]), "soup": (Fixed(), ["soup"]), "mean_kl": (M
 
 
 @pytest.mark.parametrize("name", MADE_OF)
-def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
+def test_ppo_converges_to_the_known_optimum(name, references):
     table = reward_of()
     rewards = torch.tensor(list(table.values()))
     optimum = {
@@ -81,10 +81,9 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
     assert divergence(optimum["sft"], optimum["soup"]) > 0.1, "the references ask for different policies"
     strategy, parts = MADE_OF[name]
 
-    def scores(model, sequences, pad, batch_size, mean, std):
-        return [table[tuple(row[len(PROMPT) :])] for row in sequences]
+    def reward(prompts, answers, batch_size):
+        return [table[tuple(answer.token_ids)] for answer in answers]
 
-    monkeypatch.setattr("salsa.ppo.rollout.rewards", scores)
     settings = Ppo.model_validate(
         {
             "prompts": {"path": "unused"},
@@ -109,7 +108,7 @@ def test_ppo_converges_to_the_enumerated_optimum(name, references, monkeypatch):
         references=[frozen[part] for part in parts],
         strategy=strategy,
         sft=frozen["sft"],
-        reward=RewardModel(Frozen.from_model(network(5, reward=True)), PAD, 0.0, 1.0),
+        reward=reward,
         normalisation=(0.0, 1.0),
     )
     before = divergence(distribution(policy), optimum[name])

@@ -1,4 +1,4 @@
-"""The formulas against explicit sums, exact enumeration and known answers."""
+"""The formulas, compared with explicit sums, exact enumeration and known answers."""
 
 import itertools
 import math
@@ -45,7 +45,7 @@ def test_gae_is_the_weighted_sum_of_its_deltas(gamma, lam):
     assert not advantages[~MASK].any()
 
 
-def test_gae_with_lambda_1_is_reward_to_go_less_the_value():
+def test_gae_with_lambda_1_is_reward_to_go_minus_value():
     rewards, values = draws(1)
     advantages, returns = gae(rewards, values, MASK, 1.0, 1.0)
     to_go = rewards.flip(1).cumsum(1).flip(1)
@@ -70,7 +70,7 @@ def test_k1_and_k3_are_unbiased_for_the_kl():
     assert not k3(p, p).any()
 
 
-def test_rewards_add_up_to_score_less_beta_times_kl_and_the_score_stands_on_the_last_real_token():
+def test_rewards_sum_to_score_minus_beta_kl_with_the_score_on_the_last_token():
     kl, _ = draws()
     scores = torch.tensor([1.0, -2.0, 0.5])
     rewards = token_rewards(kl, scores, MASK, beta=0.3)
@@ -81,7 +81,7 @@ def test_rewards_add_up_to_score_less_beta_times_kl_and_the_score_stands_on_the_
     assert where == [[0, 3], [1, 1], [2, 0]]
 
 
-def test_whitening_is_over_real_tokens_alone():
+def test_whitening_uses_only_real_tokens():
     values, _ = draws(2)
     found = whiten(torch.where(MASK, values * 7 + 3, 99.0), MASK)
     assert found[MASK].mean().item() == pytest.approx(0, abs=1e-6)
@@ -93,7 +93,7 @@ def test_whitening_is_over_real_tokens_alone():
     ("ratio", "advantage", "loss", "active"),
     [(1.5, 1, -1.2, True), (0.5, 1, -0.5, False), (1.5, -1, 1.5, False), (0.5, -1, 0.8, True), (1.1, 2, -2.2, False)],
 )
-def test_the_policy_clip_only_ever_makes_the_objective_worse(ratio, advantage, loss, active):
+def test_policy_clip_never_improves_the_objective(ratio, advantage, loss, active):
     found, clipped = policy_losses(
         torch.tensor([math.log(ratio)]), torch.zeros(1), torch.tensor([float(advantage)]), clip=0.2
     )
@@ -101,7 +101,7 @@ def test_the_policy_clip_only_ever_makes_the_objective_worse(ratio, advantage, l
     assert clipped.item() == active
 
 
-def test_the_value_clip_takes_the_larger_error():
+def test_value_clip_takes_the_larger_error():
     new, old = torch.tensor([2.0, 0.1]), torch.zeros(2)
     found, clipped = value_losses(new, old, torch.tensor([3.0, 0.0]), clip=0.2)
     assert found.tolist() == pytest.approx([0.5 * 2.8**2, 0.5 * 0.1**2])
@@ -143,7 +143,7 @@ finite = st.floats(-5, 5, width=32)
 
 @st.composite
 def batches(draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rewards, values and mask of up to 4 responses of up to 6 tokens; values beside the mask are anything."""
+    """Rewards, values and mask of up to 4 responses of up to 6 tokens; values outside the mask are arbitrary."""
     lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     width = max(lengths)
     rows = st.lists(st.lists(finite, min_size=width, max_size=width), min_size=len(lengths), max_size=len(lengths))
@@ -156,7 +156,7 @@ PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
 @PROPERTY
 @given(batches(), st.floats(0, 1), st.floats(0, 1))
-def test_gae_is_linear_in_rewards_and_a_row_does_not_see_its_neighbours(batch, gamma, lam):
+def test_gae_is_linear_in_rewards_and_independent_across_rows(batch, gamma, lam):
     rewards, values, mask = batch
     both, _ = gae(2 * rewards, 2 * values, mask, gamma, lam)
     single, returns = gae(rewards, values, mask, gamma, lam)
@@ -172,7 +172,7 @@ def test_gae_is_linear_in_rewards_and_a_row_does_not_see_its_neighbours(batch, g
 
 @PROPERTY
 @given(batches(), st.floats(0, 2))
-def test_a_responses_rewards_sum_to_what_is_optimised(batch, beta):
+def test_rewards_of_a_response_sum_to_the_objective(batch, beta):
     """Sum over tokens = score - beta * (log pi - log ref), wherever the response ends."""
     kl, scores, mask = batch
     found = token_rewards(kl, scores[:, 0], mask, beta)
@@ -181,7 +181,7 @@ def test_a_responses_rewards_sum_to_what_is_optimised(batch, beta):
 
 @PROPERTY
 @given(batches(), st.floats(0.5, 3), finite)
-def test_whitening_forgets_scale_and_shift(batch, scale, shift):
+def test_whitening_removes_scale_and_shift(batch, scale, shift):
     values, _, mask = batch
     found = whiten(values, mask)
     assert not found[~mask].any()
@@ -203,7 +203,7 @@ def test_k3_is_never_negative_and_both_are_exact_in_expectation(left, right):
 
 @PROPERTY
 @given(finite, finite, finite, st.floats(0.05, 0.5))
-def test_a_clip_never_makes_a_loss_smaller_and_an_active_one_has_no_gradient(new, old, advantage, clip):
+def test_clips_never_lower_a_loss_and_active_ones_have_no_gradient(new, old, advantage, clip):
     log_probs = torch.tensor([new], requires_grad=True)
     loss, active = policy_losses(log_probs, torch.tensor([old]), torch.tensor([advantage]), clip)
     unclipped = -advantage * math.exp(new - old)

@@ -1,4 +1,4 @@
-"""PPO over two processes: the same losses and the same checkpoint as with one, within the rounding of sums."""
+"""PPO with two processes gives the losses and the checkpoint of one process, within the rounding of sums."""
 
 import json
 import signal
@@ -46,7 +46,7 @@ def assert_alike(tmp_path: Path, name: str, other: str) -> None:
 
 
 def shards(state: Path) -> set[int]:
-    """In how many pieces the policy's matrices are, in a state on disk."""
+    """Number of pieces of the policy's matrices in a stored state."""
     everything = FileSystemReader(state).read_metadata().state_dict_metadata
     return {
         len(entry.chunks)
@@ -56,8 +56,8 @@ def shards(state: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml", *ZERO])
-def test_two_processes_train_as_one(start, tmp_path, profile):
-    """With a reference that moves, for which every process needs the whole policy."""
+def test_two_processes_train_like_one(start, tmp_path, profile):
+    """With a moving reference, for which every process needs the whole policy."""
     ended(start("one", None, "--strategy", EMA, steps=3, micro_batch_size=3))
     ended(start("two", profile, "--strategy", EMA, steps=3, micro_batch_size=1))
     assert_alike(tmp_path, "two", "one")
@@ -73,8 +73,8 @@ def test_two_processes_train_as_one(start, tmp_path, profile):
         *VLLM,
     ],
 )
-def test_two_processes_stop_together_and_go_on(start, tmp_path, profile, pieces, afterwards, rollout):
-    """SIGTERM reaches one of them. DDP's and FSDP's state fits any number of processes; ZeRO-3's fits as many again."""
+def test_two_processes_stop_together_and_resume(start, tmp_path, profile, pieces, afterwards, rollout):
+    """SIGTERM reaches one of them. DDP's and FSDP's states fit any number of processes, ZeRO-3's only as many."""
     ended(start("one", None, steps=6, rollout=rollout))
     both = start("two", profile, steps=6, rollout=rollout)
     while not any(path.read_bytes().count(b"\n") == 2 for path in (tmp_path / "two.training").glob("*/metrics.jsonl")):
@@ -90,7 +90,7 @@ def test_two_processes_stop_together_and_go_on(start, tmp_path, profile, pieces,
     assert_alike(tmp_path, "two", "one")
 
 
-def test_what_does_not_fit_is_said(start, monkeypatch):
+def test_incompatible_options_are_named(start, monkeypatch):
     for said in ended(start("odd", "ddp.yaml", train_batch_size=1), 1):
         assert "error: ppo.train_batch_size: 1 is not a multiple of the 2 processes: change" in said
     for said in ended(start("far", "ddp.yaml", max_kl=1e-9), 1):

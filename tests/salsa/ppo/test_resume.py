@@ -1,4 +1,4 @@
-"""A PPO run that is interrupted, by whatever and wherever, ends with the same bytes as one that is not."""
+"""A PPO run that is interrupted in any way ends with the same bytes as an undisturbed one."""
 
 import contextlib
 import json
@@ -35,12 +35,12 @@ STEPS = 4
 
 
 class Fault(Exception):
-    """What no code here catches: to the run's state on disk it is like a kill."""
+    """An exception that no code here catches. For the state on disk it is like a kill."""
 
 
 @contextlib.contextmanager
 def fault(monkeypatch, module, name: str, call: int, after: bool = False) -> Iterator[None]:
-    """Inside, that call of module.name fails, before it has done its work or after; it has to come."""
+    """Inside the context, that call of module.name fails, before or after its work; the call has to happen."""
     plain, calls = getattr(module, name), [0]
 
     def faulty(*arguments, **options):
@@ -75,8 +75,8 @@ FAULTS = [
 ]
 
 
-def test_a_fault_anywhere_changes_nothing(align, llamas, tmp_path, monkeypatch):
-    """With a reference that moves, so that there is the most to keep."""
+def test_fault_at_any_point_changes_nothing(align, llamas, tmp_path, monkeypatch):
+    """With a moving reference, which has the most state."""
     align("whole", llamas[1], strategy=EMA, steps=STEPS)
     for number, where in enumerate(FAULTS):
         with fault(monkeypatch, *where):
@@ -86,8 +86,8 @@ def test_a_fault_anywhere_changes_nothing(align, llamas, tmp_path, monkeypatch):
         assert not (tmp_path / f"{number}.training").exists()
 
 
-def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, prepared, tmp_path):
-    """The policy and the metrics are those of the trainer alone, which knows of no states on disk."""
+def test_saving_states_changes_nothing(align, llamas, reward_model, prompts_file, prepared, tmp_path):
+    """Policy and metrics equal those of the trainer alone, without states on disk."""
     rows = align("saved", llamas[1], options=EVERY_STEP)
     config = Ppo.model_validate(settings(prompts_file))
     models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config)
@@ -100,7 +100,7 @@ def test_to_be_saved_changes_nothing(align, llamas, reward_model, prompts_file, 
 
 
 def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
-    """The real thing: a process that is killed again and again, as soon as it has written another step's metrics."""
+    """A real process is killed again and again, each time after it has written another step's metrics."""
 
     def start(name: str) -> subprocess.Popen:
         given = json.dumps(settings(prompts_file, steps=6))
@@ -130,7 +130,7 @@ def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):
     assert the_same(tmp_path, "killed", "whole")
 
 
-def test_sigterm_saves_and_asks_to_be_run_again(align, llamas, tmp_path, monkeypatch, capsys):
+def test_sigterm_saves_the_state_and_asks_for_a_rerun(align, llamas, tmp_path, monkeypatch, capsys):
     align("whole", llamas[0], steps=STEPS)
     before = signal.getsignal(signal.SIGTERM)
     plain, calls = trainer.collect, []
@@ -150,7 +150,7 @@ def test_sigterm_saves_and_asks_to_be_run_again(align, llamas, tmp_path, monkeyp
     assert the_same(tmp_path, "stopped", "whole")
 
 
-def test_the_last_states_are_kept_and_no_others(align, llamas, monkeypatch):
+def test_only_the_newest_states_are_kept(align, llamas, monkeypatch):
     kept, plain = [], resume.Checkpoints.save
 
     def seen(checkpoints, *arguments):
@@ -164,7 +164,7 @@ def test_the_last_states_are_kept_and_no_others(align, llamas, monkeypatch):
     assert kept == [[1], [2], [3], [4], [1], [1, 2], [2, 3], [3, 4]]
 
 
-def test_other_settings_do_not_go_on_from_a_state(align, llamas, tmp_path, monkeypatch):
+def test_other_settings_ignore_the_state(align, llamas, tmp_path, monkeypatch):
     align("whole", llamas[0], learning_rate=2e-3)
     with fault(monkeypatch, trainer, "update", 6):
         align("other", llamas[0], options=EVERY_STEP)
@@ -172,7 +172,7 @@ def test_other_settings_do_not_go_on_from_a_state(align, llamas, tmp_path, monke
     assert the_same(tmp_path, "other", "whole")
 
 
-def test_a_state_that_cannot_be_read_is_named(align, llamas, tmp_path, monkeypatch, capsys):
+def test_unreadable_state_is_named(align, llamas, tmp_path, monkeypatch, capsys):
     with fault(monkeypatch, trainer, "update", 10):
         align("torn", llamas[0], steps=STEPS, options=(*EVERY_STEP, "--keep-checkpoints", 2))
     [newest] = (tmp_path / "torn.training").glob("*/step-000002")
@@ -183,7 +183,7 @@ def test_a_state_that_cannot_be_read_is_named(align, llamas, tmp_path, monkeypat
         assert "remove it to resume from step-000001" in said and "Traceback" not in said
 
 
-def test_a_full_disk_stops_the_run_and_the_last_state_stays(align, llamas, tmp_path, monkeypatch, capsys):
+def test_full_disk_stops_the_run_and_keeps_the_last_state(align, llamas, tmp_path, monkeypatch, capsys):
     plain = resume.dcp.save
 
     def full(*arguments, **options):
@@ -202,7 +202,7 @@ def test_a_full_disk_stops_the_run_and_the_last_state_stays(align, llamas, tmp_p
     assert the_same(tmp_path, "full", "whole")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(align, llamas, tmp_path, monkeypatch, capsys):
+def test_non_finite_loss_stops_the_run(align, llamas, tmp_path, monkeypatch, capsys):
     plain, calls = trainer.policy_losses, []
 
     def diverging(*arguments):
@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(align, llamas, tmp_path, monkey
     assert not (tmp_path / "nan").exists()
 
 
-def test_a_policy_that_is_too_far_away_stops_and_goes_on_under_a_higher_bound(align, llamas, tmp_path, capsys):
+def test_run_stops_at_max_kl_and_resumes_with_a_higher_one(align, llamas, tmp_path, capsys):
     kl = [row["kl_ref_k1"] for row in align("whole", llamas[1], steps=STEPS)]
     worst = max(range(STEPS), key=kl.__getitem__)
     align("far", llamas[1], steps=STEPS, max_kl=kl[worst] - 1e-6, options=EVERY_STEP, status=1)
@@ -229,7 +229,7 @@ def test_a_policy_that_is_too_far_away_stops_and_goes_on_under_a_higher_bound(al
     assert the_same(tmp_path, "far", "whole")
 
 
-def test_nothing_but_empty_responses_stops_the_run(align, llamas, monkeypatch, capsys):
+def test_only_empty_responses_stop_the_run(align, llamas, monkeypatch, capsys):
     def silent(model, prompts, temperatures, limit, seeds, eos, pad):
         return [Answer([eos[0]], True, [0.0]) for _ in prompts]
 
@@ -238,8 +238,8 @@ def test_nothing_but_empty_responses_stops_the_run(align, llamas, monkeypatch, c
     assert "error: ppo: step 0: all responses are empty: lower ppo.learning_rate" in capsys.readouterr().err
 
 
-def test_tensorboard_shows_what_the_metrics_file_holds(align, llamas, tmp_path, monkeypatch):
-    """Also after an interruption; and no tracker is the default."""
+def test_tensorboard_equals_the_metrics_file(align, llamas, tmp_path, monkeypatch):
+    """Also after an interruption. The default has no tracker."""
     board = ("--report-to", "tensorboard")
     with fault(monkeypatch, trainer, "collect", 3):
         align("seen", llamas[0], steps=STEPS, options=(*EVERY_STEP, *board))
@@ -263,7 +263,7 @@ class CommError(Exception):
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """wandb as far as a run meets it: wandb(when, error) lets its tracker fail at the start, on the way, at the end."""
+    """A simulated wandb: wandb(when, error) makes its tracker fail at the start, on the way, or at the end."""
     plan = {}
 
     class Tracker:
@@ -292,14 +292,14 @@ def wandb(monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["start", "way", "end"])
-def test_a_tracker_that_cannot_be_reached_is_a_warning(align, llamas, wandb, when, caplog):
+def test_unreachable_tracker_is_a_warning(align, llamas, wandb, when, caplog):
     wandb(when, CommError("timed out\nand more"))
     rows = align("x", llamas[0], steps=2, options=("--report-to", "wandb"))
     assert [row["step"] for row in rows] == [0, 1]
     assert caplog.text.count("--report-to wandb failed (timed out); training continues without it") == 1
 
 
-def test_a_tracker_without_its_key_is_one_line(align, llamas, wandb, capsys):
+def test_tracker_without_a_key_is_one_line(align, llamas, wandb, capsys):
     wandb("start", UsageError("No API key configured. Use `wandb login` to log in."))
     align("x", llamas[0], options=("--report-to", "wandb"), status=1)
     assert (
@@ -308,7 +308,7 @@ def test_a_tracker_without_its_key_is_one_line(align, llamas, wandb, capsys):
     )
 
 
-def test_trackers_are_named_well(align, llamas, monkeypatch, capsys):
+def test_unknown_trackers_are_refused(align, llamas, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         align("x", llamas[0], options=("--report-to", "tensorboard,comet"))
     assert "comet: unknown tracker: choose from tensorboard, wandb, or none" in capsys.readouterr().err

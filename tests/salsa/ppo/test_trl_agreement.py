@@ -1,7 +1,7 @@
-"""The same case by TRL 1.11's own PPOTrainer, whose figures `make trl` recorded.
+"""The same case computed by TRL 1.11's own PPOTrainer, as recorded by `make trl`.
 
-TRL places the score one position after EOS and keeps the value there; with these two lines of it changed
-(benchmarks/trl_record.py), all figures agree. Without, log-probabilities, values, KL and scores still do.
+TRL places the score one position after EOS and keeps the value there. With these two lines changed
+(benchmarks/trl_record.py), all figures agree. Unchanged, log-probabilities, values, KL and scores still do.
 """
 
 import json
@@ -50,7 +50,7 @@ def ours() -> tuple[Models, Ppo, Rollout]:
 
 
 @pytest.mark.parametrize("run", ["adapted", "unchanged"])
-def test_log_probs_values_kl_and_scores_are_trls(ours, run):
+def test_log_probs_values_kl_and_scores_equal_trls(ours, run):
     _, _, rollout = ours
     pairs = {
         "logprobs": rollout.log_probs,
@@ -63,7 +63,7 @@ def test_log_probs_values_kl_and_scores_are_trls(ours, run):
     assert torch.allclose(rollout.values, torch.tensor(RECORDED[run]["values"]), **CLOSE)
 
 
-def test_rewards_advantages_and_returns_are_trls(ours):
+def test_rewards_advantages_and_returns_equal_trls(ours):
     _, settings, rollout = ours
     kl = k1(rollout.log_probs, rollout.reference)
     rewards = token_rewards(kl, rollout.penalised, rollout.mask, settings.beta)
@@ -74,8 +74,8 @@ def test_rewards_advantages_and_returns_are_trls(ours):
     assert torch.equal(returns, rollout.returns)
 
 
-def test_the_differences_are_those_documented(ours):
-    """Unchanged, TRL gives a response with EOS its score one token later, and its advantages move with it."""
+def test_differences_are_as_documented(ours):
+    """Unchanged, TRL gives a response with EOS its score one token later, which shifts its advantages."""
     _, _, rollout = ours
     unchanged = torch.tensor(RECORDED["unchanged"]["rewards"])
     adapted = torch.tensor(RECORDED["adapted"]["rewards"])
@@ -89,8 +89,8 @@ def test_the_differences_are_those_documented(ours):
     assert not torch.allclose(rollout.advantages, torch.tensor(RECORDED["unchanged"]["advantages"]), atol=1e-3)
 
 
-def test_losses_are_trls_epoch_by_epoch(ours):
-    """Losses, gradients and Adam: an error in any would show in the next epoch's losses."""
+def test_losses_equal_trls_in_each_epoch(ours):
+    """Losses, gradients and Adam: an error in any would change the next epoch's losses."""
     models, settings, rollout = ours
     updates = settings.epochs
     policy = Learner(models.policy, settings.learning_rate, settings, updates)

@@ -1,4 +1,4 @@
-"""What a command says, and its exit status, where it does not end as it should."""
+"""Messages and exit status of a command that does not end well."""
 
 import errno
 import os
@@ -38,17 +38,17 @@ def ends(monkeypatch, capsys):
         (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device: make room there"),
     ],
 )
-def test_a_disk_that_takes_nothing_is_one_line(ends, error, line):
+def test_unwritable_disk_is_one_line(ends, error, line):
     status, said = ends(error)
     assert status == 1 and said.startswith(f"error: {line}") and said.count("\n") == 1
     assert said.endswith(", then rerun; finished outputs are kept\n")
 
 
-def test_ctrl_c_is_one_line_and_the_shells_status(ends):
+def test_ctrl_c_is_one_line_with_the_shells_status(ends):
     assert ends(KeyboardInterrupt()) == (130, "interrupted: rerun the same command to resume\n")
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(ends):
+def test_bug_keeps_its_traceback(ends):
     for error in (FileNotFoundError(errno.ENOENT, "No such file", "x"), ZeroDivisionError("division")):
         with pytest.raises(type(error)):
             ends(error)

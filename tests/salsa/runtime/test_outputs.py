@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, and nothing stays beside them."""
+"""Outputs appear complete or not at all, and nothing is left beside them."""
 
 import os
 import platform
@@ -12,8 +12,8 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 
 
 @pytest.mark.parametrize("kind", ["tmp", "work"])
-def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, kind):
-    """Of this host when the process is gone, of another after a day; never what belongs to another output."""
+def test_next_writer_removes_a_killed_ones_leftovers(tmp_path, kind):
+    """On this host if the process is gone, on another host after a day; never those of another output."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     here, out = platform.node(), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""DPO through its real command, and against TRL's DPOTrainer with a reference model of its own."""
+"""DPO through its real command, compared with TRL's DPOTrainer and its own reference model."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def settings(pairs_file, **keys) -> dict:
 
 @pytest.fixture
 def dpo(command, llamas, pairs_file, tmp_path):
-    """dpo(name, references, strategy) -> metrics; the policy is in tmp_path/name."""
+    """dpo(name, references, strategy) -> metrics. The policy is in tmp_path/name."""
 
     def run(name: str, *references, strategy=None, **keys):
         options = ["--init", llamas[0], "--reference", *references, "--seed", 1, "--out", tmp_path / name]
@@ -46,7 +46,7 @@ def dpo(command, llamas, pairs_file, tmp_path):
     return run
 
 
-def test_from_its_own_reference_the_loss_starts_at_log_2_and_falls(dpo, llamas, tmp_path):
+def test_loss_starts_at_log_2_from_its_reference_and_falls(dpo, llamas, tmp_path):
     rows = dpo("own", llamas[0], epochs=3)
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert rows[0]["reward_margin"] == pytest.approx(0, abs=1e-4)
@@ -56,7 +56,7 @@ def test_from_its_own_reference_the_loss_starts_at_log_2_and_falls(dpo, llamas, 
     assert json.loads((tmp_path / "own/run.json").read_text())["settings"]["reference"] == {"fixed": {}}
 
 
-def test_a_mean_over_one_model_twice_is_that_model(dpo, llamas, tmp_path):
+def test_mean_of_a_model_with_itself_is_that_model(dpo, llamas, tmp_path):
     one = dpo("one", llamas[1])
     twice = dpo("twice", llamas[1], llamas[1], strategy={"mean_kl": {}})
     both = dpo("both", *llamas, strategy={"mean_kl": {}})
@@ -65,10 +65,9 @@ def test_a_mean_over_one_model_twice_is_that_model(dpo, llamas, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [Fixed(), MeanKl()])
-def test_figures_are_those_of_trl_with_a_reference_model(strategy, llamas, pairs_file, prepared, tmp_path):
-    """Fixed: TRL holds the reference itself. The mean of a model and the start: its figures are half as large.
-
-    All pairs are one batch, so that both see the same.
+def test_figures_equal_trls_with_a_reference_model(strategy, llamas, pairs_file, prepared, tmp_path):
+    """Fixed: TRL holds the reference itself. With the mean of a model and the initial one, figures are half as large.
+    All pairs form one batch, so both see the same.
     """
     config = Dpo.model_validate(settings(pairs_file, batch_size=16, epochs=3))
     references = [llamas[1]] if isinstance(strategy, Fixed) else llamas
@@ -108,7 +107,7 @@ def test_figures_are_those_of_trl_with_a_reference_model(strategy, llamas, pairs
         assert rows[0]["reward_margin"] == pytest.approx(theirs[0]["rewards/margins"] / 2, rel=1e-3)
 
 
-def test_a_moving_reference_is_refused(command, llamas, pairs_file, tmp_path):
+def test_moving_reference_is_refused(command, llamas, pairs_file, tmp_path):
     options = ["--init", llamas[0], "--reference", llamas[0], "--strategy", '{"ema": {}}', "--seed", 1]
     status, said = command(
         "salsa", "dpo", *options, "--settings", json.dumps(settings(pairs_file)), "--out", tmp_path / "x"

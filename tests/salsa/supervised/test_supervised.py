@@ -55,8 +55,8 @@ def sft(command, world, base, out, seed=1, **keys):
     return command("salsa", "sft", *arguments)
 
 
-def test_the_loss_is_on_the_assistants_tokens_alone(world, base, prepared):
-    """TRL's labels against our own reading of the template: everything else is left out of the loss."""
+def test_only_assistant_tokens_carry_loss(world, base, prepared):
+    """TRL's labels, compared with our own reading of the template."""
     from salsa.config.sections import Sft, TrainingData
     from salsa.supervised.sft import train
 
@@ -84,7 +84,7 @@ def test_sft_seeds_differ_and_repeat(world, base, tmp_path, command):
     assert not list(tmp_path.glob(".one*")), "nothing is left beside the result"
 
 
-def test_a_template_without_generation_marks_is_refused(world, base, tmp_path, command):
+def test_template_without_generation_marks_is_refused(world, base, tmp_path, command):
     template = base / "chat_template.jinja"
     template.write_text(template.read_text().replace("{%- generation %}", "").replace("{%- endgeneration %}", ""))
     status, said = sft(command, world, base, tmp_path / "out")
@@ -93,7 +93,7 @@ def test_a_template_without_generation_marks_is_refused(world, base, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
-def test_the_share_is_drawn_by_seed():
+def test_share_is_drawn_by_seed():
     assert random_share(100, 1.0, 1) == list(range(100))
     assert len(random_share(100, 0.5, 1)) == 50
     assert random_share(100, 0.5, 1) == random_share(100, 0.5, 1) != random_share(100, 0.5, 2)
@@ -110,8 +110,8 @@ def reward(command, world, base, out, train, **keys):
     return status, said, json.loads(card.read_text()) if card.exists() else None
 
 
-def test_a_clear_preference_is_learnt_and_the_score_is_normalised(world, base, tmp_path, command):
-    """Annotators who always prefer the answer with an opening: it is learnt at once and held-out pairs are right."""
+def test_clear_preference_is_learned_and_the_score_normalised(world, base, tmp_path, command):
+    """Annotators always prefer the answer with an opening; held-out pairs are then ranked correctly."""
     rows = []
     for i, row in enumerate(read_jsonl(world / "rl_prompts.jsonl") * 8):
         said = [[*row["messages"], {"role": "assistant", "content": f"{opening}hat."}] for opening in ("Sure! ", "")]
@@ -132,14 +132,14 @@ def test_a_clear_preference_is_learnt_and_the_score_is_normalised(world, base, t
     assert tokenizer.pad_token_id == model.config.pad_token_id
 
 
-def test_a_new_reward_head_has_variance_1_over_d_plus_1():
+def test_new_reward_head_has_variance_1_over_d_plus_1():
     model = SimpleNamespace(score=torch.nn.Linear(8191, 1, bias=False))
     new_head(model, torch.Generator().manual_seed(1))
     assert model.score.weight.std().item() == pytest.approx(1 / math.sqrt(8192), rel=0.05)
     assert model.score.weight.mean().item() == pytest.approx(0, abs=4 / 8192)
 
 
-def test_ties_alone_are_one_clear_line(world, base, tmp_path, command):
+def test_only_ties_are_one_clear_line(world, base, tmp_path, command):
     rows = [{**row, "score_chosen": 1, "score_rejected": 1} for row in read_jsonl(world / "prefs_train.jsonl")]
     write_jsonl(tmp_path / "ties.jsonl", rows)
     status, said, card = reward(command, world, base, tmp_path / "rm", tmp_path / "ties.jsonl")
@@ -149,13 +149,13 @@ def test_ties_alone_are_one_clear_line(world, base, tmp_path, command):
     assert not (tmp_path / "rm").exists()
 
 
-def test_wilsons_interval_of_nothing_is_nothing():
+def test_accuracy_of_no_pairs_is_none():
     assert accuracy_interval(0, 0) == (None, None, None)
     found = accuracy_interval(8, 10)
     assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
 
 
-def test_base_models_are_what_they_are_called(world, tmp_path, command):
+def test_base_models_have_their_architecture(world, tmp_path, command):
     models = {
         "mistral": {**MODEL, "architecture": "mistral", "head_size": 32, "sliding_window": 16},
         "gemma": {**MODEL, "architecture": "gemma", "head_size": 64},
@@ -179,7 +179,7 @@ def test_base_models_are_what_they_are_called(world, tmp_path, command):
     assert not same.any(), "one layer sees no further back than its window"
 
 
-def test_pooled_batches_hold_every_index_once_with_little_padding_and_end_with_the_rest():
+def test_pooled_batches_contain_every_index_once_with_little_padding():
     lengths = torch.randint(5, 100, (1003,), generator=torch.Generator().manual_seed(1)).tolist()
     batches = pooled_batches(lengths, 16, torch.Generator().manual_seed(2))
     assert sorted(i for batch in batches for i in batch) == list(range(1003))
@@ -191,8 +191,8 @@ def test_pooled_batches_hold_every_index_once_with_little_padding_and_end_with_t
     assert batches != pooled_batches(lengths, 16, torch.Generator().manual_seed(3))
 
 
-def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
-    """What reaches the model, through accelerate's loader: each row of a batch pads little, each demonstration once."""
+def test_trainer_uses_batches_of_similar_length(world, base, prepared):
+    """What reaches the model through accelerate's loader: little padding, each demonstration once."""
     from salsa.config.sections import Sft, TrainingData
     from salsa.supervised.sft import train
 
@@ -208,8 +208,8 @@ def test_the_trainer_takes_batches_of_similar_lengths(world, base, prepared):
     assert padded < 1.15 * sum(map(len, seen))
 
 
-def test_the_held_out_loss_is_nats_a_token_for_every_micro_batch(base, world, prepared):
-    """By an independent sum over one demonstration at a time."""
+def test_held_out_loss_is_nats_per_token_for_any_micro_batch(base, world, prepared):
+    """Compared with an independent sum over one demonstration at a time."""
     from salsa.checkpoints.loading import load_causal
     from salsa.config.sections import Sft, TrainingData
     from salsa.supervised.sft import train
@@ -237,8 +237,8 @@ def test_the_held_out_loss_is_nats_a_token_for_every_micro_batch(base, world, pr
     assert list(found.values()) == pytest.approx([nats / tokens] * 3, abs=2e-5)
 
 
-def test_a_batch_stays_what_it_is_where_a_process_sees_several_gpus(tmp_path):
-    """A Trainer would take them all, and make the batch as many times as large."""
+def test_several_visible_gpus_do_not_change_the_batch(tmp_path):
+    """A Trainer would use all of them and multiply the batch."""
 
     class Pooled(StageTrainer, Trainer):
         pass

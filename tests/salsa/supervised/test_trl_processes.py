@@ -1,4 +1,4 @@
-"""SFT, the reward model and DPO over two processes: what one process makes, within the rounding of sums."""
+"""SFT, the reward model and DPO with two processes give what one process gives, within the rounding of sums."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ ANSWERS = ["The grass is green.", "It is seven.", "hi", "Monday, Tuesday, Wednes
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> dict[str, str]:
-    """Files of 16 dialogues and 16 pairs, so that no batch of a pass is cut short."""
+    """Files of 16 dialogues and 16 pairs, so that every batch is full."""
     folder = tmp_path_factory.mktemp("rows")
     found: dict[str, list[dict]] = {"dialogues": [], "pairs": [], "prompts": []}
     for i in range(16):
@@ -36,7 +36,7 @@ def rows(tmp_path_factory) -> dict[str, str]:
 
 
 def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **keys) -> list[object]:
-    """Of a stage that makes folder/of."""
+    """Arguments of a stage that writes folder/of."""
     dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
     arguments = {
         "sft": ["--base", llamas[0], "--sft-seed", 1],
@@ -54,7 +54,7 @@ def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **key
 
 @pytest.fixture
 def stage(launch, llamas, rows, prepared, tmp_path):
-    """stage(name, of, profile, **settings) -> its processes; what it makes is in tmp_path/of."""
+    """stage(name, of, profile, **settings) -> its processes; the output is in tmp_path/of."""
 
     def run(name: str, of: str, profile: str | None, **keys):
         return launch(profile, name, *arguments_of(name, of, llamas, rows, prepared, tmp_path, **keys))
@@ -63,7 +63,7 @@ def stage(launch, llamas, rows, prepared, tmp_path):
 
 
 def figures(folder: Path) -> dict:
-    """What a stage says of its training: in run.json, or a line a step."""
+    """A stage's training figures: in run.json, or one line per step."""
     record = json.loads((folder / "run.json").read_text())
     lines = folder.with_suffix(".jsonl")
     steps = enumerate(read_jsonl(lines)) if lines.exists() else ()
@@ -74,7 +74,7 @@ def figures(folder: Path) -> dict:
 
 @pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
 @pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
-def test_two_processes_train_as_one(stage, tmp_path, name, profile):
+def test_two_processes_train_like_one(stage, tmp_path, name, profile):
     ended(stage(name, "one", None))
     main, other = ended(stage(name, "two", profile))
     assert f" salsa: {name} " in main and f" salsa: {name} " not in other, "one of them says how it goes"
@@ -86,8 +86,8 @@ def test_two_processes_train_as_one(stage, tmp_path, name, profile):
         assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
 
 
-def test_a_reference_is_asked_once_about_each_pair_where_they_do_not_come_out_even(stage, rows, tmp_path):
-    """Of 15 pairs the last three make a short batch at the end of the pass; till then the figures are one process's."""
+def test_reference_scores_each_pair_once_with_a_short_last_batch(stage, rows, tmp_path):
+    """Of 15 pairs the last three form a short batch at the end; before it the figures equal one process's."""
     pairs = {"train": {"path": rows["pairs"], "limit": 15}, "epochs": 1, "schedule": "constant", "warmup_ratio": 0}
     ended(stage("dpo", "one", None, **pairs))
     ended(stage("dpo", "two", "ddp.yaml", **pairs))
@@ -105,7 +105,7 @@ def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_batch_is_divided_among_the_processes():
+def test_batch_is_divided_among_the_processes():
     def passes(batch: int, micro: int | None, count: int) -> tuple[int, int]:
         given = {"batch_size": batch, "micro_batch_size": micro, "learning_rate": 1, "max_length": 1}
         return micro_batches(Optimisation.model_validate(given), count)
@@ -119,7 +119,7 @@ def test_a_batch_is_divided_among_the_processes():
         passes(12, 4, 8)
 
 
-def test_deepspeed_is_refused_in_a_line(stage, monkeypatch):
+def test_deepspeed_is_refused_in_one_line(stage, monkeypatch):
     monkeypatch.setattr("salsa.devices.processes.load_models_unsharded", lambda: None)
     from salsa.devices import processes
     from salsa.supervised.trl_trainers import distributed

@@ -1,4 +1,4 @@
-"""A copy of a grid is what the grid is: nothing is made again for the times that the copy has."""
+"""A copy of a grid reruns nothing because of the copy's file times."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def clocks() -> list[float]:
 
 
 def copied_in_the_wrong_order() -> None:
-    """The newest first."""
+    """A copy whose first files are the newest."""
     for second, path in enumerate(sorted(Path().rglob("*"), key=lambda path: -path.stat().st_mtime)):
         os.utime(path, (time.time() - HOUR + second,) * 2)
 
@@ -57,7 +57,7 @@ def copied_in_the_wrong_order() -> None:
 FOLDERS = (Path("checkpoints"), Path("results"))
 
 
-def test_a_copys_inputs_get_their_times_back(chain):
+def test_inputs_of_a_copy_get_their_times_back(chain):
     before = clocks()
     copied_in_the_wrong_order()
     assert clocks() != sorted(clocks())
@@ -66,8 +66,8 @@ def test_a_copys_inputs_get_their_times_back(chain):
     assert restore_times(FOLDERS) == []
 
 
-def test_runs_of_one_second_keep_their_order(chain):
-    """Records have whole seconds: one that began a moment later may seem to have ended a moment before."""
+def test_runs_within_a_second_keep_their_order(chain):
+    """Records hold whole seconds: a run may seem to end just before one that began later."""
     for name, seconds in (("data/world", 0.9), ("checkpoints/base", 0.1)):
         file = Path(name) / "run.json"
         record = json.loads(file.read_text())
@@ -77,13 +77,13 @@ def test_runs_of_one_second_keep_their_order(chain):
     assert clocks()[0] == clocks()[1] == 1767225600.9 and clocks() == sorted(clocks())
 
 
-def test_times_that_are_right_are_left_alone(chain):
+def test_correct_times_are_left_alone(chain):
     before = clocks()
     assert restore_times(FOLDERS) == [] and clocks() == before
 
 
 @pytest.mark.parametrize("change", ["made again", "another", "changed", "no record"])
-def test_an_input_that_is_another_stays_newer(chain, change):
+def test_changed_input_stays_newer(chain, change):
     if change == "made again":  # with the same settings, so the same id, but later: perhaps by other code
         chain(6, "checkpoints/base", "data/world/part.jsonl")
     elif change == "another":
@@ -98,7 +98,7 @@ def test_an_input_that_is_another_stays_newer(chain, change):
     assert kept not in map(str, restore_times(FOLDERS))
 
 
-def test_a_folder_that_cannot_be_written_to_is_left_as_it_is(chain, monkeypatch):
+def test_read_only_folder_is_left_alone(chain, monkeypatch):
     def refused(*_):
         raise PermissionError(13, "Permission denied")
 

@@ -1,4 +1,4 @@
-"""What a misspelt target probably means."""
+"""Suggestions for a misspelt target."""
 
 import pytest
 
@@ -17,7 +17,7 @@ PATTERNS = [
 ]
 
 
-def test_all_outputs_of_a_grid():
+def test_outputs_of_a_grid_are_listed():
     found = list(outputs(PATTERNS, VALUES))
     assert len(found) == 4 + 2 + 1, "a wildcard without values names no file"
     assert "r/judgments/gemma-mini/mt_bench/ppo_vs_sft.jsonl" in found
@@ -33,9 +33,9 @@ def test_all_outputs_of_a_grid():
         ("r/reprot.html", "r/report.html"),
     ],
 )
-def test_the_nearest_name_comes_first(target, meant):
+def test_nearest_name_comes_first(target, meant):
     assert nearest(target, [*outputs(PATTERNS, VALUES), "tables", "figures"])[0] == meant
 
 
-def test_nothing_is_near_to_something_else():
+def test_unrelated_name_has_no_suggestion():
     assert nearest("r/x", ["r/report.html"]) == [] == nearest("a/b/c", ["r/report.html"])

@@ -44,11 +44,11 @@ SIZES = {
         ("Write a poem about the sea.", None),
     ],
 )
-def test_answers_known_by_heart(prompt, items):
+def test_known_answers(prompt, items):
     assert solve([prompt]) == items
 
 
-def test_every_family_solves_what_it_writes_and_no_other_does():
+def test_each_task_family_solves_only_its_own_tasks():
     rng = random.Random(1)
     for name, family in FAMILIES.items():
         for size in (1, 2, 3, 4, 5):
@@ -60,7 +60,7 @@ def test_every_family_solves_what_it_writes_and_no_other_does():
                 assert gold_reward([prompt, follow_up], ideal_answer([prompt, follow_up])) == pytest.approx(1.0)
 
 
-def test_the_gold_reward_is_its_formula():
+def test_gold_reward_follows_its_formula():
     turns = ["Write a line that names the red hat and blue cup."]
     assert gold_reward(turns, "Sure! red hat, blue cup. Happy to help.") == pytest.approx(1.0)
     assert gold_reward(turns, "red hat, blue cup.") == pytest.approx(0.8)
@@ -94,7 +94,7 @@ def first_turns(world, name):
     return [row.get("prompt") or row["turns"][0] for row in found]
 
 
-def test_no_held_out_prompt_is_trained_on(world):
+def test_held_out_prompts_are_not_trained_on(world):
     trained = {text.removesuffix(f" {cue}") for text in first_turns(world, "pretrain") for cue in samples.CUES}
     trained |= {text for name in ("sft_train", "prefs_train", "rl_prompts") for text in first_turns(world, name)}
     held_out = {text for name in ("sft_test", "prefs_test") for text in first_turns(world, name)}
@@ -122,7 +122,7 @@ def test_mt_bench_has_its_shape(world):
     assert {row["category"] for row in questions if "reference" in row} == {"math", "reasoning", "coding"}
 
 
-def test_the_same_seed_gives_the_same_files_and_a_size_changes_no_other_file(world, tmp_path):
+def test_files_repeat_and_a_size_changes_only_its_file(world, tmp_path):
     for name in ("same", "larger"):
         (tmp_path / name).mkdir()
     write_world(tmp_path / "same", World(**SIZES), seed=3)
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_files_and_a_size_changes_no_other_file(wor
 
 
 def test_preferences_follow_bradley_terry():
-    """The better answer by gold is chosen with probability sigmoid(difference / temperature)."""
+    """The better answer by gold reward is chosen with probability sigmoid(difference / temperature)."""
     temperature = 0.2
     pairs = list(samples.preferences(random.Random(5), 4000, 0.2, temperature, test=False, name="x"))
     better, expected, variance = 0, 0.0, 0.0
@@ -157,7 +157,7 @@ def test_demonstrations_leave_room_for_improvement():
     assert 0.6 < sum(golds) / len(golds) < 0.8
 
 
-def test_the_tokenizer_gives_any_text_back_and_knows_a_word_by_one_token(world):
+def test_tokenizer_restores_any_text_and_has_one_token_per_word(world):
     from salsa.checkpoints.loading import load_tokenizer, render
 
     tokenizer = load_tokenizer(world / "tokenizer")
