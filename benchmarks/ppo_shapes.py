@@ -1,7 +1,7 @@
-"""What ppo_step.py gives to both trainers alike: models with random weights, prompts, and how long responses get.
+"""What ppo_step.py gives to both trainers: models with random weights, prompts, and response lengths.
 
-Run by salsa's environment and by TRL's, so it imports torch and transformers alone. Random weights know nothing of when
-to stop, so each response's length is drawn beforehand, and its logits are made to say EOS there and nowhere else.
+Both salsa's and TRL's environment import this, so it uses only torch and transformers. Random weights do not know when
+to stop, so each response's length is drawn beforehand and its logits are made to give EOS there and nowhere else.
 """
 
 import json
@@ -62,7 +62,7 @@ SHAPES = {
 
 
 def build(shape: Shape, scalar: bool, seed: int, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """A model with random weights; on the GPU where there is one, which draws them a hundred times faster."""
+    """A model with random weights, on the GPU if there is one, where drawing is a hundred times faster."""
     torch.manual_seed(seed)
     labels = {"num_labels": 1} if scalar else {}
     config = shape.config(**shape.sizes, **labels, pad_token_id=PAD, eos_token_id=EOS, bos_token_id=BOS)
@@ -71,7 +71,7 @@ def build(shape: Shape, scalar: bool, seed: int, dtype: torch.dtype = torch.floa
 
 
 def work(shape: Shape, updates: int) -> list[tuple[list[list[int]], list[int]]]:
-    """Of each update: the prompts' tokens, and the length of each response. The same for every caller."""
+    """The prompts' tokens and the response lengths of each update; the same for every caller."""
     generator = torch.Generator().manual_seed(1)
     if shape.lengths:
         pairs = json.loads((Path(__file__).parent / shape.lengths).read_text())
@@ -87,7 +87,7 @@ def work(shape: Shape, updates: int) -> list[tuple[list[list[int]], list[int]]]:
 
 
 def force(logits: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """Logits [B, V] that say EOS in the rows where `ends` [B], and anything else in the others."""
+    """Logits [B, V] that give EOS in the rows where `ends` [B] is true, and never EOS in the others."""
     logits = logits.clone()
     logits[:, EOS] = torch.where(ends, torch.finfo(logits.dtype).max / 2, torch.finfo(logits.dtype).min / 2)
     return logits

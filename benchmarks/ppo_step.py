@@ -1,11 +1,11 @@
-"""Samples per second of whole PPO updates, of salsa/ppo and of TRL 1.11's PPOTrainer in turns, in one run.
+"""Samples per second of whole PPO updates: salsa/ppo and TRL 1.11's PPOTrainer, in turns.
 
     make bench-ppo                                            both, on the CPU's shapes
     python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (a GPU, 106 GB)
     python benchmarks/ppo_step.py --shape mini --ours         without TRL
 
-An update is a rollout, its scoring and its training. Both get the same shapes, prompts, lengths of responses, batch and
-epochs (ppo_shapes.py). The first update warms up and is not counted; of the others the median stands.
+An update is a rollout with scoring and training. Both trainers get equal shapes, prompts, response lengths, batch and
+epochs (ppo_shapes.py). The first update is a warm-up; the result is the median of the others.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PARTS = ("generation", "scoring", "training")
 
 
 class Ending:
-    """A model whose responses end where ppo_shapes says; rows that have ended leave the batch, the rest keep order."""
+    """A model whose responses end where ppo_shapes says. Ended rows leave the batch; the others keep their order."""
 
     def __init__(self, model: torch.nn.Module, lengths: list[int]):
         self.model, self.lengths, self.step = model, lengths, 0
@@ -133,7 +133,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
 
 
 def resident_bytes() -> int:
-    """What the process holds in memory now: Python and its libraries, before any model is made."""
+    """Resident memory of the process now: Python and its libraries, before any model."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -147,7 +147,7 @@ def run(command: list[str], threads: int) -> dict[str, Any]:
 
 
 def line(who: str, runs: list[dict[str, Any]], batch: int) -> float:
-    """Prints the median update of all runs but each one's first; returns its samples per second."""
+    """Print the median update of all runs without each run's first; returns its samples per second."""
     updates = [update for run in runs for update in run["updates"][1:]]
     totals = [sum(update.values()) for update in updates]
     total = statistics.median(totals)
@@ -165,10 +165,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="mini")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2, help="how often each has its turn")
+    parser.add_argument("--rounds", type=int, default=2, help="number of turns of each trainer")
     parser.add_argument("--trl", default=str(HERE.parent / ".venv-trl/bin/python"), help="TRL's Python (make trl)")
     parser.add_argument("--micro", type=int, help="responses per forward pass; TRL's is the shape's (default: shape's)")
-    parser.add_argument("--reload", action="store_true", help="frozen models are read from disk for each rollout")
+    parser.add_argument("--reload", action="store_true", help="load frozen models from disk for each rollout")
     parser.add_argument("--ours", action="store_true", help="without TRL")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

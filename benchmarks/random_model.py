@@ -1,8 +1,8 @@
-"""A base checkpoint with the shape of one of the hub's models and random weights, and rows of words in its tokenizer.
+"""A base checkpoint with a hub model's shape and random weights, and rows of words for its tokenizer.
 
     python benchmarks/random_model.py --shape google/gemma-2b --out FOLDER [--layers 2]
 
-What depends on sizes alone (seconds, memory, shards, loading) can be seen with it where no hub can be reached.
+It shows everything that depends only on sizes (seconds, memory, shards, loading) without the hub.
 """
 
 import argparse
@@ -29,7 +29,7 @@ WORDS = [a + b + c for a in "bdfglmnprst" for b in "aeiou" for c in "lmnrst"]  #
 
 
 def config_of(name: str, layers: int | None = None) -> Any:
-    """transformers' configuration of a hub's model, with as many layers as asked for."""
+    """transformers' configuration of a hub model, with so many layers."""
     kind, own = CONFIGS[name]
     shape = assumed().models[name]
     return kind(
@@ -47,7 +47,7 @@ def config_of(name: str, layers: int | None = None) -> Any:
 
 
 def with_tokens(config: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """The configuration, with this tokenizer's special tokens."""
+    """The configuration with this tokenizer's special tokens."""
     config.update({f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")})
     return config
 
@@ -61,7 +61,7 @@ def text(draw: random.Random, tokens: int) -> str:
 
 
 def demonstrations(count: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """Dialogues of so many tokens, half of them the answer's, in UltraChat's schema."""
+    """Dialogues of so many tokens in UltraChat's schema; half of the tokens are the answer's."""
     draw = random.Random(1)
     for i in range(count):
         prompt, answer = text(draw, tokens // 2), text(draw, tokens // 2)
@@ -70,7 +70,7 @@ def demonstrations(count: int, tokens: int) -> Iterator[dict[str, Any]]:
 
 
 def preferences(count: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """Pairs whose dialogues have so many tokens each, in UltraFeedback's schema."""
+    """Pairs of dialogues of so many tokens each in UltraFeedback's schema."""
     draw = random.Random(2)
     for i in range(count):
         prompt, *answers = (text(draw, tokens // 2) for _ in range(3))
@@ -81,14 +81,14 @@ def preferences(count: int, tokens: int) -> Iterator[dict[str, Any]]:
 
 
 def questions(count: int, tokens: int) -> Iterator[dict[str, Any]]:
-    """Of MT-Bench's schema: two turns each."""
+    """Questions of two turns in MT-Bench's schema."""
     draw = random.Random(3)
     for i in range(count):
         yield {"question_id": i + 1, "category": "writing", "turns": [text(draw, tokens) for _ in range(2)]}
 
 
 def make(name: str, out: Path, layers: int | None = None, seed: int = 1) -> None:
-    """Writes weights in bfloat16, as the hub has them, and the tokenizer; made on the GPU where there is one."""
+    """Write bfloat16 weights and the tokenizer; the weights are drawn on the GPU if there is one."""
     tokenizer = tokenizer_of_words()
     config = with_tokens(config_of(name, layers), tokenizer)
     torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def make(name: str, out: Path, layers: int | None = None, seed: int = 1) -> None
 
 
 def write_rows(folder: Path, rows: int, tokens: int) -> None:
-    """What the stages read: so many rows, whose dialogues have so many tokens; prompts of a quarter of that."""
+    """Write the stages' data: so many rows with dialogues of so many tokens, and prompts of a quarter of that."""
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "sft.jsonl", demonstrations(rows, tokens))
     write_jsonl(folder / "prefs.jsonl", preferences(rows, tokens))
@@ -111,7 +111,7 @@ def write_rows(folder: Path, rows: int, tokens: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=CONFIGS, required=True)
-    parser.add_argument("--layers", type=int, help="as many as this (default: all)")
+    parser.add_argument("--layers", type=int, help="number of layers (default: all)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     make(arguments.shape, arguments.out, arguments.layers)

@@ -1,4 +1,4 @@
-"""A checkpoint at a hub model's full shape, written shard by shard: it need not fit into memory."""
+"""A checkpoint at a hub model's full shape, written shard by shard, so it need not fit into memory."""
 
 import random
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ BLOCK = 1 << 24  # numbers; tensors repeat them, each from a place of its own
 
 
 def tensors_of(config: PretrainedConfig, folder: Path) -> list[Tensor]:
-    """The names and shapes of a model's tensors, of which none is made."""
+    """Names and shapes of a model's tensors, without creating them."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     left_out = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
@@ -25,7 +25,7 @@ def tensors_of(config: PretrainedConfig, folder: Path) -> list[Tensor]:
 
 
 def numbers(seed: int) -> np.ndarray:
-    """Random bfloat16 numbers of a model's weights, in their bytes: the upper halves of float32 numbers."""
+    """Random bfloat16 weights as bytes: the upper halves of float32 numbers."""
     drawn = np.random.default_rng(seed).standard_normal(BLOCK, dtype=np.float32) * np.float32(0.02)
     return (drawn.view(np.uint32) >> 16).astype(np.uint16)
 

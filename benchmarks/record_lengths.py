@@ -1,4 +1,4 @@
-"""Lengths of prompts and of SFT 1's responses in the mini world, for ppo_step.py.
+"""Record the lengths of prompts and of SFT 1's responses in the mini world, for ppo_step.py.
 
 python benchmarks/record_lengths.py checkpoints/mini/sft/llama-mini/1 data/mini/world/rl_prompts.jsonl
 """

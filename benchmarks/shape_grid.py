@@ -1,12 +1,12 @@
-"""A cell of the paper's grid at a real model's shape, with random weights and few steps: seconds and memory of stages.
+"""Run one cell of the paper's grid at a real model's shape, with random weights and few steps: seconds and memory.
 
     python benchmarks/shape_grid.py --shape google/gemma-2b --device h200 --folder FOLDER
     python benchmarks/shape_grid.py --shape google/gemma-2b --layers 1 --rows 16 --tokens 64 --batch 4 --folder FOLDER
                                                                                  on a CPU, with 22 GB of memory
 
-The settings are config/paper.yaml's but for the number of rows, steps and tokens. SFT 1 and 2, their soup, the reward
-model, SALSA, its answers by transformers and their scores run one after the other; then comes what
-`salsa plan` says of the same config beside it. Random weights never say EOS: all answers are of full length.
+The settings are those of config/paper.yaml except for the numbers of rows, steps and tokens. SFT 1 and 2, their soup,
+the reward model, SALSA, its answers by transformers and their scores run one after the other. The output compares them
+with `salsa plan` for the same config. Random weights never give EOS, so all answers have the full length.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
     """config/paper.yaml with a model and rows of `folder`, whose dialogues have so many tokens.
 
-    `keep`: PPO keeps its frozen models, as the paper's grid does with this shape.
+    `keep`: PPO keeps its frozen models in memory, as the paper's grid does for this shape.
     """
     grid = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     template = folder / "base/chat_template.jinja"
@@ -55,11 +55,11 @@ def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=CONFIGS, required=True)
-    parser.add_argument("--layers", type=int, help="as many as this (default: all)")
+    parser.add_argument("--layers", type=int, help="number of layers (default: all)")
     parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=1024, help="of a dialogue")
-    parser.add_argument("--batch", type=int, default=16, help="of training; a rollout is four of them")
-    parser.add_argument("--device", default="cpu", help="as salsa plan has it")
+    parser.add_argument("--tokens", type=int, default=1024, help="tokens per dialogue")
+    parser.add_argument("--batch", type=int, default=16, help="training batch; a rollout is four of them")
+    parser.add_argument("--device", default="cpu", help="a device of salsa plan")
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

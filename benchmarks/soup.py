@@ -1,7 +1,7 @@
-"""Time and memory of a soup of two checkpoints of 1 GB in all, against copying their files: python benchmarks/soup.py
+"""Time and memory of a soup of two checkpoints (1 GB together), compared with copying: python benchmarks/soup.py
 
-Both run with the page cache warm. A soup reads 1 GB and writes half; the copy reads 1 GB and writes it. Memory is the
-peak of a process that makes the soup above that of one that only imports the same modules.
+Both run with a warm page cache. A soup reads 1 GB and writes half of it; the copy reads and writes 1 GB. Memory is the
+peak of a process that makes the soup minus that of one that only imports the same modules.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SOUP = "soup({Path(sys.argv[1]): 0.5, Path(sys.argv[2]): 0.5}, Path(sys.argv[3])
 
 
 def make_checkpoint(folder: Path, megabytes: int, shard_mb: int, seed: int) -> None:
-    """Random bfloat16 matrices of 32 MB, and one of a fifth of the whole as an embedding is."""
+    """Random bfloat16 matrices of 32 MB, and one of a fifth of the whole, like an embedding."""
     folder.mkdir(parents=True)
     embedding = megabytes // 5
     sizes = [embedding, *[32] * ((megabytes - embedding) // 32)]
@@ -54,7 +54,7 @@ def copy(sources: list[Path], out: Path) -> float:
 
 
 def python(code: str, *arguments: str) -> tuple[float, float]:
-    """Wall seconds and peak memory in MB of a fresh interpreter."""
+    """Wall seconds and peak memory in MB of a new interpreter."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return time.perf_counter() - start, float(done.stdout)
@@ -73,7 +73,7 @@ def main() -> int:
             make_checkpoint(source, arguments.megabytes, arguments.shard, seed)
         copies, soups, starts, peaks, floors = [], [], [], [], []
         for _ in range(arguments.rounds):
-            # A settled disk before each measurement: writing back an earlier round's pages would slow the next one.
+            # Flush the disk before each measurement: writing back earlier pages would slow the next one.
             os.sync()
             copies.append(copy(sources, Path(name) / "copy"))
             shutil.rmtree(Path(name) / "copy")

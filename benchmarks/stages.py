@@ -1,4 +1,4 @@
-"""Seconds and memory of a finished run's stages, from the run.json that each of them has left.
+"""Seconds and memory of a finished run's stages, from their run.json files.
 
 python benchmarks/stages.py [FOLDER]    the folder that snakemake ran in (default: here)
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def stages(folder: Path) -> dict[str, list[dict]]:
-    """The records by stage; of a stage that writes several files at once, one with each."""
+    """Records by stage. A stage that writes several files has one record for each."""
     found = defaultdict(list)
     for root in ("checkpoints", "results", "data"):
         for path in sorted((folder / root).rglob("*run.json")):
@@ -20,12 +20,12 @@ def stages(folder: Path) -> dict[str, list[dict]]:
 
 
 def peak_megabytes(record: dict) -> float:
-    """Of a GPU's memory where the stage used one, else of the process's."""
+    """Peak GPU memory if the stage used a GPU, else the process's."""
     return record.get("peak_device_memory_mb") or record["peak_memory_mb"]
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """A Markdown table: files of the stage, seconds of the longest and of all, the largest peak memory."""
+    """A Markdown table: files of each stage, seconds of the longest and of all, largest peak memory."""
     lines = ["| stage | outputs | seconds, longest | seconds, all | peak, GB |", "|---|---|---|---|---|"]
     for stage, records in sorted(found.items(), key=lambda item: min(record["started"] for record in item[1])):
         seconds = [record["wall_seconds"] for record in records]

@@ -1,7 +1,7 @@
-"""One small case that salsa/ppo and TRL 1.11's PPOTrainer both compute: models, prompts, responses, settings.
+"""A small case that salsa/ppo and TRL 1.11's PPOTrainer both compute: models, prompts, responses, settings.
 
-Weights come from a formula, not from a random generator, so that every machine and every torch makes the same ones.
-Used by trl_record.py, which runs TRL in an environment of its own, and by the test that compares.
+Weights come from a formula instead of a random generator, so that they are the same on every machine and torch version.
+trl_record.py uses it in TRL's environment, and so does the test that compares.
 """
 
 import torch
@@ -48,7 +48,7 @@ SETTINGS = {
 
 
 def fill(model: torch.nn.Module, phase: float) -> torch.nn.Module:
-    """Gives every matrix the entries 0.4 sin(phase + 7 i + i^2 / 5), i counting them; norms stay 1."""
+    """Set entry i of every matrix to 0.4 sin(phase + 7 i + i^2 / 5); norms stay 1."""
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             if parameter.dim() > 1:

@@ -1,10 +1,10 @@
-"""What TRL 1.11's own PPOTrainer computes for the case of trl_case.py, as JSON.
+"""Record what TRL 1.11's PPOTrainer computes for the case of trl_case.py, as JSON.
 
     make trl        an environment with TRL 1.11, the last release with PPO, then this, then the comparison
 
-TRL's `train` runs as it is, but for what has to be given or seen: the responses are given instead of sampled, and its
-variables are recorded. It runs twice: unchanged, and with the two lines replaced in which it is documented to differ
-(docs/protocol.md): where the score is placed, and the value that it keeps one position after the response.
+TRL's `train` runs unchanged except for two things: responses are given instead of sampled, and its variables are
+recorded. It runs twice: unchanged, and with the two lines replaced in which it is documented to differ
+(docs/protocol.md): the position of the score, and the value that it keeps one position after the response.
 """
 
 import argparse
@@ -42,7 +42,7 @@ EXPERIENCE = ("logprobs", "ref_logprobs", "values", "scores", "kl", "rewards", "
 
 
 def instrumented(changes: dict[str, str]) -> tuple[Any, dict[str, Any]]:
-    """TRL's `train` with the changes and a record of its variables, made from the installed source."""
+    """TRL's `train` with these changes, made from the installed source."""
     source = textwrap.dedent(inspect.getsource(PPOTrainer.train))
     seen: dict[str, Any] = {"losses": []}
 
@@ -68,7 +68,7 @@ def instrumented(changes: dict[str, str]) -> tuple[Any, dict[str, Any]]:
 
 
 def given(policy: torch.nn.Module, queries: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """In place of sampling: the case's responses, and the logits that TRL's own forward gives for them."""
+    """Replaces sampling: returns the case's responses, and the logits of TRL's own forward pass for them."""
     rows = [row + [case.PAD] * (case.NEW_TOKENS - len(row)) for row in case.RESPONSES]
     order = [case.PROMPTS.index([t for t in row if t != case.PAD]) for row in queries.tolist()]
     assert order == list(range(len(rows))), "the data loader is not to shuffle"

@@ -1,4 +1,4 @@
-"""TRL 1.11's PPO updates, timed in parts, as a line of JSON: run by ppo_step.py in TRL's environment."""
+"""Time the parts of TRL 1.11's PPO updates; prints a line of JSON. ppo_step.py runs it in TRL's environment."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ from ppo_shapes import EOS, PAD, SHAPES, build, force, work
 
 
 class Ends(LogitsProcessor):
-    """Every response ends where ppo_shapes says."""
+    """Makes every response end where ppo_shapes says."""
 
     def __init__(self, context: int, lengths: list[int]):
         self.context, self.lengths = context, torch.tensor(lengths)

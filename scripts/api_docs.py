@@ -1,4 +1,4 @@
-"""Write docs/api.md from the docstrings of the library modules; `--check` only says whether the page is current.
+"""Write docs/api.md from the docstrings of the library modules; `--check` only tests whether the page is current.
 
 griffe reads the source without importing it, so signatures look as they are written.
 """

