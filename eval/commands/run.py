@@ -1,5 +1,6 @@
 """Command `run`: a front for Snakemake. Options that it does not know are passed on."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def run(
 
     Snakemake does the work. Its own options can follow, such as --forcerun tables.
     """
+    if importlib.util.find_spec("snakemake") is None:
+        raise click.UsageError("snakemake is not installed: pip install 'salsa[workflow]'")
     arguments = snakemake_words(words, configs, cores, profile, dry_run, Path.cwd())
     # In place of this process, so that signals reach Snakemake.
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])

@@ -2,6 +2,8 @@
 
 import argparse
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,13 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.tables import aggregate, collect
-from eval.tables.grid import Grid, measured_files
+from eval.tables.grid import ALL_MODELS
+from eval.tables.of_grid import add_results_arguments, load_results
+from eval.tables.results import GridResults
 from salsa.runtime.outputs import output_folder
-from salsa.runtime.provenance import Run
-from salsa.runtime.settings import load_settings
 
 # Okabe and Ito's palette, safe for colour-blind readers.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -59,9 +59,9 @@ def legend_columns(figure: Figure, names: list[str]) -> int:
     return max(1, min(len(names), int(figure.get_size_inches()[0] / INCHES_A_NAME)))
 
 
-def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampling) -> Figure:
+def win_rate_figure(results: GridResults) -> Figure:
     """One panel per comparison, one row per benchmark, one marker per model."""
-    table = aggregate.win_rates(judgments, grid, draw)
+    table, grid = results.win_rates, results.grid
     names = list(dict.fromkeys(table["model"]))
     colour = colours_of(names)
     height = 0.9 + 0.16 * len(names) * len(grid.benchmarks) + 0.35
@@ -78,7 +78,7 @@ def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampl
             y = np.arange(len(part)) + (m - (len(names) - 1) / 2) * 0.17
             x = part["win_rate"].to_numpy()
             errors = [x - part["low"].to_numpy(), part["high"].to_numpy() - x]
-            label = "all models" if model == aggregate.ALL_MODELS else model
+            label = "all models" if model == ALL_MODELS else model
             axes.errorbar(
                 x, y, xerr=errors, fmt=MARKERS[m % len(MARKERS)], color=colour[model], ms=4, lw=1.2, label=label
             )
@@ -94,9 +94,9 @@ def win_rate_figure(judgments: pd.DataFrame, grid: Grid, draw: aggregate.Resampl
     return figure
 
 
-def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
+def soup_figure(results: GridResults) -> Figure:
     """Reward, gold reward, SFT loss and KL against alpha, one line per model."""
-    line = soups[soups["alpha"].notna()]
+    grid, line = results.grid, results.soups[results.soups["alpha"].notna()]
     panels = {
         "reward": "learned reward",
         "gold": "gold reward",
@@ -127,8 +127,9 @@ def soup_figure(soups: pd.DataFrame, grid: Grid) -> Figure:
     return figure
 
 
-def training_figure(training: pd.DataFrame, grid: Grid) -> Figure:
+def training_figure(results: GridResults) -> Figure:
     """One row per metric, one column per model; thin lines are runs, thick lines their mean."""
+    training, grid = results.training, results.grid
     curves = {key: text for key, text in CURVES.items() if key in training and not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
@@ -168,8 +169,9 @@ def _lines(text: str) -> list[str]:
     return [text] if len(text) <= 18 else [" ".join(words[:half]), " ".join(words[half:])]
 
 
-def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
+def frontier_figure(results: GridResults) -> Figure:
     """Learned and gold reward against the square root of the KL to SFT 1 (over-optimisation, Gao et al. 2022)."""
+    training, grid = results.training, results.grid
     panels = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
@@ -208,30 +210,47 @@ def frontier_figure(training: pd.DataFrame, grid: Grid) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write NAME.svg and NAME.png, without matplotlib's date."""
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # the layout is fixed by the first drawing
-    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
+@dataclass(frozen=True)
+class Plot:
+    """A figure: the name of its files, the report's caption, and how it is drawn."""
+
+    name: str
+    caption: str
+    draw: Callable[[GridResults], Figure]
+
+    def save(self, folder: Path, results: GridResults) -> None:
+        """Write NAME.svg and NAME.png, without matplotlib's date."""
+        figure = self.draw(results)
+        figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None})
+        figure.set_layout_engine("none")  # the layout is fixed by the first drawing
+        figure.savefig(folder / f"{self.name}.png", dpi=150, metadata={"Software": None})
+        plt.close(figure)
+
+
+PLOTS = [  # in the report's order
+    Plot("win_rates", "Adjusted win rates with their intervals. The dashed line means no difference.", win_rate_figure),
+    Plot(
+        "soup",
+        "Soups along the line between two SFT models. Bars are one standard error over prompts.",
+        soup_figure,
+    ),
+    Plot("training", "Training metrics. Thin lines are runs, thick lines their mean.", training_figure),
+    Plot(
+        "reward_kl",
+        "Reward against distance from SFT 1, one point per step. Where the learned reward rises while the "
+        "gold reward falls, the reward model is over-optimised.",
+        frontier_figure,
+    ),
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="a Grid (eval/tables/grid.py): JSON or FILE.yaml")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    add_results_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    grid = load_settings(arguments.settings, Grid)
-    results = arguments.results
-    record = Run("figures", grid.model_dump(mode="json"), measured_files(results, grid), {"seed": arguments.seed})
-    draw = aggregate.Resampling(grid.tables.confidence, grid.tables.resamples, arguments.seed)
-    training = collect.training(results, grid)
+    results, record = load_results(arguments, "figures")
     settings: dict[str, Any] = STYLE
     with plt.rc_context(settings), output_folder(arguments.out, record) as folder:
-        save(win_rate_figure(collect.judgments(results, grid), grid, draw), folder, "win_rates")
-        save(soup_figure(collect.soups(results, grid), grid), folder, "soup")
-        save(training_figure(training, grid), folder, "training")
-        save(frontier_figure(training, grid), folder, "reward_kl")
+        for plot in PLOTS:
+            plot.save(folder, results)

@@ -11,9 +11,12 @@ import pandas as pd
 
 from eval.archives.calibration import card_rows
 from eval.report.assumptions import compared, load_assumptions
+from eval.report.figures import PLOTS
 from eval.report.headline import read_headline, read_table, sentence
 from eval.tables.formats import number, with_interval
 from eval.tables.grid import Grid, generation_file, judgment_file
+from eval.tables.judged import HEADLINE
+from eval.tables.of_grid import TABLES
 from eval.tables.run_versions import warning
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
@@ -23,25 +26,6 @@ from salsa.runtime.settings import load_settings, load_values
 from salsa.runtime.texts import visible
 
 TEMPLATES = Path(__file__).parent
-TABLES = {
-    "win_rates": "All comparisons",
-    "improvements": "Differences in reward, paired by question",
-    "scores": "Scores without a judge",
-    "grades": "Single-answer grades",
-    "soup": "Soups between two SFT models",
-    "reward_model": "Reward models",
-    "training": "Training runs",
-    "data": "Data sets",
-    "overlap": "Benchmark questions among training prompts",
-    "runs": "Commits, versions and machines of the runs",
-}
-FIGURES = {
-    "win_rates": "Adjusted win rates with their intervals. The dashed line means no difference.",
-    "soup": "Soups along the line between two SFT models. Bars are one standard error over prompts.",
-    "training": "Training metrics. Thin lines are runs, thick lines their mean.",
-    "reward_kl": "Reward against distance from SFT 1, one point per step. Where the learned reward rises while the "
-    "gold reward falls, the reward model is over-optimised.",
-}
 SAMPLES = 10
 Row = dict[str, Any]
 
@@ -172,8 +156,12 @@ def run(arguments: argparse.Namespace) -> None:
         answer=sentence(headline),
         made_alike=warning(read_table(arguments.results, "runs")),
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
-        tables=[(title, *markdown_table(read_text(tables / f"{name}.md"))) for name, title in TABLES.items()],
-        figures=[(read_svg(figures / f"{name}.svg"), caption) for name, caption in FIGURES.items()],
+        tables=[
+            (table.title, *markdown_table(read_text(tables / f"{table.name}.md")))
+            for table in TABLES
+            if table is not HEADLINE  # shown first, with the answer
+        ],
+        figures=[(read_svg(figures / f"{plot.name}.svg"), plot.caption) for plot in PLOTS],
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
         assumptions=compared(load_assumptions(arguments.assumptions), values) if arguments.assumptions else [],
         cells=judged_samples(arguments.results, grid),

@@ -17,7 +17,9 @@ from eval.report.figures import colours_of
 from eval.report.headline import sentence
 from eval.report.page import markdown_table, spread
 from eval.tables.formats import latex, markdown, number, with_interval
-from eval.tables.of_grid import judge_note
+from eval.tables.judged import judge_note
+from eval.tables.results import GridResults
+from eval.tables.table import Table, copied, figure, has, interval, only_if
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID, QUESTIONS, write_results
 
@@ -109,9 +111,14 @@ def test_hosted_judge_has_dates_and_reported_model_in_the_tables(results):
         path.write_text(json.dumps({**calls, "judge_reports": [name]}))
     hosted = GRID.model_copy(update={"judge": "j", "dated": True})
     expected = "Judge: j, called 2026-11-01 to 2026-11-03, reported as j-0301, j-0613."
-    assert judge_note(results, hosted, "judgments") == expected
-    assert judge_note(results, hosted, "grades") == "Judge: j."
-    assert judge_note(results, GRID, "judgments") == "Judge: gold-judge (gold judge)."
+
+    def note(grid, folder: str) -> str:
+        [text] = judge_note(folder)(GridResults(results, grid, 1), None)
+        return text
+
+    assert note(hosted, "judgments") == expected
+    assert note(hosted, "grades") == "Judge: j."
+    assert note(GRID, "judgments") == "Judge: gold-judge (gold judge)."
 
 
 def test_cell_below_the_coverage_floor_fails_the_run_at_its_end(results, command):
@@ -286,3 +293,18 @@ def test_numbers_and_tables_as_text():
     assert r"a\_b & c \\" in latex(frame, ["A note."])
     assert r"50\% & 2 \\" in latex(frame, [])
     assert len(set(colours_of(["a", "b", "c"]).values())) == 3
+
+
+def test_a_new_column_is_declared_in_one_place(tmp_path):
+    """A declared table writes its rows as CSV, and its columns with their notes as Markdown and LaTeX."""
+    rows = pd.DataFrame({"model": ["m", "n"], "rate": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]})
+    columns = [copied("model"), interval("win rate", "rate"), figure("gold"), only_if(has("low"), copied("low", "LOW"))]
+    table = Table(
+        "new", "New", lambda results: rows, columns, ["A note.", lambda results, rows: [f"{len(rows)} rows."]]
+    )
+    table.write(tmp_path, results=None)
+    assert (tmp_path / "new.csv").read_text().splitlines()[0] == "model,rate,low,high"
+    titles, cells, notes = markdown_table((tmp_path / "new.md").read_text())
+    assert titles == ["model", "win rate", "LOW"], "gold is not among the rows"
+    assert cells[0] == ["m", "0.500 [0.400, 0.600]", "0.4"] and notes == ["A note.", "2 rows."]
+    assert "win rate" in (tmp_path / "new.tex").read_text()

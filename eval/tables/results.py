@@ -1,0 +1,62 @@
+"""The results of a grid as data frames, each read when a table or a figure first needs it."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from eval.statistics import length_control
+from eval.tables import aggregate, collect, run_versions
+from eval.tables.grid import Grid, measured_files
+
+
+class GridResults:
+    """A grid's results folder, and how intervals are computed."""
+
+    def __init__(self, folder: Path, grid: Grid, seed: int):
+        self.folder, self.grid = folder, grid
+        self.draw = aggregate.Resampling(grid.tables.confidence, grid.tables.resamples, seed)
+
+    @cached_property
+    def judgments(self) -> pd.DataFrame:
+        return collect.judgments(self.folder, self.grid)
+
+    @cached_property
+    def grades(self) -> pd.DataFrame:
+        return collect.grades(self.folder, self.grid)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        return collect.scores(self.folder, self.grid)
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        return collect.training(self.folder, self.grid)
+
+    @cached_property
+    def soups(self) -> pd.DataFrame:
+        return collect.soups(self.folder, self.grid)
+
+    @cached_property
+    def reward_cards(self) -> pd.DataFrame:
+        return collect.cards(self.folder, self.grid)
+
+    @cached_property
+    def data_sets(self) -> pd.DataFrame:
+        return collect.data_sets(self.folder, self.grid)
+
+    @cached_property
+    def overlap(self) -> pd.DataFrame:
+        return collect.overlap(self.folder)
+
+    @cached_property
+    def made_with(self) -> run_versions.Found:
+        """Commits, versions and machines of the runs."""
+        return run_versions.made_with(measured_files(self.folder, self.grid).values())
+
+    @cached_property
+    def win_rates(self) -> pd.DataFrame:
+        """Win rates of all comparisons; logs a warning where length may have decided."""
+        rates = aggregate.win_rates(self.judgments, self.grid, self.draw)
+        length_control.warn(rates, ("comparison", "model", "benchmark"))
+        return rates
