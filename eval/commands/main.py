@@ -1,9 +1,7 @@
 """The console script. Help and completion import no stage, so they take a fraction of a second."""
 
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -112,6 +110,6 @@ def add_commands() -> None:
 add_commands()
 
 
-def main(**options: Any) -> None:
+def main() -> None:
     """The entry point of pyproject.toml."""
-    sys.exit(program.main(prog_name="salsa", **options))
+    program(prog_name="salsa")

@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -127,38 +128,65 @@ def soup_figure(results: GridResults) -> Figure:
     return figure
 
 
-def training_figure(results: GridResults) -> Figure:
-    """One row per metric, one column per model; thin lines are runs, thick lines their mean."""
-    training, grid = results.training, results.grid
-    curves = {key: text for key, text in CURVES.items() if key in training and not training[key].isna().all()}
-    methods = list(dict.fromkeys(training["method"]))
-    colour = colours_of(methods)
+def panels_by_model(
+    results: GridResults,
+    curves: Mapping[str, str],
+    height: float,
+    draw: Callable[[Axes, str, pd.DataFrame], None],
+    x_label: str,
+    y_style: Mapping[str, Any],
+) -> tuple[Figure, np.ndarray]:
+    """One row per curve and one column per model; `draw` fills a panel from the model's training steps."""
+    models = results.grid.models
     figure, axes = plt.subplots(
         len(curves),
-        len(grid.models),
-        figsize=(2.9 * len(grid.models) + 0.4, 1.7 * len(curves)),
+        len(models),
+        figsize=(2.9 * len(models) + 0.4, height * len(curves)),
         sharex=True,
         sharey="row",
         squeeze=False,
     )
-    for row, (key, text) in enumerate(curves.items()):
-        for column, model in enumerate(grid.models):
+    for row, key in enumerate(curves):
+        for column, model in enumerate(models):
             axis: Axes = axes[row][column]
-            for method in methods:
-                part = training[(training["model"] == model) & (training["method"] == method)]
-                for _, run in part.groupby("policy", sort=False):
-                    axis.plot(run["step"], run[key], color=colour[method], lw=0.6, alpha=0.45)
-                mean = part.groupby("step")[key].mean()
-                axis.plot(mean.index, mean, color=colour[method], lw=1.6, label=method)
+            draw(axis, key, results.training[results.training["model"] == model])
             if row == 0:
                 axis.set_title(model, fontsize=10)
             if row == len(curves) - 1:
-                axis.set_xlabel("PPO step")
+                axis.set_xlabel(x_label)
             if column == 0:
-                axis.set_ylabel("\n".join(_lines(text)), fontsize=8)
-    figure.align_ylabels()
+                axis.set_ylabel(curves[key], **y_style)
+    return figure, axes
+
+
+def add_legend(figure: Figure, axes: np.ndarray, **options: Any) -> None:
+    """A legend of the first panel's curves above all panels."""
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels), **options)
+
+
+def training_figure(results: GridResults) -> Figure:
+    """One row per metric, one column per model; thin lines are runs, thick lines their mean."""
+    training = results.training
+    curves = {
+        key: "\n".join(_lines(text))
+        for key, text in CURVES.items()
+        if key in training and not training[key].isna().all()
+    }
+    methods = list(dict.fromkeys(training["method"]))
+    colour = colours_of(methods)
+
+    def draw(axis: Axes, key: str, steps: pd.DataFrame) -> None:
+        for method in methods:
+            part = steps[steps["method"] == method]
+            for _, run in part.groupby("policy", sort=False):
+                axis.plot(run["step"], run[key], color=colour[method], lw=0.6, alpha=0.45)
+            mean = part.groupby("step")[key].mean()
+            axis.plot(mean.index, mean, color=colour[method], lw=1.6, label=method)
+
+    figure, axes = panels_by_model(results, curves, 1.7, draw, "PPO step", {"fontsize": 8})
+    figure.align_ylabels()
+    add_legend(figure, axes)
     return figure
 
 
@@ -171,42 +199,20 @@ def _lines(text: str) -> list[str]:
 
 def frontier_figure(results: GridResults) -> Figure:
     """Learned and gold reward against the square root of the KL to SFT 1 (over-optimisation, Gao et al. 2022)."""
-    training, grid = results.training, results.grid
-    panels = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
+    training = results.training
+    curves = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
-    figure, axes = plt.subplots(
-        len(panels),
-        len(grid.models),
-        figsize=(2.9 * len(grid.models) + 0.4, 2.3 * len(panels)),
-        sharey="row",
-        sharex=True,
-        squeeze=False,
-    )
-    for row, (key, text) in enumerate(panels.items()):
-        for column, model in enumerate(grid.models):
-            axis = axes[row][column]
-            for m, method in enumerate(methods):
-                part = training[(training["model"] == model) & (training["method"] == method)]
-                x = np.sqrt(part["kl_sft_k3"])
-                axis.scatter(
-                    x,
-                    part[key],
-                    s=7,
-                    alpha=0.6,
-                    color=colour[method],
-                    marker=MARKERS[m % len(MARKERS)],
-                    lw=0,
-                    label=method,
-                )
-            if row == 0:
-                axis.set_title(model, fontsize=10)
-            if row == len(panels) - 1:
-                axis.set_xlabel("√KL to SFT 1 (k3, nats)")
-            if column == 0:
-                axis.set_ylabel(text)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels), markerscale=2)
+
+    def draw(axis: Axes, key: str, steps: pd.DataFrame) -> None:
+        for m, method in enumerate(methods):
+            part = steps[steps["method"] == method]
+            marker = MARKERS[m % len(MARKERS)]
+            x = np.sqrt(part["kl_sft_k3"])
+            axis.scatter(x, part[key], s=7, alpha=0.6, color=colour[method], marker=marker, lw=0, label=method)
+
+    figure, axes = panels_by_model(results, curves, 2.3, draw, "√KL to SFT 1 (k3, nats)", {})
+    add_legend(figure, axes, markerscale=2)
     return figure
 
 

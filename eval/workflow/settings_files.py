@@ -8,6 +8,7 @@ rule: a job reruns if what its stage reads has changed, whatever else the config
 """
 
 import json
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ ONLY_FOR_JUDGES = {"references", "judge_prompts"}
 HEADER = (
     "# Settings that the workflow passes to a stage. It rewrites this file at each start: change the config instead.\n"
 )
+WILDCARD = re.compile(r"\{(\w+)\}")
 Values = dict[str, Any]
 
 
@@ -107,7 +109,8 @@ class SettingsFiles:
         """A function of the wildcards that returns the contents as JSON: a param, so that changes rerun the job."""
 
         def of_job(wildcards: Wildcards) -> str:
-            file, _, part = name.format_map(_Attributes(wildcards)).partition("#")
+            filled = WILDCARD.sub(lambda match: getattr(wildcards, match[1]), name)
+            file, _, part = filled.partition("#")
             values = self.contents[file]
             return json.dumps(values[part] if part else values)
 
@@ -122,13 +125,3 @@ class SettingsFiles:
             if not file.exists() or file.read_text(encoding="utf-8") != text:
                 with output_file(file) as path:
                     path.write_text(text, encoding="utf-8")
-
-
-class _Attributes(dict[str, str]):
-    """Wildcards as a mapping, for str.format_map."""
-
-    def __init__(self, wildcards: Wildcards):
-        self.wildcards = wildcards
-
-    def __missing__(self, name: str) -> str:
-        return getattr(self.wildcards, name)
