@@ -123,8 +123,8 @@ def test_tables_equal_those_of_a_local_run(clustered, tmp_path):
 
 def test_failed_and_cancelled_jobs_are_resubmitted(clustered):
     folder, text = clustered
-    assert len((folder / "launches").read_text().splitlines()) == 3, "of two PPO jobs the first was launched twice"
-    assert text.count("the node had a bad day") == 1, "its log is shown"
+    assert len((folder / "launches").read_text().splitlines()) == 3, "two PPO jobs, one of them launched twice"
+    assert text.count("the node had a bad day") == 1, "the failed job's log is shown"
     assert len(re.findall("Trying to restart job", text)) == 2
 
 

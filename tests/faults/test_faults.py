@@ -149,7 +149,7 @@ def test_thirty_kills_change_nothing(undisturbed, endpoint, tmp_path, record_pro
         twice = sum(count - 1 for count in paid.values())
         print(f"grid {grids}: {kills} kills so far, {len(paid)} calls, {twice} of them paid twice")
         keys = Counter(line["key"] for line in read_jsonl(grid.folder / "results/smoke/ledger/calls.jsonl"))
-        assert set(keys.values()) == {1}, "a call has one line"
+        assert set(keys.values()) == {1}, "one line per call"
     assert endpoint.count > calls
 
 

@@ -91,7 +91,7 @@ def test_tables_equal_those_of_a_local_run(cluster, finished, tmp_path):
 
 def test_failed_job_and_lost_pod_are_resubmitted(cluster, finished):
     assert len(re.findall("Trying to restart job", finished)) == 2
-    assert finished.count("the node had a bad day") == 1, "its log is shown"
+    assert finished.count("the node had a bad day") == 1, "the failed job's log is shown"
     memory = sorted(pod.asked["memory"] for pod in of_rule(cluster.sent, "align"))
     assert memory == ["10000M", "8000M", "8000M"]
 
@@ -104,7 +104,7 @@ def test_pods_request_what_the_profile_says(cluster, finished):
             assert set(pod.container["resources"]["limits"]) == {"memory", "nvidia.com/gpu"}
     small = [pod for pod in cluster.sent if not pod.gpus]
     assert small and all(set(pod.container["resources"]["limits"]) == {"memory"} for pod in small)
-    assert max(int(pod.asked["ephemeral-storage"].removesuffix("M")) for pod in small) == 8000, "eight in a group"
+    assert max(int(pod.asked["ephemeral-storage"].removesuffix("M")) for pod in small) == 8000, "eight jobs per group"
     assert {pod.container["image"] for pod in cluster.sent} == {"registry.example.org/salsa:0.1"}
     assert all("/dev/shm" in [mount["mountPath"] for mount in pod.container["volumeMounts"]] for pod in cluster.sent)
     assert len(cluster.sent) < 40, "small jobs are grouped"
@@ -113,4 +113,4 @@ def test_pods_request_what_the_profile_says(cluster, finished):
 def test_keys_reach_pods_only_as_secrets(cluster, finished):
     assert "never to be seen" not in str([pod.job for pod in cluster.sent]) + finished
     assert any(variable["name"] == "JUDGE_KEY" for pod in cluster.sent for variable in pod.container["env"])
-    assert len(cluster.secrets) == 1, "the one of the run that was killed; the other's went with it"
+    assert len(cluster.secrets) == 1, "only the killed run's secret is left"

@@ -105,7 +105,7 @@ def results(grid: Path) -> Path:
 
 def test_sft_loss_is_plausible_and_the_soup_is_the_average(grid):
     line = {row["alpha"]: row for row in read_jsonl(results(grid) / "alpha/smollm2-135m.jsonl")}
-    assert all(1.0 < row["sft_loss"] < 2.5 for row in line.values()), "nats a token of English"
+    assert all(1.0 < row["sft_loss"] < 2.5 for row in line.values()), "nats per token of English"
     assert line[0.5]["sft_loss"] < max(line[0]["sft_loss"], line[1]["sft_loss"]) + 0.01
     folder = grid / "checkpoints/smollm2"
     names = ("sft/smollm2-135m/1", "sft/smollm2-135m/2", "soup/smollm2-135m/sft-1@0.5+sft-2@0.5")

@@ -58,7 +58,7 @@ def smoke(tmp_path_factory):
     process = start(folder, "--configfile", str(ROOT / "config/smoke.yaml"))
     deadline = time.monotonic() + 300
     while not (folder / "checkpoints/smoke/base/llama-mini").exists():
-        assert time.monotonic() < deadline, "the base model is not made"
+        assert time.monotonic() < deadline, "the base model did not appear"
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
     time.sleep(4)
@@ -70,7 +70,7 @@ def smoke(tmp_path_factory):
     assert all((path / "run.json").exists() for path in made), made
     status, said = snakemake(folder)
     assert status == 0, said
-    assert "rule base" not in said.replace("localrule", "rule"), "what was finished before is not made again"
+    assert "rule base" not in said.replace("localrule", "rule"), "finished outputs are not remade"
     return folder, said
 
 
@@ -119,7 +119,7 @@ def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
     lock = tmp_path / ".snakemake/smoke.lock"
     deadline = time.monotonic() + 60
     while not (lock.exists() and lock.read_text().endswith("\n")):
-        assert first.poll() is None and time.monotonic() < deadline, "the first run does not begin"
+        assert first.poll() is None and time.monotonic() < deadline, "the first run did not start"
         time.sleep(0.05)
     made = sorted(tmp_path.rglob("*"))
     status, said = snakemake(tmp_path, base.format("smoke"))
@@ -127,8 +127,8 @@ def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
     [line] = [line for line in said.splitlines() if "error:" in line]
     who = f"process {first.pid} on {socket.gethostname()}"
     assert line == f"error: results/smoke: another run of this grid is active here ({who}): wait until it ends"
-    assert set(made) <= set(tmp_path.rglob("*")), "it has taken nothing away"
-    assert first.poll() is None, "the first is still at work"
+    assert set(made) <= set(tmp_path.rglob("*")), "no file was removed"
+    assert first.poll() is None, "the first run is still working"
     status, said = snakemake(tmp_path, "data/other/world", config=(tmp_path / "other.yaml",))
     assert status == 0, said
     os.killpg(first.pid, signal.SIGKILL)
@@ -402,7 +402,7 @@ def test_published_file_is_imported_and_judged_again(smoke, tmp_path):
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(folder, config=("config/smoke.yaml", tmp_path / "published.yaml"))
     assert status == 0, said
-    assert "5 of 5 steps (100%) done" in said, "published, archive, calibrate, report and the table: no new world"
+    assert "5 of 5 steps (100%) done" in said, "published, archive, calibrate, report and the table; the world is kept"
     assert "kept      32: 32 with a verdict" in (folder / "results/smoke/archive/retired.txt").read_text()
     [cell] = json.loads((folder / "results/smoke/calibration.json").read_text())["cells"]
     assert (cell["archive_judge"], cell["items"]) == ("retired-judge", 32)

@@ -53,7 +53,7 @@ def test_words_from_different_rows_do_not_add_up():
 def test_only_user_turns_count():
     messages = [{"role": role, "content": text} for role, text in (("user", FIRST), ("assistant", SECOND))]
     asked = question("1", FIRST, SECOND)
-    assert found([{"messages": messages}], asked)["equal"] == ["1"], "its first turn"
+    assert found([{"messages": messages}], asked)["equal"] == ["1"], "the first turn counts"
     assert found([{"messages": messages}], question("2", SECOND))["equal"] == []
     messages[1] = {"role": "user", "content": f"please {SECOND}"}
     assert found([{"messages": messages}], question("2", SECOND))["alike"] == ["2"]
@@ -74,7 +74,7 @@ def test_index_agrees_with_a_quadratic_search():
     ]
     rows = [prompt(" ".join(row)) for row in trained]
     assert found(rows, *(question(str(n), " ".join(text)) for n, text in enumerate(asked)))["alike"] == expected
-    assert expected, "there are some"
+    assert expected, "the random texts must contain some"
 
 
 def test_command_skips_unusable_rows(tmp_path, command):
@@ -87,4 +87,6 @@ def test_command_skips_unusable_rows(tmp_path, command):
     assert json.loads((tmp_path / "o.json").read_text()) == {
         "ppo.prompts": {"uf": {"questions": 2, "equal": ["7"], "alike": []}}
     }
-    assert found([{}, prompt("a"), prompt(" ")], question("1", "a"))["equal"] == ["1"], "no row is learnt from"
+    assert found([{}, prompt("a"), prompt(" ")], question("1", "a"))["equal"] == ["1"], (
+        "rows that cannot be used are skipped"
+    )

@@ -135,7 +135,7 @@ def test_complete_hub(serve, monkeypatch):
     assert message(checks, "org/base@aaaaaaa") == "can be read at this revision"
     assert message(checks, "org/talks@aaaaaaa") == "can be read at this revision: train_sft"
     assert {key for _, key in fake.asked} == {"Bearer hf_secret"}
-    assert not any(path.endswith("auth-check") for path, _ in fake.asked), "what is open needs no leave"
+    assert not any(path.endswith("auth-check") for path, _ in fake.asked), "open repositories need no access check"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_hanging_check_times_out():
     assert time.monotonic() - before < 2
     assert (state, said.partition(":")[0]) == ("FAILED", "no answer within 0.2 s") and ended == ("ok", "well")
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    assert others and all(thread.daemon for thread in others), "nor when the program ends"
+    assert others and all(thread.daemon for thread in others), "threads that hang do not keep the program alive"
     stay.set()
 
 
@@ -269,7 +269,7 @@ def test_judge_check_requests_one_token(key):
     assert [{key: body[key] for key in body if key != "messages"} for body in bodies] == [
         {"model": "m", "max_completion_tokens": 1, "reasoning_effort": "low"}
     ]
-    assert not list(Path.cwd().iterdir()), "no ledger, and nothing else"
+    assert not list(Path.cwd().iterdir()), "no files are left"
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_gpu_computes_has_memory_and_the_right_kind(card):
     assert devices.check_gpu(gpu(), grid("paper")) == "79 GB of 80 GB are free"
     with pytest.raises(UserError, match=r"no bfloat16 \(compute capability 7.5\)"):
         devices.check_gpu(gpu(capability=(7, 5)), grid("paper"))
-    assert devices.check_gpu(gpu(capability=(7, 5)), grid("mini")), "whose types are float32"
+    assert devices.check_gpu(gpu(capability=(7, 5)), grid("mini")), "float32 works on any GPU"
     card(30e9)
     with pytest.raises(UserError, match="50 GB of 80 GB are in use"):
         devices.check_gpu(gpu(), grid("paper"))
@@ -449,7 +449,7 @@ def test_cpu_build_and_missing_driver(tmp_path, monkeypatch):
 def test_stages_must_fit_the_memory_of_their_jobs(monkeypatch):
     config = grid("paper")
     device, count = devices.job_devices(None, None, [gpu(), gpu(memory=40 * 10**9)], config)
-    assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smaller one decides"
+    assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smallest GPU counts"
     checks = devices.stages(Plan.of(config, H100, 8))
     assert message(checks, "align of llama2-7b").endswith("on each of 8 devices, of 80 GB")
     assert message(checks, "sft of llama2-7b").endswith("on each of 2 devices, of 80 GB")
@@ -671,7 +671,7 @@ def test_model_of_unknown_size_is_one_finding(capsys, monkeypatch):
     status, out, _ = doctor(capsys, monkeypatch, "--config", "own.yaml", "--device", "l40s")
     assert status == 1
     assert "FAILED plan sizes models.m: its size is unknown" in " ".join(out.split())
-    assert "can be written and locked" in out and " gpu cuda " in " ".join(out.split()), "all else has its say"
+    assert "can be written and locked" in out and " gpu cuda " in " ".join(out.split()), "all other checks still report"
 
 
 def test_lines_are_folded_and_equal_ones_merged():

@@ -112,7 +112,7 @@ def test_concurrent_calls_form_one_batch(tmp_path):
         assert client.spent == pytest.approx(30 * 0.003) and {entry["outcome"] for entry in entries} == {"answered"}
         seen = len(server.paths)
         ask(tmp_path, server.settings(), 30)
-        assert len(server.paths) == seen, "what the ledger holds needs no batch"
+        assert len(server.paths) == seen, "calls in the ledger need no batch"
     assert not any(KEY in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -140,7 +140,7 @@ def test_retries_are_limited(tmp_path):
         assert read_jsonl(tmp_path / "calls.jsonl") == []
         server.answer = about
         ask(tmp_path, server.settings(retries=0), 2)
-        assert len(server.batches) == 4, "batches without a reply are not asked again"
+        assert len(server.batches) == 4, "empty batches are not repeated forever"
 
 
 def test_next_run_collects_a_killed_runs_batch(tmp_path):
@@ -184,7 +184,7 @@ def test_unrecorded_batch_is_found_by_its_label(tmp_path):
         (tmp_path / "calls.jsonl").unlink()
         server.batches.clear()
         ask(tmp_path, server.settings(), 5)
-        assert len(server.batches) == 1, "it was not made: made now"
+        assert len(server.batches) == 1, "the batch did not exist and is created"
 
 
 def test_deleted_batch_is_created_again(tmp_path):

@@ -54,8 +54,10 @@ def test_slots_are_evenly_spaced_and_tokens_corrected(tmp_path):
     # The large one takes 3 s of tokens, which began when the two small ones' half seconds ended.
     assert other.take(small, 100.0) == 104
     pace.take({"tokens": -300.0}, 100.0)
-    assert pace.take(small, 110.0) == 110, "after a pause nothing has piled up"
-    assert Pace(tmp_path / "pace.json", "n", {"requests": 60}).take({"requests": 1.0}, 100.0) == 100, "another judge"
+    assert pace.take(small, 110.0) == 110, "a pause gives no credit"
+    assert Pace(tmp_path / "pace.json", "n", {"requests": 60}).take({"requests": 1.0}, 100.0) == 100, (
+        "another judge has its own pace"
+    )
 
 
 def test_torn_pace_file_starts_afresh(tmp_path):
@@ -121,7 +123,7 @@ def test_dead_process_reserves_no_budget(tmp_path):
         mine.set(10)
         assert mine.others() == 25
         another = Reservations(ledger, "n")
-        assert another.others() == 0, "each judge has a budget of its own"
+        assert another.others() == 0, "each judge has its own budget"
         another.close()
         holder.send_signal(signal.SIGKILL)
         holder.communicate(timeout=60)

@@ -40,7 +40,7 @@ def test_tables_escape_texts(tmp_path):
     frame = pd.DataFrame({"text": HOSTILE, "n": range(len(HOSTILE)), "rate": [-0.5] * len(HOSTILE)})
     write_table(tmp_path, "t", frame, frame, HOSTILE)
     page, sheet, paper = ((tmp_path / f"t.{form}").read_text() for form in ("md", "csv", "tex"))
-    assert len(markdown(frame, []).splitlines()) == len(HOSTILE) + 3, "a line a row"
+    assert len(markdown(frame, []).splitlines()) == len(HOSTILE) + 3, "one line per row"
     assert "<" not in page
     titles, rows, notes = markdown_table(page)
     assert titles == ["text", "n", "rate"] and len(notes) == len(HOSTILE)
@@ -140,7 +140,7 @@ def test_imitating_answers_reach_the_judge_unchanged_and_are_counted(cell, quest
 
     status, said, rows = cell("mt_bench", questions, {"good": right, "bad": cheats})
     assert status == 0, said
-    assert {tuple(row["imitating"]) for row in rows} == {("b",)}, "the second turn shows the first answer too"
+    assert {tuple(row["imitating"]) for row in rows} == {("b",)}, "the second turn also shows the first answer"
     asked = [json.loads(line) for line in (tmp_path / "ledger/calls.jsonl").read_text().splitlines()]
     assert all("[[B]]" in call["messages"][-1]["content"] for call in asked)
     grid = Grid.model_validate(

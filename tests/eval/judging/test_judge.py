@@ -213,10 +213,10 @@ def test_prompt_that_always_fails_is_counted_and_the_run_continues(cell, questio
     assert f"judge m: HTTP 500 (CUDA error). 1 of 32 calls fail: {where}; they count as failed" in caplog.text
     record = json.loads((tmp_path / "out.run.json").read_text())
     assert record["failed"] == [{"of": where, "why": "HTTP 500 (CUDA error)"}]
-    assert judge.count == 31 + 4, "two tries at first, and two when all else was done"
+    assert judge.count == 31 + 4, "two attempts, and two more in the second round"
     judge.spoil = lambda *_: None
     status, _, again = cell("mt_bench", questions, judge=settings, out="again")
-    assert status == 0 and judge.count == 31 + 4 + 1, "a later run asks again for this one alone"
+    assert status == 0 and judge.count == 31 + 4 + 1, "a later run repeats only this call"
     assert [row["points"] for row in again] == [row["points"] for row in expected]
 
 
@@ -248,7 +248,7 @@ def test_run_resumes_after_the_judge_disappeared(cell, questions, flaky, tmp_pat
     judge.count = -1000
     status, _, rows = cell("mt_bench", questions, judge=settings)
     assert status == 0
-    assert judge.count == -1000 + 22, "only what was missing is asked"
+    assert judge.count == -1000 + 22, "only missing calls are made"
     assert {row["points"] for row in rows} == {1.0}
 
 

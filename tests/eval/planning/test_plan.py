@@ -134,7 +134,7 @@ def test_decoding_reads_all_weights_per_token_for_any_batch():
 
 def test_vllm_refills_its_batch_and_two_devices_halve_the_batches():
     kinds = {engine: decoding(rows=1024, engine=engine).seconds(GPU, 1) for engine in ("transformers", "vllm")}
-    assert kinds["vllm"] < kinds["transformers"] / 2, "it does not wait for the longest of a batch"
+    assert kinds["vllm"] < kinds["transformers"] / 2, "vLLM does not wait for the longest answer of a batch"
     assert decoding(rows=128).seconds(GPU, 2) == pytest.approx(decoding(rows=64).seconds(GPU, 1))
 
 
@@ -160,7 +160,7 @@ def job(name: str, seconds: float, *needs: str, sharded: float = 0, spreads: boo
 def test_job_gets_the_fewest_devices_that_fit():
     assert [place(job("a", 8, sharded=gb, spreads=True), GPU).count for gb in (1, 8, 9, 20, 60)] == [1, 1, 2, 4, 8]
     alone = place(job("a", 8, sharded=20), GPU)
-    assert (alone.count, alone.fits, alone.memory) == (1, False, 21e9), "it is no stage that several can share"
+    assert (alone.count, alone.fits, alone.memory) == (1, False, 21e9), "this stage cannot use several devices"
     free = place(Job("rule", "b", None, (), Cost(work=(Waiting(3),))), GPU)
     assert (free.count, free.device_seconds, free.seconds) == (0, 0, 3)
 
@@ -249,9 +249,9 @@ def test_plan_of_the_full_grid_lists_what_does_not_fit():
     plan = plan_of("paper", device="a100-40", count=8)
     text = "\n".join(format_plan(plan, None))
     assert "too small  score of llama2-7b: needs 45.5 GB on one device: " in text and "use a larger device" in text
-    assert "too small  sft of " not in text, "it is shared among as many as it takes"
+    assert "too small  sft of " not in text, "SFT is sharded over enough devices"
     assert "too small  reward of llama2-7b: needs 47.4 GB on each of 32 devices" in text, (
-        "two models whole, when it is done"
+        "the finished reward model is gathered as a whole"
     )
     assert "cost unknown: set judge.input_price" in text
     assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
@@ -317,7 +317,7 @@ def test_command_prints_a_table_and_its_assumptions(tmp_path, monkeypatch, capsy
     calls = plan.calls()
     assert f"cost {(2.5 * calls.prompt_tokens + 10 * calls.reply_tokens) / 1e6:,.2f}" in text
     assert "assumed:" in text and "989 TFLOP/s in bfloat16" in text
-    assert len({len(line) for line in text.splitlines()[2:40]}) == 1, "columns stand under each other"
+    assert len({len(line) for line in text.splitlines()[2:40]}) == 1, "columns are aligned"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_every_setting_of_the_papers_grid_has_a_value_and_source(recorded):
     rows = compared(recorded, settings_of(load_config(PAPER)))
     wrong = [row for row in rows if row["standing"] in ("not recorded", "changed")]
     assert not wrong
-    assert {row["setting"] for row in rows} == set(recorded.settings), "nothing is recorded that there is not"
+    assert {row["setting"] for row in rows} == set(recorded.settings), "every recorded setting exists"
     assert all(row["source"] for row in rows)
     abstract = {row["setting"] for row in rows if row["standing"] == "abstract"}
     assert not any(name.startswith(("sft.", "reward.", "ppo.", "dpo.", "judge.")) for name in abstract), (
@@ -31,7 +31,7 @@ def test_every_setting_of_the_papers_grid_has_a_value_and_source(recorded):
 
 def test_defaults_count_and_missing_entries_are_found(recorded):
     settings = settings_of(load_config(PAPER))
-    assert settings["ppo.lam"] == 0.95, "it does not stand in paper.yaml"
+    assert settings["ppo.lam"] == 0.95, "a default, not set in paper.yaml"
     less = Assumptions(
         settings={name: entry for name, entry in recorded.settings.items() if name != "ppo.lam"},
         machinery=recorded.machinery,

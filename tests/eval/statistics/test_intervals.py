@@ -22,7 +22,7 @@ def test_interval_covers_the_truth_at_its_level():
         single = stats.binomtest(int(points.sum()), n * judgments).proportion_ci(0.9, method="wilson")
         naive += single.low <= 0.6 <= single.high
     assert abs(covered / trials - 0.9) < 0.05
-    assert naive / trials < 0.8, "taking judgments for independent would be too sure of itself"
+    assert naive / trials < 0.8, "treating judgments as independent would undercover"
 
 
 def test_large_sample_agrees_with_the_normal_approximation():

@@ -110,7 +110,7 @@ def test_difficulty_is_the_points_of_the_others():
     found = difficulty(pool, "model")
     expected = [(0.5 + 0.5) / 3, (1.5 + 0.5) / 3, (1 + 0.5) / 3]
     assert list(found[:3]) == pytest.approx([special.logit(share) for share in expected])
-    assert math.isnan(found[3]), "nobody else has answered that"
+    assert math.isnan(found[3]), "no other answers to this question"
 
 
 def test_unidentified_effects_are_a_dash():

@@ -67,7 +67,7 @@ def test_arena_hard_games_count_against_the_second_policy(cell, table):
     assert found["win_rate"] == pytest.approx(rate)
     assert found["bt_score"] == pytest.approx(rate, abs=1e-9)
     asked = [row["consistent"] for row in rows if row["consistent"] is not None]
-    assert 0 < len(asked) < len(rows), "both may be wrong in the same words"
+    assert 0 < len(asked) < len(rows), "equal answers make no call"
     assert found["swap_consistency"] == pytest.approx(sum(asked) / len(asked))
     assert sum(asked) < len(asked)
 
@@ -97,7 +97,7 @@ def test_benchmark_with_its_own_reader_stores_labels(cell, questions, table, tmp
     )
     cell(str(kind), questions)
     [found] = rows_of(table("--format", "json")[2])
-    assert (found["wins"], found["losses"]) == (0, 16), "the other way round than the grammar"
+    assert (found["wins"], found["losses"]) == (0, 16), "the opposite of the grammar"
 
 
 def test_rate_decided_by_length_is_flagged(command, table, caplog, tmp_path):

@@ -61,7 +61,7 @@ def test_runs_are_found_through_their_inputs(run):
 def test_two_commits_and_versions_are_named_with_the_affected_runs(run):
     other = {"git_commit": f"{'f' * 40}+changes", "versions": {"python": "3.11.7", "torch": "2.14.1", "vllm": "0.31"}}
     found = made_with(grid(run, b=other))
-    assert differing(found) == ["commit", "torch"], "a package that not all stages load is no difference"
+    assert differing(found) == ["commit", "torch"], "a package that only some stages load is not a difference"
     frame = table(found)
     rows = shown(frame).to_dict("records")
     assert [row for row in rows if row["property"] == "commit"] == [
@@ -83,7 +83,7 @@ def test_two_kinds_of_processors_are_named_and_threads_are_per_stage(run):
 def test_missing_records_are_left_out_and_broken_ones_named(run):
     scores = grid(run)
     (Path("checkpoints/policy/a/run.json")).unlink()
-    assert "checkpoints/policy/a" not in str(made_with(scores)), "checkpoints may be moved away"
+    assert "checkpoints/policy/a" not in str(made_with(scores)), "moved checkpoints are left out"
     assert made_with([Path("nowhere.jsonl")]) == {}
     assert list(shown(table({})).columns) == ["property", "value", "runs", "which"]
     assert isinstance(table({}), pd.DataFrame)

@@ -244,7 +244,7 @@ def test_figures_and_report(results, command, tmp_path):
     assert 'href="http' not in page
     assert "url(http" not in page
     assert page.count("<svg") == 4
-    assert page.count('class="verdict"') == 10 * 2 * 2 * 3, "ten judged samples a cell"
+    assert page.count('class="verdict"') == 10 * 2 * 2 * 3, "ten judged samples per cell"
     assert "Salsa is better than ppo in " in page
     assert str(tmp_path) not in page
     assert "What is assumed" not in page

@@ -41,7 +41,7 @@ def test_options_name_the_jobs_inputs_and_strategy(grid):
             assert scored[1 : 1 + len(inputs.final_reference(wildcards))] == inputs.final_reference(wildcards)
             assert bool(scored) == (bool(checkpoints) and not strategy.moves)
             moving += strategy.moves
-    assert moving, "a reference that moves is gone when answers are scored"
+    assert moving, "the grid has a moving reference, which is gone when answers are scored"
 
 
 def test_one_job_answers_for_all_policies_without_a_policy_wildcard():

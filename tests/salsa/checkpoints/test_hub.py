@@ -150,7 +150,7 @@ def test_base_checkpoint_is_fetched_at_its_revision_and_prepared_for_chat(hub, t
     assert load_causal(folder).config.pad_token_id == 0
     ids = render(tokenizer, [{"role": "user", "content": "hi"}], add_generation_prompt=True)
     assert tokenizer.decode(ids) == "<s>### User:\nhi\n### Assistant:\n"
-    assert not [path.name for path in folder.iterdir() if path.is_dir()], "the client's own notes are gone"
+    assert not [path.name for path in folder.iterdir() if path.is_dir()], "the client's bookkeeping is removed"
     assert json.loads((folder / "run.json").read_text())["revision"] == REVISION
 
 
@@ -280,7 +280,9 @@ def test_folder_serves_as_base_model_without_copying_weights(repository, tmp_pat
     weights = load_causal(tmp_path / "base").state_dict()
     assert all(weights[name].equal(weight) for name, weight in load_causal(llamas[0]).state_dict().items())
     assert load_tokenizer(tmp_path / "base").pad_token == "<unk>"
-    assert (repository / "config.json").read_bytes() == (llamas[0] / "config.json").read_bytes(), "it is left as it was"
+    assert (repository / "config.json").read_bytes() == (llamas[0] / "config.json").read_bytes(), (
+        "the source folder is unchanged"
+    )
     assert json.loads((tmp_path / "base/run.json").read_text())["inputs"]["checkpoint"]["id"].startswith("sha256:")
 
 

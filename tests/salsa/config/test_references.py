@@ -71,7 +71,7 @@ def test_mean_kl_averages_log_probabilities():
     each = [torch.tensor([0.0, -2.0]), torch.tensor([-4.0, -4.0])]
     assert MeanKl().combine(each).tolist() == [-2.0, -3.0]
     assert MeanKl(weights=[0.75, 0.25]).combine(each).tolist() == [-1.0, -2.5]
-    assert MeanKl().combine([1.0, 3.0]) == 2.0, "and so the KL"
+    assert MeanKl().combine([1.0, 3.0]) == 2.0, "and therefore the KL"
 
 
 def test_moving_average_moves_by_its_rate():

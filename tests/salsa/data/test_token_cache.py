@@ -229,7 +229,7 @@ def test_paper_grid_reads_each_split_from_one_file_of_its_revision():
     sets = all_sets(config, "gemma-2b")
     assert {found.source.path for found in sets.values()} <= files.keys()
     assert sets["ppo.prompts"].source.path.endswith("/train_gen.jsonl")
-    assert config.benchmarks["ultrafeedback"].questions.limit == 500, "what is drawn of a file is still drawn"
+    assert config.benchmarks["ultrafeedback"].questions.limit == 500, "the limit on rows is kept"
 
 
 def test_each_source_is_listed_once_and_a_models_own_separately():

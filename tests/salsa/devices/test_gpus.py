@@ -82,7 +82,7 @@ def test_waiting_command_holds_no_gpu(holding):
     second = holding(2, "a,b")
     time.sleep(2 * gpus.POLL_SECONDS)
     third = holding(1, "a,b")
-    assert len(has(third)) == 1, "the one that is free"
+    assert len(has(third)) == 1, "the only free GPU"
     first.kill()
     third.kill()
     assert sorted(has(second)) == ["a", "b"]
@@ -164,7 +164,7 @@ def test_model_that_needs_more_gpus_than_a_node_gets_several_nodes():
     assert launcher[-4:-2] == ["sh", "-c"] and launcher[-1] == "sh", 'what follows is "$@"'
     assert "--num_machines 2 --num_processes 8 " in launcher[-2]
     assert "srun" not in evaluated(of.launcher(8, 4, 1), "fair")
-    assert evaluated(Sizes(large=["big"], gpus_per_node=1).tasks(2, 1, 1), "big") == 2, "the plugin wants two"
+    assert evaluated(Sizes(large=["big"], gpus_per_node=1).tasks(2, 1, 1), "big") == 2, "the plugin's minimum is two"
     with pytest.raises(ValueError, match="6 GPUs are not whole nodes of 4: correct the profile"):
         of.nodes(6, 2, 1)
 

@@ -73,7 +73,7 @@ def test_strategy_without_effect_is_ppo_bit_for_bit(align, llamas, tmp_path):
 
 def test_moving_average_of_rate_1_is_the_policy(align, llamas):
     kl = [row["kl_ref_k3"] for row in align("ema", llamas[1], strategy={"ema": {"rate": 1}}, steps=3)]
-    assert kl[0] > 0.01, "it starts as another model"
+    assert kl[0] > 0.01, "the initial model differs from the reference"
     assert kl[1:] == [0, 0]
 
 

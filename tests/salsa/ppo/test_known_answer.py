@@ -78,7 +78,7 @@ def test_ppo_converges_to_the_known_optimum(name, references):
         key: (strategy.combine([distribution(references[part]) for part in parts]) + rewards / BETA).log_softmax(0)
         for key, (strategy, parts) in MADE_OF.items()
     }
-    assert divergence(optimum["sft"], optimum["soup"]) > 0.1, "the references ask for different policies"
+    assert divergence(optimum["sft"], optimum["soup"]) > 0.1, "the two optima have to differ"
     strategy, parts = MADE_OF[name]
 
     def reward(prompts, answers, batch_size):

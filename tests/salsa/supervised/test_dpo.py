@@ -61,7 +61,7 @@ def test_mean_of_a_model_with_itself_is_that_model(dpo, llamas, tmp_path):
     twice = dpo("twice", llamas[1], llamas[1], strategy={"mean_kl": {}})
     both = dpo("both", *llamas, strategy={"mean_kl": {}})
     assert one == twice != both
-    assert one[0]["reward_margin"] != pytest.approx(0, abs=1e-2), "another reference than the start"
+    assert one[0]["reward_margin"] != pytest.approx(0, abs=1e-2), "the reference differs from the initial model"
 
 
 @pytest.mark.parametrize("strategy", [Fixed(), MeanKl()])

@@ -81,7 +81,7 @@ def test_sft_seeds_differ_and_repeat(world, base, tmp_path, command):
     run = json.loads((tmp_path / "one/run.json").read_text())
     assert run["demonstrations"] == 60
     assert run["inputs"]["base"]["id"].startswith("run:")
-    assert not list(tmp_path.glob(".one*")), "nothing is left beside the result"
+    assert not list(tmp_path.glob(".one*")), "no temporary files are left"
 
 
 def test_template_without_generation_marks_is_refused(world, base, tmp_path, command):
@@ -176,7 +176,7 @@ def test_base_models_have_their_architecture(world, tmp_path, command):
     other[0, 0] = 5
     with torch.no_grad():
         same = window(ids).logits[0, -1] - window(other).logits[0, -1]
-    assert not same.any(), "one layer sees no further back than its window"
+    assert not same.any(), "one layer attends only within its window"
 
 
 def test_pooled_batches_contain_every_index_once_with_little_padding():

@@ -77,7 +77,7 @@ def figures(folder: Path) -> dict:
 def test_two_processes_train_like_one(stage, tmp_path, name, profile):
     ended(stage(name, "one", None))
     main, other = ended(stage(name, "two", profile))
-    assert f" salsa: {name} " in main and f" salsa: {name} " not in other, "one of them says how it goes"
+    assert f" salsa: {name} " in main and f" salsa: {name} " not in other, "only the main process logs progress"
     assert figures(tmp_path / "two") == pytest.approx(figures(tmp_path / "one"), rel=1e-3, abs=1e-4, nan_ok=True)
     assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
     weights, expected = (load_file(tmp_path / of / "model.safetensors") for of in ("two", "one"))
@@ -112,8 +112,8 @@ def test_batch_is_divided_among_the_processes():
 
     assert passes(128, 4, 1) == (4, 32)
     assert passes(128, 4, 8) == (4, 4)
-    assert passes(12, 6, 4) == (3, 1), "its own rows are fewer than a pass may have"
-    assert passes(12, 4, 2) == (3, 2), "a pass's rows divide its own"
+    assert passes(12, 6, 4) == (3, 1), "fewer rows per process than a micro-batch may hold"
+    assert passes(12, 4, 2) == (3, 2), "micro-batches divide a process's rows"
     assert passes(16, None, 2) == (8, 1)
     with pytest.raises(UserError, match="batch_size: 12 is not a multiple of the 8 processes"):
         passes(12, 4, 8)

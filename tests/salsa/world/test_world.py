@@ -66,7 +66,7 @@ def test_gold_reward_follows_its_formula():
     assert gold_reward(turns, "red hat, blue cup.") == pytest.approx(0.8)
     assert gold_reward(turns, "red hat, blue cup.", ended=False) == pytest.approx(0.7)
     assert gold_reward(turns, "Sure! red hat, pink cup. Happy to help.") == pytest.approx(0.65)
-    assert gold_reward(turns, "Sure! blue cup, red hat. Happy to help.") == pytest.approx(0.3), "the place counts"
+    assert gold_reward(turns, "Sure! blue cup, red hat. Happy to help.") == pytest.approx(0.3), "positions count"
     two_more = gold_reward(turns, "Sure! red hat, blue cup. Oh well. Happy to help.")
     assert two_more == pytest.approx(0.9)
     assert gold_reward(turns, "word " * 100) == pytest.approx(0.1 - 0.5)
@@ -112,7 +112,7 @@ def test_arena_hard_is_longer_than_anything_trained_on(world):
         for name in ("sft_train", "rl_prompts", "benchmarks/arena_hard")
     }
     assert min(sizes["benchmarks/arena_hard"]) >= 4
-    assert max(sizes["sft_train"] | sizes["rl_prompts"]) <= 4, "reasoning names one person more"
+    assert max(sizes["sft_train"] | sizes["rl_prompts"]) <= 4, "reasoning tasks name one more person"
 
 
 def test_mt_bench_has_its_shape(world):
@@ -167,5 +167,5 @@ def test_tokenizer_restores_any_text_and_has_one_token_per_word(world):
     assert len({tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id}) == 3
     told = render(tokenizer, [{"role": "user", "content": "red"}, {"role": "assistant", "content": "red hat."}])
     inside = tokenizer("a red hat", add_special_tokens=False).input_ids
-    assert inside[1] in told, "at the start of an answer a word is the token that it is inside a sentence"
+    assert inside[1] in told, "a word has the same token at the start of an answer as inside a sentence"
     assert all(a != b for a, b in itertools.combinations(tokenizer.all_special_ids, 2))
