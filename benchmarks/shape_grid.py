@@ -39,7 +39,7 @@ def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
     grid |= {"grid": "shape", "models": {"model": {"local": local}}, "rl_seeds": [1]}
     del grid["assumptions"]
     few = {"batch_size": batch, "max_length": 2 * tokens}
-    grid["sft"] |= {**few, "seeds": [1, 2], "train": named("sft"), "test": named("sft", limit=batch)}
+    grid["sft"] |= {**few, "train": named("sft"), "test": named("sft", limit=batch)}
     grid["reward"] |= {**few, "train": named("prefs"), "test": named("prefs", limit=batch)}
     grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": batch}
     grid["reward"] |= {"max_new_tokens": tokens // 4}

@@ -10,14 +10,14 @@ rule align:
     input:
         init=INPUTS.init,
         reference=INPUTS.reference,
-        sft=FIRST_SFT,
-        reward=REWARD_MODEL,
+        sft=INPUTS.first_sft,
+        reward=INPUTS.reward_model,
         data=INPUTS.rl_data,
     output:
-        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
+        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}{{replicate}}-s{{seed}}"),
         metrics=METRICS,
     log:
-        f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
+        f"{LOGS}/align/{{model}}/{{method}}{{replicate}}-s{{seed}}.log",
     wildcard_constraints:
         method=METHODS["ppo"],
     conda:
@@ -32,12 +32,13 @@ rule align:
         settings=SETTINGS.path("{model}/methods/{method}"),
         content=SETTINGS.content("{model}/methods/{method}"),
         seed=GRID.seed,
+        run=OPTIONS.run,
         prepared=PATHS.prepared,
         gold=GOLD,
     shell:
         "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
         "--sft {input.sft:q} --reward {input.reward:q} {params.gold} --settings {params.settings:q} "
-        "--seed {params.seed} --rl-seed {wildcards.seed} --prepared {params.prepared:q} "
+        "--seed {params.seed} --rl-seed {wildcards.seed} --run {params.run:q} --prepared {params.prepared:q} "
         "--checkpoint-minutes {resources.checkpoint_minutes} --report-to {resources.report_to:q} "
         "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"
 
@@ -48,10 +49,10 @@ rule dpo:
         reference=INPUTS.reference,
         data=INPUTS.rl_data,
     output:
-        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}-s{{seed}}"),
+        policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}{{replicate}}-s{{seed}}"),
         metrics=METRICS,
     log:
-        f"{LOGS}/align/{{model}}/{{method}}-s{{seed}}.log",
+        f"{LOGS}/align/{{model}}/{{method}}{{replicate}}-s{{seed}}.log",
     wildcard_constraints:
         method=METHODS["dpo"],
     conda:
@@ -63,8 +64,9 @@ rule dpo:
         settings=SETTINGS.path("{model}/methods/{method}"),
         content=SETTINGS.content("{model}/methods/{method}"),
         seed=GRID.seed,
+        run=OPTIONS.run,
         prepared=PATHS.prepared,
     shell:
         "{resources.launcher} -m salsa dpo --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
-        "--settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} --prepared {params.prepared:q} "
+        "--settings {params.settings:q} --seed {params.seed} --rl-seed {wildcards.seed} --run {params.run:q} --prepared {params.prepared:q} "
         "--out {output.policy:q} --metrics {output.metrics:q} > {log:q} 2>&1"

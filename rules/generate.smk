@@ -1,6 +1,6 @@
 # Each policy's answers to all benchmarks, and their scores. With `generate_together` one job answers for all policies of
-# a model, so that the engine starts once.
-ANSWERED = {"policy": PATHS.policies} if GRID.generate_together else {}
+# a model and replicate, so that the engine starts once.
+ANSWERED = {"policy": PATHS.answered_together} if GRID.generate_together else {}
 
 
 rule generate:
@@ -10,7 +10,7 @@ rule generate:
     output:
         expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True, **ANSWERED),
     log:
-        f"{LOGS}/generate/{{model}}/{'all' if GRID.generate_together else '{policy}'}.log",
+        f"{LOGS}/generate/{{model}}/{'all{replicate}' if GRID.generate_together else '{policy}'}.log",
     conda:
         ENVIRONMENT
     resources:
@@ -22,18 +22,20 @@ rule generate:
         settings=SETTINGS.path("{model}/generate"),
         content=SETTINGS.content("{model}/generate"),
         seed=GRID.seed,
+        run=OPTIONS.run,
         out=f"{RESULTS}/generations/{{model}}",
     shell:
         "{resources.launcher} -m eval generate {params.policies:q} --benchmarks {params.benchmarks:q} "
-        "--settings {params.settings:q} --seed {params.seed} --out {params.out:q} > {log:q} 2>&1"
+        "--settings {params.settings:q} --seed {params.seed} --run {params.run:q} "
+        "--out {params.out:q} > {log:q} 2>&1"
 
 
 rule score:
     input:
         policy=INPUTS.policy,
-        sft=FIRST_SFT,
+        sft=INPUTS.first_sft,
         reference=INPUTS.final_reference,
-        reward=REWARD_MODEL,
+        reward=INPUTS.reward_model,
         answers=expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True),
     output:
         expand(SCORES, benchmark=GRID.benchmarks, allow_missing=True),

@@ -10,7 +10,6 @@ from snakemake.settings.types import DeploymentMethod
 
 from eval.tables.grid import generation_file, grade_file, judgment_file, score_file, training_file
 from eval.workflow.start import load_grid
-from salsa.config.layout import first_sft_folder, reward_folder
 from salsa.workflow.file_times import restore_times
 
 # The rules' `python` is the one that Snakemake runs in, even if its environment is not activated.
@@ -23,14 +22,12 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     sys.exit("error: --sdm conda: make the environment once and activate it: conda env create -f environment.yml")
 
 CHECKPOINTS = PATHS.checkpoints
-FIRST_SFT = first_sft_folder(GRID, "{model}")
-REWARD_MODEL = reward_folder(GRID, "{model}")
 RESULTS = PATHS.results
 ANSWERS = str(generation_file(Path(RESULTS), "{model}", "{policy}", "{benchmark}"))
 SCORES = str(score_file(Path(RESULTS), "{model}", "{policy}", "{benchmark}"))
 GRADES = str(grade_file(Path(RESULTS), "{model}", "{policy}", "{benchmark}"))
-JUDGMENTS = str(judgment_file(Path(RESULTS), "{model}", "{benchmark}", "{comparison}"))
-METRICS = str(training_file(Path(RESULTS), "{model}", "{method}-s{seed}"))
+JUDGMENTS = str(judgment_file(Path(RESULTS), "{model}", "{benchmark}", "{comparison}{replicate}", ""))
+METRICS = str(training_file(Path(RESULTS), "{model}", "{method}{replicate}-s{seed}"))
 LOGS = PATHS.logs
 GOLD = "--gold" if GRID.world is not None else ""
 # Every rule needs it. It names files beside it, which Snakemake's own copy of it would not find.
@@ -50,6 +47,8 @@ wildcard_constraints:
     policy="|".join(PATHS.policies),
     benchmark="|".join(GRID.benchmarks),
     comparison="|".join(GRID.comparisons),
+    # What a replicate adds to names: -REPLICATE, or nothing. Snakemake takes an empty pattern for none, hence "()".
+    replicate="|".join(PATHS.suffixes) or "()",
     seed=r"\d+",
     soup=r"sft-[^/_]+",
     archived="|".join(GRID.calibration.files if GRID.calibration else ()) or "none",

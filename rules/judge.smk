@@ -11,7 +11,7 @@ rule judge:
     output:
         JUDGMENTS,
     log:
-        f"{LOGS}/judge/{{model}}/{{benchmark}}/{{comparison}}.log",
+        f"{LOGS}/judge/{{model}}/{{benchmark}}/{{comparison}}{{replicate}}.log",
     conda:
         ENVIRONMENT
     resources:

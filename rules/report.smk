@@ -6,7 +6,13 @@ rule report:
         tables=rules.tables.output,
         figures=rules.figures.output,
         answers=expand(ANSWERS, model=GRID.models, policy=PATHS.policies, benchmark=GRID.benchmarks),
-        judgments=expand(JUDGMENTS, model=GRID.models, benchmark=GRID.benchmarks, comparison=GRID.comparisons),
+        judgments=expand(
+            JUDGMENTS,
+            model=GRID.models,
+            benchmark=GRID.benchmarks,
+            comparison=GRID.comparisons,
+            replicate=PATHS.suffixes,
+        ),
         calibration=INPUTS.calibration(),
         assumptions=INPUTS.assumptions(),
     output:

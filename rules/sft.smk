@@ -1,4 +1,4 @@
-# SFT models: one base model, several seeds.
+# SFT models: one base model, several runs.
 
 
 rule sft:
@@ -20,4 +20,4 @@ rule sft:
         prepared=PATHS.prepared,
     shell:
         "{resources.launcher} -m salsa sft --base {input.base:q} --settings {params.settings:q} --seed {params.seed} "
-        "--sft-seed {wildcards.seed} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"
+        "--sft-seed {wildcards.seed} --run {wildcards.model:q} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -32,19 +32,20 @@ rule perturb:
         seed=GRID.seed,
     shell:
         "python -m salsa perturb --of {input.of:q} --like {input.like:q} --seed {params.seed} --draw {wildcards.draw} "
+        "--run {wildcards.model:q}-sft-{wildcards.of} "
         "--out {output:q} > {log:q} 2>&1"
 
 
 rule alpha:
     input:
         points=INPUTS.alpha_line,
-        sft=FIRST_SFT,
-        reward=REWARD_MODEL,
+        sft=INPUTS.first_sft,
+        reward=INPUTS.reward_model,
         data=INPUTS.alpha_data,
     output:
-        f"{RESULTS}/alpha/{{model}}.jsonl",
+        f"{RESULTS}/alpha/{{model}}{{replicate}}.jsonl",
     log:
-        f"{LOGS}/alpha/{{model}}.log",
+        f"{LOGS}/alpha/{{model}}{{replicate}}.log",
     conda:
         ENVIRONMENT
     resources:
@@ -57,8 +58,9 @@ rule alpha:
         test_content=SETTINGS.content("{model}/sft#test"),
         prepared=PATHS.prepared,
         seed=GRID.seed,
+        run=OPTIONS.run,
         gold=GOLD,
     shell:
         "{resources.launcher} -m eval alpha {params.points:q} --sft {input.sft:q} --reward {input.reward:q} "
         "{params.gold} --test {params.test:q} --settings {params.settings:q} --seed {params.seed} "
-        "--prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"
+        "--run {params.run:q} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -7,9 +7,10 @@ check_targets(
     {
         "model": list(GRID.models),
         "method": PATHS.trained,
-        "policy": PATHS.policies,
+        "policy": list(PATHS.policies),
         "benchmark": list(GRID.benchmarks),
         "comparison": list(GRID.comparisons),
-        "seed": [str(seed) for seed in sorted({*GRID.sft.seeds, *GRID.rl_seeds})],
+        "replicate": PATHS.suffixes,
+        "seed": [str(seed) for seed in PATHS.seeds],
     },
 )

@@ -24,7 +24,7 @@ from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 
 PROMPT_TOO_LONG = "prompt_too_long"
@@ -108,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
     parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    add_run_argument(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
 
 
@@ -133,8 +134,8 @@ def run(arguments: argparse.Namespace) -> None:
             if benchmark.questions.path is not None:
                 inputs["questions"] = Path(benchmark.questions.path)
             recorded = {"policy": policy, "benchmark": name, **settings.model_dump(), **benchmark.model_dump()}
-            provenance = Run("generate", recorded, inputs, {"seed": arguments.seed})
-            seed = derive_seed(arguments.seed, "generate", name)
+            provenance = Run("generate", recorded, inputs, {"seed": arguments.seed, "run": arguments.run})
+            seed = derive_seed(run_seed(arguments.seed, arguments.run), "generate", name)
             file = arguments.out / policy / f"{name}.jsonl"
             partial = PartialAnswers(file, provenance.id())
             if partial.answers:

@@ -10,9 +10,10 @@ from eval.planning.judge_calls import JudgeCosts
 from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
-from eval.tables.grid import policies
-from salsa.config.config import Config
+from eval.tables.grid import policies, reward_owners
+from salsa.config.config import FIRST_ROLE, Config, all_replicates
 from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
+from salsa.config.replicates import Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
 
 
@@ -96,6 +97,7 @@ class ModelJobs:
     def __init__(self, jobs: Jobs, model: str):
         self.jobs, self.model, self.config = jobs, model, jobs.config
         self.costs = Costs(jobs.sizes, model)
+        self.replicates = all_replicates(self.config)
         world = [jobs.add("world", [], FREE)] if self.config.models[model].world else []
         self.base = self._add("base", [], self.costs.base(), world)
 
@@ -106,6 +108,10 @@ class ModelJobs:
         settings, seed = self.costs.settings.sft, sft_seed(name)
         needs = [self.base, *self.jobs.files((settings.train, settings.test))]
         return self._add("sft", [seed], self.costs.sft(), needs)
+
+    def _in_replicate(self, replicate: str, checkpoint: Checkpoint) -> str:
+        """The job that makes a checkpoint named by roles."""
+        return self._checkpoint(bind(checkpoint, self.replicates[replicate].sft))
 
     def _checkpoint(self, checkpoint: Checkpoint) -> str:
         """Add the job that makes an SFT model, a soup or a perturbed model, with the jobs that it needs."""
@@ -121,55 +127,69 @@ class ModelJobs:
                 return self._add("perturb", parts, self.costs.soup(2), needs)
         raise AssertionError(checkpoint)
 
-    def _policies(self, first: str, reward: str) -> dict[str, str]:
-        """The job that trains each policy. `first` makes SFT 1, `reward` the reward model."""
-        trained = {}
-        for name, method in self.config.methods.items():
-            start = self._checkpoint(method.init)
-            references = [self._checkpoint(reference) for reference in method.reference_parts()[1]]
-            for policy in policies(self.config.methods, self.config.rl_seeds, name):
-                if method.algorithm == "none":
-                    trained[policy] = start
-                    continue
-                needs = [start, *references, *self.jobs.files([self.costs.trained_on(name)])]
-                if method.algorithm == "ppo":
-                    needs += [first, reward]
-                rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
-                trained[policy] = self._add(rule, [policy], self.costs.align(name), needs)
-        return trained
+    def _policy(self, policy: Policy, reward: str) -> str:
+        """The job that trains a policy; for an untrained method the one that makes its initial model."""
+        method = self.config.methods[policy.method]
+        start = self._in_replicate(policy.replicate, method.init)
+        if method.algorithm == "none":
+            return start
+        references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
+        needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
+        if method.algorithm == "ppo":
+            needs += [self._in_replicate(policy.replicate, FIRST_ROLE), reward]
+        rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
+        return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
 
-    def _answers(self, trained: dict[str, str]) -> dict[str, str]:
-        """The job that generates each policy's answers."""
+    def _answers(self, replicate: str, trained: dict[str, str]) -> dict[str, str]:
+        """The job that generates each policy's answers; `trained` has the jobs that train the replicate's policies."""
         questions = [job for benchmark in self.config.benchmarks.values() for job in self.jobs.questions(benchmark)]
         if self.config.generate_together:
-            job = self._add("generate", ["all"], self.costs.generate(len(trained)), [*trained.values(), *questions])
-            return dict.fromkeys(trained, job)
+            parts, needs = [f"all{suffix(replicate)}"], [*trained.values(), *questions]
+            return dict.fromkeys(trained, self._add("generate", parts, self.costs.generate(len(trained)), needs))
         cost = self.costs.generate(1)
         return {policy: self._add("generate", [policy], cost, [job, *questions]) for policy, job in trained.items()}
 
-    def _judgments(self, answers: dict[str, str]) -> None:
+    def _judgments(self, replicate: str, answers: dict[str, str]) -> None:
         judge = self.jobs.judge
         for name, benchmark in self.config.benchmarks.items():
             needs = [*self.jobs.questions(benchmark), *self.jobs.judge_files(benchmark)]
             for comparison in self.config.comparisons:
-                pairs = judge.pairs(comparison)
+                pairs = judge.pairs(comparison, replicate)
                 compared = [answers[policy] for policy in sorted({policy for pair in pairs for policy in pair})]
-                self._add("judge", [name, comparison], judge.comparison(name, len(pairs)), [*compared, *needs])
+                parts = [name, f"{comparison}{suffix(replicate)}"]
+                self._add("judge", parts, judge.comparison(name, len(pairs)), [*compared, *needs])
             for policy in answers if benchmark.grade else ():
                 self._add("grade", [policy, name], judge.grading(name), [answers[policy], *needs])
 
+    def _rewards(self) -> dict[str, str]:
+        """The job that trains each reward model, by the replicate that owns it ("" for the shared one)."""
+        settings = self.costs.settings.reward
+        data = self.jobs.files((settings.train, settings.test, settings.normalisation_prompts))
+        jobs = {}
+        for owner in reward_owners(self.replicates):
+            first = self._in_replicate(owner or next(iter(self.replicates)), FIRST_ROLE)
+            jobs[owner] = self._add("reward", [suffix(owner)] if owner else [], self.costs.reward(), [first, *data])
+        return jobs
+
+    def _replicate(self, name: str, replicate: Replicate, reward: str, further: list[Checkpoint]) -> None:
+        """Add a replicate's jobs. `further` are the checkpoints that its stage `alpha` measures beside the line."""
+        costs, jobs = self.costs, self.jobs
+        first = self._in_replicate(name, FIRST_ROLE)
+        found = policies(self.config.methods, {name: replicate})
+        answers = self._answers(name, {policy.name: self._policy(policy, reward) for policy in found})
+        for policy in found:
+            self._add("score", [policy.name], costs.score(policy.method), [answers[policy.name], first, reward])
+        points = [*costs.line(), *further]
+        line = [self._in_replicate(name, point) for point in points]
+        alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))
+        parts = [name] if name else []
+        self._add("alpha", parts, costs.alpha(len(points)), [*line, first, reward, *alpha_data])
+        self._judgments(name, answers)
+
     def add(self) -> None:
         """Add all of the model's jobs to the grid's."""
-        costs, jobs = self.costs, self.jobs
-        self._add("data", [], costs.data(), [self.base, *jobs.files(jobs.sizes.sources(self.model))])
-        first, settings = self._sft(f"sft-{self.config.sft.seeds[0]}"), costs.settings.reward
-        reward_data = jobs.files((settings.train, settings.test, settings.normalisation_prompts))
-        reward = self._add("reward", [], costs.reward(), [first, *reward_data])
-        answers = self._answers(self._policies(first, reward))
-        for name in self.config.methods:
-            for policy in policies(self.config.methods, self.config.rl_seeds, name):
-                self._add("score", [policy], costs.score(name), [answers[policy], first, reward])
-        line = [self._checkpoint(point) for point in costs.line()]
-        alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))
-        self._add("alpha", [], costs.alpha(), [*line, first, reward, *alpha_data])
-        self._judgments(answers)
+        self._add("data", [], self.costs.data(), [self.base, *self.jobs.files(self.jobs.sizes.sources(self.model))])
+        rewards, further = self._rewards(), self.costs.settings.alpha.also
+        for number, (name, replicate) in enumerate(self.replicates.items()):
+            reward = rewards[name if replicate.reward_seed is not None else ""]
+            self._replicate(name, replicate, reward, further if number == 0 else [])

@@ -19,6 +19,7 @@ from eval.planning.sizes import Sizes
 from eval.planning.work import Calls, Cost, Waiting
 from eval.protocols.templates import Templates, load_templates
 from eval.tables.grid import pairs
+from salsa.config.config import all_replicates
 
 T = TypeVar("T")
 
@@ -40,8 +41,9 @@ class JudgeCosts:
         if self.config.calibration is not None:
             sizes.note("the calibration's calls are not counted: their number is in its archive")
 
-    def pairs(self, comparison: str) -> list[tuple[str, str]]:
-        return pairs(self.config.methods, self.config.rl_seeds, self.config.comparisons[comparison])
+    def pairs(self, comparison: str, replicate: str) -> list[tuple[str, str]]:
+        methods, replicates = self.config.methods, all_replicates(self.config)
+        return pairs(methods, replicates, self.config.comparisons[comparison], replicate)
 
     def _materials(self, name: str) -> tuple[list[Question], Any, Templates, dict[str, dict[str, list[str]]]]:
         """A benchmark's questions, its protocol, its judge prompts, and placeholder answers of two policies."""

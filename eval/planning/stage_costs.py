@@ -12,7 +12,7 @@ from eval.planning.memory import PROCESS, Memory
 from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
 from eval.tables.grid import alpha_line
-from salsa.config.config import algorithm_settings, for_model
+from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import ROLLOUT_VLLM, DataSource, Dpo, Optimisation, Ppo
 
@@ -132,7 +132,7 @@ class Costs:
         dialogues, answer_share = Rows(size * steps, prompts.tokens + answer), answer / (prompts.tokens + answer)
         batches = steps * math.ceil(size / (settings.micro_batch_size or size))
         updates = steps * settings.epochs * size // settings.train_batch_size
-        frozen = len(self._references(method) | {self._sft_1()})
+        frozen = len(self._references(method) | {FIRST_ROLE})
         factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
         sampled = settings.sampling_batch_size or size
         rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, settings.rollout, steps)
@@ -219,7 +219,7 @@ class Costs:
         definition = self.config.methods[method]
         policy = str(definition.init) if definition.algorithm == "none" else f"policy of {method}"
         strategy, _ = definition.reference_parts()
-        models = len({self._sft_1(), policy} | (set() if strategy.moves else self._references(method)))
+        models = len({FIRST_ROLE, policy} | (set() if strategy.moves else self._references(method)))
         passes = self._passes(dtype, dialogues, predicted=answer_tokens / tokens, batches=rows / settings.batch_size)
         reward = replace(passes, predicted=0.0)
         longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
@@ -229,12 +229,12 @@ class Costs:
         return Cost((self._start(1 + models), reward, *[passes] * models), footprint)
 
     def line(self) -> list[Checkpoint]:
-        """The checkpoints that the stage alpha measures."""
-        return [*alpha_line(self.settings.alpha).values(), *self.settings.alpha.also]
+        """The checkpoints along the line that the stage alpha measures."""
+        return list(alpha_line(self.settings.alpha).values())
 
-    def alpha(self) -> Cost:
-        """Answers, rewards, KL and test loss of each checkpoint of `line`."""
-        settings, count = self.settings.alpha, len(self.line())
+    def alpha(self, count: int) -> Cost:
+        """Answers, rewards, KL and test loss of `count` checkpoints."""
+        settings = self.settings.alpha
         dtype, limit, batch = settings.dtype, settings.max_new_tokens, settings.batch_size
         prompts, test = self.sizes.of_source(settings.prompts, "prompts"), self.sets["sft.test"]
         rows, answer = min(settings.samples, prompts.count), self.sizes.answer(limit)
@@ -261,9 +261,6 @@ class Costs:
             size = sum(len(text.encode()) for prompt in prompts for text in prompt) / len(prompts)
             turns.append((len(prompts), size / assumed().bytes_per_token + (turn - 1) * answer))
         return turns
-
-    def _sft_1(self) -> str:
-        return f"sft-{self.config.sft.seeds[0]}"
 
     def _references(self, method: str) -> set[str]:
         """Names of the models in a method's reference. A moving reference is not the checkpoint that it starts from."""

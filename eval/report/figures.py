@@ -96,7 +96,7 @@ def win_rate_figure(results: GridResults) -> Figure:
 
 
 def soup_figure(results: GridResults) -> Figure:
-    """Reward, gold reward, SFT loss and KL against alpha, one line per model."""
+    """Reward, gold reward, SFT loss and KL against alpha, one line per model and replicate."""
     grid, line = results.grid, results.soups[results.soups["alpha"].notna()]
     panels = {
         "reward": "learned reward",
@@ -108,19 +108,18 @@ def soup_figure(results: GridResults) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.0), squeeze=False)
     for axis, (key, text) in zip(axes[0], panels.items(), strict=True):
         for m, model in enumerate(grid.models):
-            part = line[line["model"] == model]
-            errors = part.get(f"{key}_se")
-            axis.errorbar(
-                part["alpha"],
-                part[key],
-                yerr=errors,
-                color=COLOURS[m],
-                marker=MARKERS[m],
-                ms=4,
-                lw=1.2,
-                capsize=2,
-                label=model,
-            )
+            for number, (_, part) in enumerate(line[line["model"] == model].groupby("replicate", sort=False)):
+                axis.errorbar(
+                    part["alpha"],
+                    part[key],
+                    yerr=part.get(f"{key}_se"),
+                    color=COLOURS[m],
+                    marker=MARKERS[m],
+                    ms=4,
+                    lw=1.2,
+                    capsize=2,
+                    label=None if number else model,
+                )
         axis.set_xlabel("alpha, weight of the second model")
         axis.set_title(text, fontsize=10)
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -237,7 +236,7 @@ PLOTS = [  # in the report's order
     Plot("win_rates", "Adjusted win rates with their intervals. The dashed line means no difference.", win_rate_figure),
     Plot(
         "soup",
-        "Soups along the line between two SFT models. Bars are one standard error over prompts.",
+        "Soups along the line between two SFT models, one for each replicate. Bars: one standard error over prompts.",
         soup_figure,
     ),
     Plot("training", "Training metrics. Thin lines are runs, thick lines their mean.", training_figure),

@@ -63,7 +63,8 @@ def judged_samples(results: Path, grid: Grid) -> list[Row]:
         answers: dict[tuple[str, str], dict[str, list[Row]]] = {}
         for comparison in grid.comparisons:
             for benchmark in grid.benchmarks:
-                rows = read_jsonl(judgment_file(results, model, benchmark, comparison))
+                files = [judgment_file(results, model, benchmark, comparison, name) for name in grid.replicates]
+                rows = [row for file in files for row in read_jsonl(file)]
                 shown = spread([row for row in rows if row["consistent"] is not None], SAMPLES)
                 for policy in {row[side] for row in shown for side in "ab"}:
                     if (policy, benchmark) not in answers:
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
         assumptions=compared(load_assumptions(arguments.assumptions), values) if arguments.assumptions else [],
         cells=judged_samples(arguments.results, grid),
         inputs=record.inputs,
-        seeds=grid.rl_seeds,
+        replicates=grid.replicates,
     )
     with output_file(arguments.out, record) as path:
         path.write_text(page, encoding="utf-8")

@@ -29,7 +29,7 @@ from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.world.gold import gold_reward
 
@@ -43,9 +43,17 @@ class Line:
     """Measures checkpoints on common prompts and demonstrations, with SFT 1 and the reward model."""
 
     def __init__(
-        self, sft: Path, reward: Path, settings: Alpha, test: TrainingData, gold: bool, seed: int, cache: Path
+        self,
+        sft: Path,
+        reward: Path,
+        settings: Alpha,
+        test: TrainingData,
+        gold: bool,
+        seed: int,
+        cache: Path,
+        run: str = "",
     ):
-        self.settings, self.gold, self.sft_path, self.seed = settings, gold, sft.resolve(), seed
+        self.settings, self.gold, self.sft_path, self.seed = settings, gold, sft.resolve(), run_seed(seed, run)
         self.tokenizer = load_tokenizer(sft)
         context = context_length(sft)
         room = context - settings.max_new_tokens
@@ -144,7 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out demonstrations: a JSONL file, JSON, or FILE.yaml#sft.test",
     )
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    add_run_argument(parser)
     parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file")
@@ -161,8 +170,9 @@ def run(arguments: argparse.Namespace) -> None:
         name: Path(source.path) for name, source in (("prompts", settings.prompts), ("test", test)) if source.path
     }
     recorded = {**settings.model_dump(), "test": json.loads(test.model_dump_json()), "gold": arguments.gold}
-    provenance = Run("alpha", recorded, inputs, {"seed": arguments.seed})
-    line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, arguments.seed, arguments.prepared)
+    provenance = Run("alpha", recorded, inputs, {"seed": arguments.seed, "run": arguments.run})
+    seed, run = arguments.seed, arguments.run
+    line = Line(arguments.sft, arguments.reward, settings, test, arguments.gold, seed, arguments.prepared, run)
     provenance.extra = {"data": line.counts}
     rows = []
     for alpha, path in [*checkpoints.items(), *((None, path) for path in arguments.also)]:

@@ -17,6 +17,7 @@ from salsa.runtime.seeds import derive_seed
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
+RUN = ["model", "method", "replicate", "policy"]
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
 GRADE_COLUMNS += ["imitating", *MISSING_REASONS]
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
@@ -264,6 +265,6 @@ def training_table(training: pd.DataFrame) -> pd.DataFrame:
     """Metrics of each policy, averaged over the last quarter of its steps."""
     steps = training.groupby(["model", "policy"])["step"].transform("max") + 1
     last = training["step"] >= ((1 - LAST_SHARE) * steps).astype(int)
-    measures = [name for name in training.columns if name not in ("model", "method", "policy", "step", "episodes")]
-    means = training[last].groupby(["model", "method", "policy"], sort=False)[measures].mean().reset_index()
+    measures = [name for name in training.columns if name not in (*RUN, "step", "episodes")]
+    means = training[last].groupby(RUN, sort=False)[measures].mean().reset_index()
     return means.dropna(axis="columns", how="all")

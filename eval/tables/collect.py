@@ -16,9 +16,11 @@ from eval.tables.grid import (
     overlap_file,
     policies,
     reward_file,
+    reward_owners,
     score_file,
     training_file,
 )
+from salsa.config.replicates import Policy
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 
@@ -26,13 +28,14 @@ Row = dict[str, Any]
 
 
 def judgments(results: Path, grid: Grid) -> pd.DataFrame:
-    """All judgments, with model, benchmark and comparison."""
+    """All judgments, with model, benchmark, comparison and replicate."""
     rows = [
-        {"model": model, "benchmark": benchmark, "comparison": comparison, **row}
+        {"model": model, "benchmark": benchmark, "comparison": comparison, "replicate": replicate, **row}
         for model in grid.models
         for benchmark in grid.benchmarks
         for comparison in grid.comparisons
-        for row in nonempty_rows(judgment_file(results, model, benchmark, comparison), "judge")
+        for replicate in grid.replicates
+        for row in nonempty_rows(judgment_file(results, model, benchmark, comparison, replicate), "judge")
     ]
     return pd.DataFrame(rows)
 
@@ -47,10 +50,13 @@ def nonempty_rows(path: Path, stage: str) -> list[Row]:
 
 def _by_policy(grid: Grid, benchmarks: list[str]) -> Iterator[Row]:
     for model in grid.models:
-        for method in grid.methods:
-            for policy in policies(grid.methods, grid.rl_seeds, method):
-                for benchmark in benchmarks:
-                    yield {"model": model, "method": method, "policy": policy, "benchmark": benchmark}
+        for policy in policies(grid.methods, grid.replicates):
+            for benchmark in benchmarks:
+                yield {"model": model, **_columns(policy), "benchmark": benchmark}
+
+
+def _columns(policy: Policy) -> Row:
+    return {"method": policy.method, "replicate": policy.replicate, "policy": policy.name}
 
 
 def scores(results: Path, grid: Grid) -> pd.DataFrame:
@@ -73,7 +79,7 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
         for place in _by_policy(grid, grid.graded)
         for row in nonempty_rows(grade_file(results, *(place[key] for key in keys)), "grade")
     ]
-    columns = ["model", "method", "policy", "benchmark", "question_id", "category", "turn", "template"]
+    columns = ["model", "method", "replicate", "policy", "benchmark", "question_id", "category", "turn", "template"]
     columns += ["imitating", "outcome", "rating"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -81,12 +87,11 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
 def training(results: Path, grid: Grid) -> pd.DataFrame:
     """All steps of all policies trained with PPO."""
     rows = [
-        {"model": model, "method": method, "policy": policy, **row}
+        {"model": model, **_columns(policy), **row}
         for model in grid.models
-        for method, entry in grid.methods.items()
-        if entry.algorithm == "ppo"
-        for policy in policies(grid.methods, grid.rl_seeds, method)
-        for row in read_jsonl(training_file(results, model, policy))
+        for policy in policies(grid.methods, grid.replicates)
+        if grid.methods[policy.method].algorithm == "ppo"
+        for row in read_jsonl(training_file(results, model, policy.name))
     ]
     return pd.DataFrame(rows)
 
@@ -94,7 +99,12 @@ def training(results: Path, grid: Grid) -> pd.DataFrame:
 def soups(results: Path, grid: Grid) -> pd.DataFrame:
     """All measured soups and checkpoints of the stage `alpha`."""
     return pd.DataFrame(
-        [{"model": model, **row} for model in grid.models for row in read_jsonl(alpha_file(results, model))]
+        [
+            {"model": model, "replicate": replicate, **row}
+            for model in grid.models
+            for replicate in grid.replicates
+            for row in read_jsonl(alpha_file(results, model, replicate))
+        ]
     )
 
 
@@ -108,7 +118,15 @@ def _json(path: Path, maker: str) -> Any:
 def cards(results: Path, grid: Grid) -> pd.DataFrame:
     """Cards of the reward models."""
     return pd.DataFrame(
-        [{"model": model, **_json(reward_file(results, model), "salsa reward")} for model in grid.models]
+        [
+            {
+                "model": model,
+                "replicate": owner,
+                **_json(reward_file(results, model, owner), "salsa reward"),
+            }
+            for model in grid.models
+            for owner in reward_owners(grid.replicates)
+        ]
     )
 
 

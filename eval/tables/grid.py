@@ -5,13 +5,18 @@ judgments/MODEL/BENCHMARK/COMPARISON.jsonl  grades/MODEL/POLICY/BENCHMARK.jsonl
 training/MODEL/POLICY.jsonl                 alpha/MODEL.jsonl
 reward/MODEL.json   data/MODEL.json         overlap.json    calibration.json
 tables/  figures/  report.html
+
+With replicates: POLICY, COMPARISON and alpha/MODEL end with -REPLICATE (salsa/config/replicates.py), and so does
+reward/MODEL for a reward model of its own.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from salsa.config.config import Config, Method
+from salsa.config.config import Config, Method, all_replicates
 from salsa.config.fields import Section
 from salsa.config.naming import Checkpoint, soup_of
+from salsa.config.replicates import Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables
 
 ALL_MODELS = "all"  # value of the column `model` for the judgments of all models together
@@ -23,7 +28,7 @@ class Grid(Section):
     grid: str
     models: list[str]
     methods: dict[str, Method]
-    rl_seeds: list[int]
+    replicates: dict[str, Replicate]
     benchmarks: list[str]
     graded: list[str]
     comparisons: dict[str, Comparison]
@@ -38,7 +43,7 @@ def grid_of(config: Config) -> Grid:
         grid=config.grid,
         models=list(config.models),
         methods=config.methods,
-        rl_seeds=config.rl_seeds,
+        replicates=all_replicates(config),
         benchmarks=list(config.benchmarks),
         graded=[name for name, benchmark in config.benchmarks.items() if benchmark.grade],
         comparisons=config.comparisons,
@@ -48,14 +53,25 @@ def grid_of(config: Config) -> Grid:
     )
 
 
-def policies(methods: dict[str, Method], rl_seeds: list[int], method: str) -> list[str]:
-    """Policies of a method: METHOD-sN for each RL seed, or METHOD if it is not trained."""
-    return [method] if methods[method].algorithm == "none" else [f"{method}-s{seed}" for seed in rl_seeds]
+def policies(methods: Mapping[str, Method], replicates: Mapping[str, Replicate]) -> list[Policy]:
+    """All policies of a model, by method, replicate and RL seed. Replicates have their RL seeds (`all_replicates`)."""
+    return [
+        Policy(method, replicate, seed)
+        for method, entry in methods.items()
+        for replicate, draws in replicates.items()
+        for seed in ([None] if entry.algorithm == "none" else draws.rl_seeds or [])
+    ]
 
 
-def pairs(methods: dict[str, Method], rl_seeds: list[int], comparison: Comparison) -> list[tuple[str, str]]:
-    """Pairs of policies of a comparison: equal RL seeds are paired; an untrained method is paired with every seed."""
-    a, b = (policies(methods, rl_seeds, method) for method in (comparison.a, comparison.b))
+def pairs(
+    methods: Mapping[str, Method], replicates: Mapping[str, Replicate], comparison: Comparison, replicate: str
+) -> list[tuple[str, str]]:
+    """Pairs of policies of a comparison in a replicate, by name.
+
+    Equal RL seeds are paired; an untrained method is paired with every seed.
+    """
+    found = policies(methods, {replicate: replicates[replicate]})
+    a, b = ([policy.name for policy in found if policy.method == method] for method in (comparison.a, comparison.b))
     count = max(len(a), len(b))
     return list(zip(a * (count // len(a)), b * (count // len(b)), strict=True))
 
@@ -72,8 +88,8 @@ def generation_file(results: Path, model: str, policy: str, benchmark: str) -> P
     return results / "generations" / model / policy / f"{benchmark}.jsonl"
 
 
-def judgment_file(results: Path, model: str, benchmark: str, comparison: str) -> Path:
-    return results / "judgments" / model / benchmark / f"{comparison}.jsonl"
+def judgment_file(results: Path, model: str, benchmark: str, comparison: str, replicate: str) -> Path:
+    return results / "judgments" / model / benchmark / f"{comparison}{suffix(replicate)}.jsonl"
 
 
 def grade_file(results: Path, model: str, policy: str, benchmark: str) -> Path:
@@ -88,12 +104,18 @@ def training_file(results: Path, model: str, policy: str) -> Path:
     return results / "training" / model / f"{policy}.jsonl"
 
 
-def alpha_file(results: Path, model: str) -> Path:
-    return results / "alpha" / f"{model}.jsonl"
+def alpha_file(results: Path, model: str, replicate: str) -> Path:
+    return results / "alpha" / f"{model}{suffix(replicate)}.jsonl"
 
 
-def reward_file(results: Path, model: str) -> Path:
-    return results / "reward" / f"{model}.json"
+def reward_file(results: Path, model: str, owner: str) -> Path:
+    """The card of a reward model; `owner` is its replicate, or "" for the shared one."""
+    return results / "reward" / f"{model}{suffix(owner)}.json"
+
+
+def reward_owners(replicates: Mapping[str, Replicate]) -> list[str]:
+    """Replicates with a reward model of their own; "" stands for the shared one, if a replicate uses it."""
+    return list(dict.fromkeys(name if draws.reward_seed is not None else "" for name, draws in replicates.items()))
 
 
 def data_file(results: Path, model: str) -> Path:
@@ -110,14 +132,20 @@ def calibration_file(results: Path) -> Path:
 
 def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
     """All input files of the tables, by their path below the results folder."""
-    all_policies = [policy for method in grid.methods for policy in policies(grid.methods, grid.rl_seeds, method)]
-    trained = [p for method in grid.methods for p in policies(grid.methods, grid.rl_seeds, method) if p != method]
+    every = policies(grid.methods, grid.replicates)
     files = []
     for model in grid.models:
-        files += [judgment_file(results, model, b, c) for b in grid.benchmarks for c in grid.comparisons]
-        files += [grade_file(results, model, policy, b) for policy in all_policies for b in grid.graded]
-        files += [score_file(results, model, policy, b) for policy in all_policies for b in grid.benchmarks]
-        files += [training_file(results, model, policy) for policy in trained]
-        files += [alpha_file(results, model), reward_file(results, model), data_file(results, model)]
+        files += [
+            judgment_file(results, model, benchmark, comparison, replicate)
+            for benchmark in grid.benchmarks
+            for comparison in grid.comparisons
+            for replicate in grid.replicates
+        ]
+        files += [grade_file(results, model, policy.name, b) for policy in every for b in grid.graded]
+        files += [score_file(results, model, policy.name, b) for policy in every for b in grid.benchmarks]
+        files += [training_file(results, model, policy.name) for policy in every if policy.rl_seed is not None]
+        files += [alpha_file(results, model, replicate) for replicate in grid.replicates]
+        files += [reward_file(results, model, owner) for owner in reward_owners(grid.replicates)]
+        files.append(data_file(results, model))
     files.append(overlap_file(results))
     return {str(path.relative_to(results)): path for path in files}

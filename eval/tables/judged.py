@@ -13,6 +13,7 @@ from eval.tables.formats import number, with_control
 from eval.tables.grid import ALL_MODELS, measured_files
 from eval.tables.results import GridResults
 from eval.tables.table import Column, Notes, Table, copied, interval
+from salsa.config.replicates import shared_sft_runs
 from salsa.runtime.provenance import run_file
 
 
@@ -23,6 +24,13 @@ def interval_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
         f"Brackets: {tables.confidence:.0%} intervals over questions (BCa bootstrap, {tables.resamples} "
         "resamples); n counts questions. They do not include the variation between training runs."
     )
+
+
+def overlap_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
+    """Which replicates share SFT runs; nothing if none do."""
+    for a, b, seeds in shared_sft_runs(results.grid.replicates):
+        runs = f"SFT run{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        yield f"Replicates {a} and {b} share {runs}: they are not independent."
 
 
 def judge_note(folder: str) -> Notes:
@@ -106,6 +114,7 @@ WIN_RATE_NOTES = (
     judge_note("judgments"),
     lambda results, rows: [template_note(results.judgments, results.grid.benchmarks)],
     interval_note,
+    overlap_note,
     "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
     "times. Length-controlled: the win rate at equal answer lengths by AlpacaEval 2's model, with limits from "
     "errors clustered by question; a dash if one side is always longer; far off: so different from the raw rate "

@@ -71,12 +71,21 @@ def with_error(measure: str) -> Column:
     )
 
 
+def several_replicates(rows: pd.DataFrame) -> bool:
+    """Whether the rows are of named replicates."""
+    return bool(rows["replicate"].any())
+
+
+REPLICATE = only_if(
+    several_replicates, Column("replicate", lambda rows: [name or "shared" for name in rows["replicate"]])
+)
 SOUP = Table(
     "soup",
     "Soups between two SFT models",
     lambda results: results.soups,
     [
         copied("model"),
+        REPLICATE,
         figure("alpha", digits=2),
         Column("checkpoint", lambda rows: [checkpoint_label(Path(path)) for path in rows["checkpoint"]]),
         *(with_error("reward"), with_error("gold")),
@@ -103,6 +112,7 @@ REWARD_MODEL = Table(
     lambda results: results.reward_cards,
     [
         copied("model"),
+        REPLICATE,
         copied("pairs_test", "pairs"),
         interval("accuracy", "accuracy", "accuracy_low", "accuracy_high"),
         only_if(has_gold, copied("pairs_gold", "pairs by gold")),

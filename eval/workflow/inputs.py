@@ -65,22 +65,37 @@ class Inputs:
     def alpha_line(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints that the stage `alpha` measures."""
         alpha = self.config.alpha
-        return [self.paths.checkpoint(wildcards.model, name) for name in [*alpha_line(alpha).values(), *alpha.also]]
+        names = [*alpha_line(alpha).values(), *self.paths.further(wildcards)]
+        replicate = self.paths.replicate(wildcards)
+        return [self.paths.in_replicate(wildcards.model, replicate, name) for name in names]
+
+    def first_sft(self, wildcards: Wildcards) -> str:
+        """SFT 1 in the job's replicate."""
+        return self.paths.first_sft(wildcards)
+
+    def reward_model(self, wildcards: Wildcards) -> str:
+        """The reward model of the job's replicate."""
+        return self.paths.reward_model(wildcards)
+
+    def reward_start(self, wildcards: Wildcards) -> str:
+        """The SFT model that a reward model starts from."""
+        return self.paths.reward_start(wildcards)
 
     def init(self, wildcards: Wildcards) -> str:
         """Checkpoint that a method's training starts from."""
-        return self.paths.checkpoint(wildcards.model, self.config.methods[wildcards.method].init)
+        init = self.config.methods[wildcards.method].init
+        return self.paths.in_replicate(wildcards.model, self.paths.replicate(wildcards), init)
 
     def reference(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints of a method's reference."""
-        return self.paths.reference(wildcards.model, wildcards.method)
+        return self.paths.reference(wildcards.model, wildcards.method, self.paths.replicate(wildcards))
 
     def policy(self, wildcards: Wildcards) -> str:
         """Checkpoint that answers for a policy."""
         return self.paths.policy(wildcards.model, wildcards.policy)
 
     def answering_policies(self, wildcards: Wildcards) -> list[str]:
-        """Checkpoints of a job that answers benchmarks: one policy's, or those of all policies of a model."""
+        """Checkpoints of a job that answers benchmarks: one policy's, or those of all policies of a replicate."""
         return [self.paths.policy(wildcards.model, policy) for policy in self.paths.answering(wildcards)]
 
     def final_reference(self, wildcards: Wildcards) -> list[str]:
@@ -101,7 +116,7 @@ class Inputs:
 
     def compared_answers(self, wildcards: Wildcards) -> list[str]:
         """Answers of all policies of a comparison."""
-        names = sorted({policy for pair in self.paths.pairs(wildcards.comparison) for policy in pair})
+        names = sorted({policy for pair in self.paths.pairs(wildcards) for policy in pair})
         results = Path(self.paths.results)
         return [str(generation_file(results, wildcards.model, name, wildcards.benchmark)) for name in names]
 

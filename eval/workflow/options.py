@@ -7,6 +7,7 @@ from eval.workflow.paths import GridPaths, Wildcards
 from salsa.config.config import Method
 from salsa.config.naming import parse_soup_name
 from salsa.config.references import Fixed, strategy_json
+from salsa.config.replicates import suffix
 from salsa.config.sections import DataSource
 
 
@@ -43,12 +44,23 @@ class Options:
 
     def alpha_line(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints along the line between two SFT models, and further ones."""
-        model, settings = wildcards.model, self.config.alpha
+        model, replicate = wildcards.model, self.paths.replicate(wildcards)
         line = [
-            f"--checkpoint={alpha:g}={self.paths.checkpoint(model, name)}"
-            for alpha, name in alpha_line(settings).items()
+            f"--checkpoint={alpha:g}={self.paths.in_replicate(model, replicate, name)}"
+            for alpha, name in alpha_line(self.config.alpha).items()
         ]
-        return line + [f"--also={self.paths.checkpoint(model, name)}" for name in settings.also]
+        further = self.paths.further(wildcards)
+        return line + [f"--also={self.paths.in_replicate(model, replicate, name)}" for name in further]
+
+    def run(self, wildcards: Wildcards) -> str:
+        """Name of the job's random draws: its model and replicate."""
+        return f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
+
+    def reward_seed(self, wildcards: Wildcards) -> list[str]:
+        """The seed of a replicate's own reward model. Nothing for the shared one."""
+        owner = wildcards.replicate.removeprefix("-")
+        own = self.paths.replicates[owner].reward_seed if wildcards.replicate else None
+        return [] if own is None else [f"--reward-seed={own}"]
 
     def strategy(self, wildcards: Wildcards) -> list[str]:
         """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""
@@ -68,12 +80,12 @@ class Options:
         checkpoints = self.paths.final_reference(wildcards.model, wildcards.policy)
         if not checkpoints:
             return []
-        method = self.config.methods[self.paths.method_of[wildcards.policy]]
+        method = self.config.methods[self.paths.policies[wildcards.policy].method]
         return ["--reference", *checkpoints, *self._strategy(method)]
 
     def pairs(self, wildcards: Wildcards) -> list[str]:
         """Pairs of policies to compare."""
-        return [part for pair in self.paths.pairs(wildcards.comparison) for part in ("--pair", *pair)]
+        return [part for pair in self.paths.pairs(wildcards) for part in ("--pair", *pair)]
 
     def archived_file(self, wildcards: Wildcards) -> list[str]:
         """A file of verdicts to import: its format, its path, and its questions."""

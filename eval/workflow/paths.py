@@ -6,10 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from eval.tables.grid import calibration_file, pairs, policies
-from salsa.config.config import Config
-from salsa.config.layout import checkpoint_folder, root, world_folder
+from eval.tables.grid import calibration_file, pairs, policies, reward_owners
+from salsa.config.config import Config, all_replicates
+from salsa.config.layout import (
+    checkpoint_folder,
+    first_sft_folder,
+    replicate_folder,
+    reward_folder,
+    root,
+    world_folder,
+)
 from salsa.config.naming import Checkpoint
+from salsa.config.replicates import Policy, Replicate, policy_name, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
 
 
@@ -82,45 +90,102 @@ class GridPaths:
         return [name for name, method in self.config.methods.items() if method.algorithm != "none"]
 
     @cached_property
-    def method_of(self) -> dict[str, str]:
-        """The method of each policy, in the config's order."""
-        methods, seeds = self.config.methods, self.config.rl_seeds
-        return {policy: method for method in methods for policy in policies(methods, seeds, method)}
+    def replicates(self) -> dict[str, Replicate]:
+        """The replicates by name; the only one of a grid without the section is called ""."""
+        return all_replicates(self.config)
 
     @cached_property
-    def policies(self) -> list[str]:
-        """All policies of a model: METHOD-sSEED, or METHOD if it is not trained."""
-        return list(self.method_of)
+    def suffixes(self) -> list[str]:
+        """Values of the wildcard `replicate`: what each replicate adds to names."""
+        return [suffix(name) for name in self.replicates]
+
+    @cached_property
+    def reward_suffixes(self) -> list[str]:
+        """Values of the wildcard `replicate` for reward models."""
+        return [suffix(owner) for owner in reward_owners(self.replicates)]
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """All seeds of SFT runs and RL seeds."""
+        draws = self.replicates.values()
+        return sorted({seed for replicate in draws for seed in (*replicate.sft.values(), *(replicate.rl_seeds or ()))})
+
+    @cached_property
+    def policies(self) -> dict[str, Policy]:
+        """All policies of a model by name: METHOD-REPLICATE-sSEED."""
+        return {policy.name: policy for policy in policies(self.config.methods, self.replicates)}
+
+    @cached_property
+    def answered_together(self) -> list[str]:
+        """Policies that one job of the rule `generate` answers for, with the wildcard `replicate` in their names.
+
+        None unless the config says `generate_together`, which needs the same RL seeds in all replicates.
+        """
+        if not self.config.generate_together:
+            return []
+        first = next(iter(self.replicates))
+        of_first = [policy for policy in self.policies.values() if policy.replicate == first]
+        return [policy_name(policy.method, "{replicate}", policy.rl_seed) for policy in of_first]
+
+    def replicate(self, wildcards: Wildcards) -> str:
+        """The replicate of a job: that of its policy, or of the wildcard `replicate`."""
+        policy = getattr(wildcards, "policy", None)
+        return self.policies[policy].replicate if policy else wildcards.replicate.removeprefix("-")
 
     def checkpoint(self, model: str, name: Checkpoint) -> str:
-        """Folder of an SFT model, a soup or a perturbed model."""
+        """Folder of an SFT model, a soup or a perturbed model, named by the seeds of SFT runs."""
         return checkpoint_folder(self.config, model, name)
 
-    def policy(self, model: str, policy: str) -> str:
+    def in_replicate(self, model: str, replicate: str, name: Checkpoint) -> str:
+        """Folder of a checkpoint that is named by roles."""
+        return replicate_folder(self.config, model, replicate, name)
+
+    def first_sft(self, wildcards: Wildcards) -> str:
+        """Folder of SFT 1 in the job's replicate."""
+        return first_sft_folder(self.config, wildcards.model, self.replicate(wildcards))
+
+    def reward_model(self, wildcards: Wildcards) -> str:
+        """Folder of the reward model of the job's replicate."""
+        return reward_folder(self.config, wildcards.model, self.replicate(wildcards))
+
+    def reward_start(self, wildcards: Wildcards) -> str:
+        """The SFT model that a reward model starts from: SFT 1 of its replicate; of the first for the shared one."""
+        owner = wildcards.replicate.removeprefix("-") or next(iter(self.replicates))
+        return first_sft_folder(self.config, wildcards.model, owner)
+
+    def further(self, wildcards: Wildcards) -> list[Checkpoint]:
+        """Checkpoints that the stage `alpha` measures beside the line: in the first replicate only."""
+        return self.config.alpha.also if self.replicate(wildcards) == next(iter(self.replicates)) else []
+
+    def policy(self, model: str, name: str) -> str:
         """Checkpoint that answers for a policy: the trained one, or the method's initial model."""
-        method = self.config.methods[self.method_of[policy]]
+        policy = self.policies[name]
+        method = self.config.methods[policy.method]
         if method.algorithm == "none":
-            return self.checkpoint(model, method.init)
-        return f"{self.checkpoints}/policy/{model}/{policy}"
+            return self.in_replicate(model, policy.replicate, method.init)
+        return f"{self.checkpoints}/policy/{model}/{name}"
 
     def answering(self, wildcards: Wildcards) -> list[str]:
-        """Policies that a job answers benchmarks with: one, or all policies of a model."""
-        return self.policies if self.config.generate_together else [wildcards.policy]
+        """Policies that a job answers benchmarks with: one, or all policies of a replicate."""
+        if not self.answered_together:
+            return [wildcards.policy]
+        return [name.format(replicate=wildcards.replicate) for name in self.answered_together]
 
-    def reference(self, model: str, method: str) -> list[str]:
-        """Checkpoints of a method's reference."""
+    def reference(self, model: str, method: str, replicate: str) -> list[str]:
+        """Checkpoints of a method's reference in a replicate."""
         _, checkpoints = self.config.methods[method].reference_parts()
-        return [self.checkpoint(model, checkpoint) for checkpoint in checkpoints]
+        return [self.in_replicate(model, replicate, checkpoint) for checkpoint in checkpoints]
 
-    def final_reference(self, model: str, policy: str) -> list[str]:
+    def final_reference(self, model: str, name: str) -> list[str]:
         """The reference at the end of a policy's training; empty if it moved with the policy and is gone."""
-        method = self.method_of[policy]
-        strategy, _ = self.config.methods[method].reference_parts()
-        return [] if strategy.moves else self.reference(model, method)
+        policy = self.policies[name]
+        strategy, _ = self.config.methods[policy.method].reference_parts()
+        return [] if strategy.moves else self.reference(model, policy.method, policy.replicate)
 
-    def pairs(self, comparison: str) -> list[tuple[str, str]]:
-        """Pairs of policies of a comparison."""
-        return pairs(self.config.methods, self.config.rl_seeds, self.config.comparisons[comparison])
+    def pairs(self, wildcards: Wildcards) -> list[tuple[str, str]]:
+        """Pairs of policies of a comparison in a replicate."""
+        comparison = self.config.comparisons[wildcards.comparison]
+        return pairs(self.config.methods, self.replicates, comparison, self.replicate(wildcards))
 
     def files(self, sources: Iterable[DataSource]) -> list[str]:
         """What must exist before data sources can be read: their files, or the whole mini world for a file in it."""

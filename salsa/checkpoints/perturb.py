@@ -19,7 +19,7 @@ from salsa.checkpoints.unused_tensors import without_unused
 from salsa.runtime.errors import UserError
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
 
 
 def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,12 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", type=Path, required=True, help="checkpoint to start from")
     parser.add_argument("--like", type=Path, required=True, help="checkpoint whose distance sets the size of the noise")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    add_run_argument(parser)
     parser.add_argument("--draw", type=int, default=1, help="number of the random direction (default 1)")
     parser.add_argument("--out", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     inputs = {"of": arguments.of, "like": arguments.like}
-    record = Run("perturb", {}, inputs, {"seed": arguments.seed, "draw": arguments.draw})
+    record = Run("perturb", {}, inputs, {"seed": arguments.seed, "draw": arguments.draw, "run": arguments.run})
     with output_folder(arguments.out, record) as folder:
-        perturb(arguments.of, arguments.like, arguments.seed, arguments.draw, folder)
+        perturb(arguments.of, arguments.like, run_seed(arguments.seed, arguments.run), arguments.draw, folder)

@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from salsa.config.fields import Name, Section, Seeds
 from salsa.config.judge import Judge
-from salsa.config.naming import SFT_NAME, Checkpoint, checkpoint_name, ingredients
+from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
 from salsa.config.references import Fixed, Strategy, parse_reference
+from salsa.config.replicates import UNNAMED, Replicate, ReplicateName, check_independence, suffix
 from salsa.config.sections import (
     Alpha,
     Base,
@@ -35,7 +36,8 @@ from salsa.config.sections import (
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
-COMMON_TO_MODELS = {"sft.seeds", "alpha.between", "alpha.points", "alpha.also"}
+COMMON_TO_MODELS = {"alpha.between", "alpha.points", "alpha.also"}
+FIRST_ROLE = "sft-1"
 S = TypeVar("S", bound=Section)
 
 
@@ -92,6 +94,10 @@ class Config(Section):
     ppo: Ppo
     dpo: Dpo | None = None
     rl_seeds: Seeds
+    replicates: dict[ReplicateName, Replicate] = Field(
+        default_factory=dict,
+        description="Independent draws of everything in training; default: one, in which sft-N is SFT run N",
+    )
     methods: dict[Name, Method]
     benchmarks: dict[Name, BenchmarkSettings]
     generate: GenerateSettings = GenerateSettings()
@@ -109,11 +115,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Config":
+        self._check_replicates()
         for name, method in self.methods.items():
-            _, references = method.reference_parts()
-            for part, checkpoints in (("init", [method.init]), ("reference", references)):
-                for ingredient in sorted({i for checkpoint in checkpoints for i in ingredients(checkpoint)}):
-                    self._check_ingredient(f"methods.{name}.{part}", ingredient)
             if method.algorithm == "dpo" and self.dpo is None:
                 raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
         for model, entry in self.models.items():
@@ -125,11 +128,6 @@ class Config(Section):
                     algorithm_settings(self, model, name)
                 except ValidationError as error:
                     raise ValueError(describe(error, f"methods.{name}.settings")) from None
-        for end in self.alpha.between:
-            self._check_ingredient("alpha.between", end)
-        for other in self.alpha.also:
-            for ingredient in ingredients(other):
-                self._check_ingredient("alpha.also", ingredient)
         for name, comparison in self.comparisons.items():
             for side in (comparison.a, comparison.b):
                 if side not in self.methods:
@@ -153,13 +151,43 @@ class Config(Section):
             except ValidationError as error:
                 raise ValueError(describe(error, f"{where}.{name}")) from None
 
-    def _check_ingredient(self, where: str, ingredient: str) -> None:
-        match = SFT_NAME.match(ingredient)
-        if not match or int(match.group(1)) not in self.sft.seeds:
-            known = ", ".join(f"sft-{seed}" for seed in self.sft.seeds)
-            raise ValueError(
-                f"{where}: {ingredient} is not an SFT seed of this config: name one of {known}, or add it to sft.seeds"
-            )
+    def roles(self) -> dict[str, str]:
+        """Roles that the methods and `alpha.between` use, with the first key that uses each; SFT 1 among them."""
+        used: dict[str, str] = {FIRST_ROLE: "KL(policy, SFT 1)"}
+        for name, method in self.methods.items():
+            for part, checkpoints in (("init", [method.init]), ("reference", method.reference_parts()[1])):
+                for role in sorted({role for checkpoint in checkpoints for role in ingredients(checkpoint)}):
+                    used.setdefault(role, f"methods.{name}.{part}")
+        for role in self.alpha.between:
+            sft_seed(role)
+            used.setdefault(role, "alpha.between")
+        return used
+
+    def roles_of_first(self) -> dict[str, str]:
+        """Roles that the first replicate needs: `alpha.also` is measured in it alone."""
+        return {role: "alpha.also" for other in self.alpha.also for role in ingredients(other)} | self.roles()
+
+    def _check_replicates(self) -> None:
+        for number, (name, replicate) in enumerate(self.replicates.items()):
+            replicate.check_roles(name, self.roles() if number else self.roles_of_first())
+            clashes = [model for model in self.models if model + suffix(name) in self.models]
+            if replicate.reward_seed is not None and clashes:
+                clash = clashes[0] + suffix(name)
+                raise ValueError(f"replicates.{name}: its reward model is called {clash}, as a model is: rename one")
+        check_independence(self.replicates)
+        if self.generate_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
+            raise ValueError("generate_together: needs the same rl_seeds in all replicates: change one of them")
+
+
+def all_replicates(config: Config) -> dict[str, Replicate]:
+    """The replicates with their RL seeds; without the section one without a name, in which sft-N is SFT run N."""
+    if not config.replicates:
+        seeds = {role: int(sft_seed(role)) for role in sorted(config.roles_of_first())}
+        return {UNNAMED: Replicate(sft=seeds, rl_seeds=config.rl_seeds)}
+    return {
+        name: replicate.model_copy(update={"rl_seeds": replicate.rl_seeds or config.rl_seeds})
+        for name, replicate in config.replicates.items()
+    }
 
 
 def parse_config(data: Any, where: str) -> Config:

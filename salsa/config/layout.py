@@ -1,11 +1,14 @@
 """Folders of a grid's checkpoints and mini world, for rules and for stages run by hand with --config.
 
-checkpoints/GRID/base/MODEL      sft/MODEL/SEED              soup/MODEL/WEIGHTS
-                 reward/MODEL    policy/MODEL/METHOD-sSEED   perturbed/MODEL/SEED_DRAW_WEIGHTS
+checkpoints/GRID/base/MODEL      sft/MODEL/SEED     soup/MODEL/WEIGHTS    perturbed/MODEL/SEED_DRAW_WEIGHTS
+                 reward/MODEL    policy/MODEL/METHOD-sSEED
+
+With replicates: policy/MODEL/METHOD-REPLICATE-sSEED, and reward/MODEL-REPLICATE for a reward model of its own.
 """
 
-from salsa.config.config import Config
+from salsa.config.config import FIRST_ROLE, Config, all_replicates
 from salsa.config.naming import Checkpoint, checkpoint_name
+from salsa.config.replicates import bind, suffix
 
 
 def world_folder(config: Config) -> str:
@@ -19,14 +22,25 @@ def root(config: Config) -> str:
 
 
 def checkpoint_folder(config: Config, model: str, checkpoint: Checkpoint) -> str:
-    """Folder of a checkpoint that the config names (sft-1, a soup, a perturbed model)."""
+    """Folder of a checkpoint, named by the seeds of SFT runs: sft-1, a soup, a perturbed model."""
     return f"{root(config)}/{checkpoint_name(checkpoint).format(model=model)}"
 
 
-def first_sft_folder(config: Config, model: str) -> str:
-    """Folder of SFT 1: KL is measured to it, and the reward model starts from it."""
-    return checkpoint_folder(config, model, f"sft-{config.sft.seeds[0]}")
+def replicate_folder(config: Config, model: str, replicate: str, checkpoint: Checkpoint) -> str:
+    """Folder of a checkpoint that a method names by roles, in a replicate."""
+    return checkpoint_folder(config, model, bind(checkpoint, all_replicates(config)[replicate].sft))
 
 
-def reward_folder(config: Config, model: str) -> str:
-    return f"{root(config)}/reward/{model}"
+def first_sft_folder(config: Config, model: str, replicate: str) -> str:
+    """Folder of SFT 1 in a replicate: the KL to it is measured."""
+    return replicate_folder(config, model, replicate, FIRST_ROLE)
+
+
+def reward_suffix(config: Config, replicate: str) -> str:
+    """Suffix of a replicate's reward model: none for the shared one."""
+    own = all_replicates(config)[replicate].reward_seed is not None
+    return suffix(replicate) if own else ""
+
+
+def reward_folder(config: Config, model: str, replicate: str) -> str:
+    return f"{root(config)}/reward/{model}{reward_suffix(config, replicate)}"

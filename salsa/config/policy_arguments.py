@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from salsa.config.config import Config, algorithm_settings, load_config, with_local_copies
-from salsa.config.layout import checkpoint_folder, first_sft_folder, reward_folder
+from salsa.config.config import Config, algorithm_settings, all_replicates, load_config, with_local_copies
+from salsa.config.layout import first_sft_folder, replicate_folder, reward_folder
 from salsa.config.references import Fixed, Strategy, parse_strategy, strategy_json
+from salsa.config.replicates import suffix
 from salsa.runtime.errors import UserError
+from salsa.runtime.seeds import add_run_argument
 from salsa.runtime.settings import settings_help
 
 
@@ -29,7 +31,9 @@ def add_policy_arguments(parser: argparse.ArgumentParser, section: str, schema: 
     )
     parser.add_argument("--model", help="with --config: its model to train; default: the first")
     parser.add_argument("--method", help="with --config: its method; default: the first of this algorithm")
+    parser.add_argument("--replicate", help="with --config: its replicate; default: the first")
     parser.add_argument("--rl-seed", type=int, default=1, help="RL seed of this run (default 1)")
+    add_run_argument(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the policy")
     parser.add_argument("--metrics", type=Path, help="JSONL file, one line per step (default: OUT.jsonl)")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -63,23 +67,25 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> N
     trained = [name for name, method in config.methods.items() if method.algorithm == algorithm]
     method = config.methods[name := _choose(arguments.method, trained, "--method")]
     strategy, references = method.reference_parts()
+    replicate = _choose(arguments.replicate, list(all_replicates(config)), "--replicate")
     values = {
-        "init": Path(checkpoint_folder(config, model, method.init)),
-        "sft": Path(first_sft_folder(config, model)),
-        "reward": Path(reward_folder(config, model)),
+        "init": Path(replicate_folder(config, model, replicate, method.init)),
+        "sft": Path(first_sft_folder(config, model, replicate)),
+        "reward": Path(reward_folder(config, model, replicate)),
+        "run": f"{model}{suffix(replicate)}",
         "settings": algorithm_settings(config, model, name).model_dump_json(exclude_none=True),
         "seed": config.seed,
         "gold": config.world is not None,
     }
     if arguments.reference is None:
         values |= {
-            "reference": [Path(checkpoint_folder(config, model, checkpoint)) for checkpoint in references],
+            "reference": [Path(replicate_folder(config, model, replicate, checkpoint)) for checkpoint in references],
             "strategy": strategy_json(strategy),
         }
     for key, value in values.items():
         # An option that this stage does not have counts as given.
         given = getattr(arguments, key, value)
-        if given is None or given is False:
+        if given is None or given is False or given == "":
             setattr(arguments, key, value)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from salsa.config.fields import Commit, Count, Fraction, Name, NonNegative, Positive, Section, Seeds
+from salsa.config.fields import Commit, Count, Fraction, Name, NonNegative, Positive, Section
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint
 
@@ -163,9 +163,8 @@ class Base(Section):
 
 
 class Sft(Optimisation):
-    """Supervised fine-tuning, one run per seed."""
+    """Supervised fine-tuning: one run for each SFT model that a replicate, a method or `alpha` names."""
 
-    seeds: Seeds
     train: TrainingData
     test: TrainingData
     sample: Fraction = Field(
@@ -324,12 +323,13 @@ class Score(Section):
 
 
 class Alpha(Section):
-    """Reward and SFT loss of soups along the line between two SFT models."""
+    """Reward and SFT loss of soups along the line between two SFT models, in each replicate."""
 
     between: tuple[str, str] = ("sft-1", "sft-2")
     points: list[Fraction] = Field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     also: list[Checkpoint] = Field(
-        default_factory=list, description="Further checkpoints to measure: other SFT models, soups"
+        default_factory=list,
+        description="Further checkpoints to measure, in the first replicate only: other SFT models, soups",
     )
     prompts: TrainingData
     samples: Count
@@ -339,7 +339,7 @@ class Alpha(Section):
 
 
 class Comparison(Section):
-    """Method `a` against method `b`, RL seed by RL seed."""
+    """Method `a` against method `b`, in each replicate, RL seed by RL seed."""
 
     a: str
     b: str

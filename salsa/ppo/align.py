@@ -23,6 +23,7 @@ from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
+from salsa.runtime.seeds import run_seed
 from salsa.runtime.settings import load_settings
 from salsa.runtime.trackers import TRACKERS, tracker_names, trackers
 
@@ -79,7 +80,7 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
     )
     if settings.prompts.path is not None:
         inputs["prompts"] = Path(settings.prompts.path)
-    seeds = {"seed": arguments.seed, "rl_seed": arguments.rl_seed}
+    seeds = {"seed": arguments.seed, "rl_seed": arguments.rl_seed, "run": arguments.run}
     # max_kl is not part of the run's id: a run that it stopped resumes when it is raised.
     recorded = {**settings.model_dump(exclude={"max_kl"}), "reference": strategy_data(strategy)}
     record = Run("align", recorded, inputs, seeds)
@@ -89,7 +90,8 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         check_saving(models.policy.model, models.tokenizer, folder, settings.dtype)
     sampler = load_sampler(arguments.init, models.tokenizer, settings)
     cleanup.callback(sampler.close)
-    training = Training(models, sampler, prompts, settings, arguments.seed, arguments.rl_seed, arguments.gold)
+    root = run_seed(arguments.seed, arguments.run)
+    training = Training(models, sampler, prompts, settings, root, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
     checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)
     board = arguments.metrics.with_suffix(".board")

@@ -98,7 +98,9 @@ def _device() -> dict[str, Any]:
 class Run:
     """Provenance of one run of a stage. A stage adds its own facts to `extra` (data revisions, counts)."""
 
-    def __init__(self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], seeds: Mapping[str, int]):
+    def __init__(
+        self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Path], seeds: Mapping[str, int | str]
+    ):
         self.stage, self.settings, self.seeds = stage, dict(settings), dict(seeds)
         self.inputs = {name: {"path": str(path), "id": input_id(path)} for name, path in sorted(inputs.items())}
         self.extra: dict[str, Any] = {}

@@ -30,7 +30,7 @@ from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
@@ -107,13 +107,14 @@ def train(
     rl_seed: int,
     work: Path,
     cache: Path,
+    run: str = "",
 ) -> tuple[ReferencesTrainer, list[dict[str, Any]], dict[str, int]]:
     """Train; returns the trainer, the metrics of each step, and the data counts."""
     tokenizer = load_tokenizer(init)
     check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
     pairs = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
     history = History()
-    arguments = trainer_arguments(settings, derive_seed(seed, "dpo", rl_seed, "order"), work)
+    arguments = trainer_arguments(settings, derive_seed(run_seed(seed, run), "dpo", rl_seed, "order"), work)
     trainer = ReferencesTrainer(
         references=[load_causal(folder, settings.dtype) for folder in references],
         strategy=strategy,
@@ -149,7 +150,8 @@ def run(arguments: argparse.Namespace) -> None:
     if settings.train.path is not None:
         inputs["train"] = Path(settings.train.path)
     recorded = {**settings.model_dump(), "reference": strategy_data(strategy)}
-    record = Run("dpo", recorded, inputs, {"seed": arguments.seed, "rl_seed": arguments.rl_seed})
+    seeds = {"seed": arguments.seed, "rl_seed": arguments.rl_seed, "run": arguments.run}
+    record = Run("dpo", recorded, inputs, seeds)
     with scratch(arguments.out) as work:
         trainer, history, counts = train(
             arguments.init,
@@ -160,6 +162,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.rl_seed,
             work,
             arguments.prepared,
+            arguments.run,
         )
     record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
     log.info("dpo: %s", history[-1])

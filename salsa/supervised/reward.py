@@ -28,7 +28,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
@@ -46,11 +46,11 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) ->
     processes.
     """
     model = load_reward(sft)
-    new_head(model, torch.Generator().manual_seed(derive_seed(seed, "reward", "head")))
+    new_head(model, torch.Generator().manual_seed(derive_seed(seed, "head")))
     trainer = PooledRewardTrainer(
         model=model,
         args=RewardConfig(
-            **trainer_arguments(settings, derive_seed(seed, "reward", "order"), work),
+            **trainer_arguments(settings, derive_seed(seed, "order"), work),
             max_length=None,  # longer pairs are left out of the data
         ),
         train_dataset=data.data,
@@ -124,7 +124,7 @@ def normalisation_of(
             [prompts[row] for row in rows],
             [1.0] * len(rows),
             settings.max_new_tokens,
-            [derive_seed(seed, "reward", "sample", row) for row in rows],
+            [derive_seed(seed, "sample", row) for row in rows],
             [tokenizer.eos_token_id],
             tokenizer.pad_token_id,
         )
@@ -140,7 +140,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sft", type=Path, required=True, help="SFT 1: the start, and the source of samples for normalisation"
     )
     parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
-    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    parser.add_argument("--reward-seed", type=int, default=1, help="seed of this reward model (default 1)")
+    add_run_argument(parser)
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
@@ -151,17 +153,19 @@ def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Reward)
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}
-    record = Run("reward", settings.model_dump(), inputs, {"seed": arguments.seed})
+    seeds = {"seed": arguments.seed, "reward_seed": arguments.reward_seed, "run": arguments.run}
+    root = derive_seed(run_seed(arguments.seed, arguments.run), "reward", arguments.reward_seed)
+    record = Run("reward", settings.model_dump(), inputs, seeds)
     tokenizer = load_tokenizer(arguments.sft)
     sets = reward_sets(settings, arguments.seed)
     data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
     with scratch(arguments.out) as work:
-        model, card = train(arguments.sft, settings, data["reward.train"], arguments.seed, work)
+        model, card = train(arguments.sft, settings, data["reward.train"], root, work)
     gc.collect()  # frees the Trainer, whose optimiser holds three times the model's memory
     batch = settings.micro_batch_size or settings.batch_size
     card |= evaluate(model, tokenizer.pad_token_id, data["reward.test"], batch)
     prompts = list(data["reward.normalisation_prompts"].data["ids"])
-    mean, std = normalisation_of(model, arguments.sft, settings, prompts, arguments.seed)
+    mean, std = normalisation_of(model, arguments.sft, settings, prompts, root)
     card |= {"mean": mean, "std": std, "samples": len(prompts)}
     log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
     record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}

@@ -23,7 +23,7 @@ from salsa.devices import processes
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_folder, scratch
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import derive_seed
+from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
@@ -61,19 +61,19 @@ def random_share(count: int, fraction: float, seed: int) -> list[int]:
 
 
 def train(
-    base: Path, settings: Sft, seed: int, sft_seed: int, work: Path, cache: Path
+    base: Path, settings: Sft, seed: int, sft_seed: int, work: Path, cache: Path, run: str = ""
 ) -> tuple[PooledSFTTrainer, dict[str, Any]]:
     """Train; returns the trainer and facts for run.json, among them the held-out loss (nats per assistant token)."""
-    tokenizer = load_tokenizer(base)
+    tokenizer, root = load_tokenizer(base), run_seed(seed, run)
     sets: dict[str, Prepared] = {
         name: prepare(name, wanted, tokenizer, cache) for name, wanted in sft_sets(settings, seed).items()
     }
     data = sets["sft.train"].data
-    selected = data.select(random_share(len(data), settings.sample, derive_seed(seed, "sft", sft_seed, "sample")))
+    selected = data.select(random_share(len(data), settings.sample, derive_seed(root, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
         model=load_causal(base),
         args=SFTConfig(
-            **trainer_arguments(settings, derive_seed(seed, "sft", sft_seed, "order"), work),
+            **trainer_arguments(settings, derive_seed(root, "sft", sft_seed, "order"), work),
             max_length=None,  # the data are truncated already
         ),
         train_dataset=selected,
@@ -97,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="the config's sft section: JSON or FILE.yaml#sft")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
     parser.add_argument("--sft-seed", type=int, required=True, help="seed of this SFT model")
+    add_run_argument(parser)
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
 
@@ -106,11 +107,11 @@ def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Sft)
     inputs = {"base": arguments.base}
     inputs |= {key: Path(s.path) for key, s in (("train", settings.train), ("test", settings.test)) if s.path}
-    seeds = {"seed": arguments.seed, "sft_seed": arguments.sft_seed}
+    seeds = {"seed": arguments.seed, "sft_seed": arguments.sft_seed, "run": arguments.run}
     record = Run("sft", settings.model_dump(), inputs, seeds)
     with scratch(arguments.out) as work:
         trainer, record.extra = train(
-            arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared
+            arguments.base, settings, arguments.seed, arguments.sft_seed, work, arguments.prepared, arguments.run
         )
     log.info("sft %d: %d steps, test loss %.4f", arguments.sft_seed, record.extra["steps"], record.extra["test_loss"])
     model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)

@@ -29,9 +29,8 @@ def write_hostile_answers(results: Path) -> None:
     """Put the texts into all answers and questions of `synthetic.write_results`."""
     text = "\n".join(HOSTILE)
     for model in GRID.models:
-        for method in GRID.methods:
-            for policy in policies(GRID.methods, GRID.rl_seeds, method):
-                for benchmark in GRID.benchmarks:
-                    file = generation_file(results, model, policy, benchmark)
-                    turns = [{"user": text, "assistant": text}]
-                    write_jsonl(file, [{**row, "category": text, "turns": turns} for row in read_jsonl(file)])
+        for policy in policies(GRID.methods, GRID.replicates):
+            for benchmark in GRID.benchmarks:
+                file = generation_file(results, model, policy.name, benchmark)
+                turns = [{"user": text, "assistant": text}]
+                write_jsonl(file, [{**row, "category": text, "turns": turns} for row in read_jsonl(file)])

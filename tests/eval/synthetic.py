@@ -15,9 +15,11 @@ from eval.tables.grid import (
     pairs,
     policies,
     reward_file,
+    reward_owners,
     score_file,
     training_file,
 )
+from salsa.config.replicates import Policy
 from salsa.runtime.jsonl import write_jsonl
 
 METHODS = {
@@ -30,7 +32,7 @@ GRID = Grid.model_validate(
         "grid": "synthetic",
         "models": ["one-mini", "two_mini"],
         "methods": METHODS,
-        "rl_seeds": [1, 2],
+        "replicates": {"": {"sft": {"sft-1": 1, "sft-2": 2}, "rl_seeds": [1, 2]}},
         "benchmarks": ["mt_bench", "arena_hard", "ultrafeedback"],
         "graded": ["mt_bench"],
         "comparisons": {"salsa_vs_ppo": {"a": "salsa", "b": "ppo"}, "ppo_vs_sft": {"a": "ppo", "b": "sft"}},
@@ -38,6 +40,8 @@ GRID = Grid.model_validate(
         "tables": {"headline": "salsa_vs_ppo", "resamples": 200},
     }
 )
+THREE = {f"r{n}": {"sft": {"sft-1": 2 * n - 1, "sft-2": 2 * n}, "rl_seeds": [1]} for n in (1, 2, 3)}
+REPLICATED = Grid.model_validate({**GRID.model_dump(), "replicates": THREE})
 QUESTIONS = 24
 
 
@@ -58,55 +62,73 @@ def judgment(rng: random.Random, question: int, pair: tuple[str, str]) -> dict:
     }
 
 
-def write_results(results: Path, questions: int = QUESTIONS) -> Path:
+def write_results(results: Path, questions: int = QUESTIONS, grid: Grid = GRID) -> Path:
     """Fill the folder, with the same figures each time."""
     rng = random.Random(1)
-    for model in GRID.models:
-        for benchmark in GRID.benchmarks:
-            for name, comparison in GRID.comparisons.items():
-                both = pairs(GRID.methods, GRID.rl_seeds, comparison)
-                rows = [judgment(rng, q, pair) for q in range(questions) for pair in both]
-                put(judgment_file(results, model, benchmark, name), rows)
-        for method in GRID.methods:
-            for policy in policies(GRID.methods, GRID.rl_seeds, method):
-                for benchmark in GRID.benchmarks:
-                    put(
-                        score_file(results, model, policy, benchmark), [score(rng, q, method) for q in range(questions)]
-                    )
-                    turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{policy}</script> | hi"}
-                    answers = [
-                        {"question_id": str(q), "category": "x", "turns": [turn], "error": None}
-                        for q in range(questions)
-                    ]
-                    put(generation_file(results, model, policy, benchmark), answers)
-                grades = [
-                    {**{"question_id": str(q), "category": "x", "turn": t, "policy": policy, "outcome": "rated"},
-                     **{"rating": rng.uniform(3, 9), "flags": [], "template": "prompts.jsonl:single-v1"},
-                     "imitating": False}
-                    for q in range(8)
-                    for t in (1, 2)
-                ]  # fmt: skip
-                put(grade_file(results, model, policy, "mt_bench"), grades)
-                if method != "sft":
-                    put(training_file(results, model, policy), [step(rng, n) for n in range(12)])
-        line = [
-            soup(rng, alpha, f"checkpoints/x/soup/{model}/sft-1@{1 - alpha:g}+sft-2@{alpha:g}") for alpha in (0, 0.5, 1)
-        ]
-        put(alpha_file(results, model), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
-        path = reward_file(results, model)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        card = {"pairs_train": 90, "dropped_train": 10, "loss": 0.6, "pairs_test": 80, "dropped_test": 4, "samples": 64}
-        card |= {"accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.79, "mean": 0.1, "std": 1.2, "pairs_gold": 70}
-        card |= {"accuracy_gold": 0.75, "accuracy_gold_low": 0.65, "accuracy_gold_high": 0.83}
-        path.write_text(json.dumps(card))
+    for model in grid.models:
+        for benchmark in grid.benchmarks:
+            for name, comparison in grid.comparisons.items():
+                for replicate in grid.replicates:
+                    both = pairs(grid.methods, grid.replicates, comparison, replicate)
+                    rows = [judgment(rng, q, pair) for q in range(questions) for pair in both]
+                    put(judgment_file(results, model, benchmark, name, replicate), rows)
+        for run in policies(grid.methods, grid.replicates):
+            write_policy(results, model, run, questions, rng, grid)
+        for replicate in grid.replicates:
+            line = [
+                soup(rng, alpha, f"checkpoints/x/soup/{model}/sft-1@{1 - alpha:g}+sft-2@{alpha:g}")
+                for alpha in (0, 0.5, 1)
+            ]
+            put(alpha_file(results, model, replicate), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
+        for owner in reward_owners(grid.replicates):
+            path = reward_file(results, model, owner)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            card = {
+                "pairs_train": 90,
+                "dropped_train": 10,
+                "loss": 0.6,
+                "pairs_test": 80,
+                "dropped_test": 4,
+                "mean": 0.1,
+            }
+            card |= {
+                "samples": 64,
+                "accuracy": 0.7,
+                "accuracy_low": 0.6,
+                "accuracy_high": 0.79,
+                "mean": 0.1,
+                "std": 1.2,
+            }
+            card |= {"pairs_gold": 70, "accuracy_gold": 0.75, "accuracy_gold_low": 0.65, "accuracy_gold_high": 0.83}
+            path.write_text(json.dumps(card))
         path = data_file(results, model)
         path.parent.mkdir(parents=True, exist_ok=True)
         counts = {"rows": 100, "used": 90, "empty": 1, "equal": 2, "tied": 3, "too_long": 4, "cut": 5, "tokens": 1800}
         counts |= {"malformed": 1, "roles": 0, "mismatched": 0, "refused": 0}
         path.write_text(json.dumps({"sft.train": {"kind": "x", "source": "sft.jsonl", "limit": 64, **counts}}))
-    found = {name: {"questions": 40, "equal": ["3"], "alike": ["5", "6"]} for name in GRID.benchmarks}
+    found = {name: {"questions": 40, "equal": ["3"], "alike": ["5", "6"]} for name in grid.benchmarks}
     overlap_file(results).write_text(json.dumps({"ppo.prompts": found}))
     return results
+
+
+def write_policy(results: Path, model: str, run: Policy, questions: int, rng: random.Random, grid: Grid) -> None:
+    """Answers, scores, grades and training metrics of one policy."""
+    for benchmark in grid.benchmarks:
+        rows = [score(rng, q, run.method) for q in range(questions)]
+        put(score_file(results, model, run.name, benchmark), rows)
+        turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{run.name}</script> | hi"}
+        answers = [{"question_id": str(q), "category": "x", "turns": [turn], "error": None} for q in range(questions)]
+        put(generation_file(results, model, run.name, benchmark), answers)
+    grades = [
+        {**{"question_id": str(q), "category": "x", "turn": t, "policy": run.name, "outcome": "rated"},
+         **{"rating": rng.uniform(3, 9), "flags": [], "template": "prompts.jsonl:single-v1"},
+         "imitating": False}
+        for q in range(8)
+        for t in (1, 2)
+    ]  # fmt: skip
+    put(grade_file(results, model, run.name, "mt_bench"), grades)
+    if run.rl_seed is not None:
+        put(training_file(results, model, run.name), [step(rng, n) for n in range(12)])
 
 
 def score(rng: random.Random, question: int, method: str) -> dict:

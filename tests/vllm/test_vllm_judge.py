@@ -64,7 +64,7 @@ def judge(command, folder: Path, url: str) -> list[dict]:
 def test_vllm_server_judges_and_reports_prompts_longer_than_its_context(
     tmp_path, make_checkpoint, command, monkeypatch
 ):
-    """A model with random weights: no reply has a verdict, but each is a reply. A longer context accepts the rest."""
+    """A model with random weights: each reply is cut at the token limit. A longer context accepts the rest."""
     monkeypatch.setenv("OWN_JUDGE_KEY", "none")
     questions = list(mt_bench_questions(random.Random(1), 1))
     write_jsonl(tmp_path / "questions.jsonl", questions)
@@ -74,7 +74,7 @@ def test_vllm_server_judges_and_reports_prompts_longer_than_its_context(
     model = make_checkpoint(tmp_path / "model", max_positions=8192)
     with served(model, 8192, tmp_path / "long.log") as url:
         rows = judge(command, tmp_path, url)
-    assert {game["outcome"] for row in rows for game in row["games"]} == {"unparsed"}
+    assert {game["outcome"] for row in rows for game in row["games"]} == {"cut"}
     calls = list(read_calls(tmp_path / "ledger").values())
     tokenizer = load_tokenizer(model)
     for call in calls:
@@ -88,5 +88,5 @@ def test_vllm_server_judges_and_reports_prompts_longer_than_its_context(
     with served(model, context, tmp_path / "short.log") as url:
         rows = judge(command, tmp_path, url)
     found = [game["outcome"] for row in rows for game in row["games"]]
-    assert found.count("unparsed") == sum(length + MOST <= context for length in lengths)
+    assert found.count("cut") == sum(length + MOST <= context for length in lengths)
     assert found.count("too_long") == sum(length + MOST > context for length in lengths) > 0

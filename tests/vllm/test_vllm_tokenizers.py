@@ -121,7 +121,7 @@ def test_one_bos_one_eos_per_turn_and_no_pad(base):
 def test_only_answers_and_their_eos_carry_loss(base):
     tokenizer, _ = base
     for messages in dialogues():
-        (row,) = demonstrations([{"messages": messages}], tokenizer, 10**6, "row", 1, Counter())
+        (row,) = demonstrations([{"messages": messages}], tokenizer, 10**6)
         taught = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
         assert taught == [token for token in row["labels"] if token != IGNORED]
         answers = [

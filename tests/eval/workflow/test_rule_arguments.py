@@ -12,6 +12,7 @@ from eval.workflow.paths import GridPaths
 from eval.workflow.start import load_grid
 from salsa.config.config import load_config, with_local_copies
 from salsa.config.references import parse_strategy
+from salsa.config.replicates import suffix
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,14 +28,15 @@ def test_options_name_the_jobs_inputs_and_strategy(grid):
     paths, inputs, options = of_grid(*grid)
     moving = 0
     for model in paths.config.models:
-        for policy, method in paths.method_of.items():
-            wildcards = SimpleNamespace(model=model, policy=policy, method=method)
+        for name, policy in paths.policies.items():
+            replicate, method = suffix(policy.replicate), policy.method
+            wildcards = SimpleNamespace(model=model, policy=name, method=method, replicate=replicate)
             strategy, checkpoints = paths.config.methods[method].reference_parts()
             if method in paths.trained:
-                assert paths.policy(model, policy).endswith(f"policy/{model}/{policy}")
+                assert paths.policy(model, name).endswith(f"policy/{model}/{name}")
                 assert len(inputs.reference(wildcards)) == len(checkpoints) > 0
             [answering] = options.answering_policies(wildcards)
-            assert answering == f"--policy={policy}={inputs.policy(wildcards)}"
+            assert answering == f"--policy={name}={inputs.policy(wildcards)}"
             for given in options.strategy(wildcards):
                 assert parse_strategy(given.removeprefix("--strategy="), len(checkpoints)) == strategy
             scored = options.final_reference(wildcards)
@@ -44,12 +46,65 @@ def test_options_name_the_jobs_inputs_and_strategy(grid):
     assert moving, "the grid has a moving reference, which is gone when answers are scored"
 
 
-def test_one_job_answers_for_all_policies_without_a_policy_wildcard():
+def replicated(**changes: dict) -> tuple[GridPaths, Inputs, Options]:
+    """The smoke grid with two replicates, and others."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    replicates = {
+        "r1": {"sft": {"sft-1": 3, "sft-2": 4}},
+        "r2": {"sft": {"sft-1": 6, "sft-2": 5}, "reward_seed": 2, "rl_seeds": [7, 8]},
+    }
+    return load_grid({**config, "replicates": {**replicates, **changes}}, ["mine.yaml"], str(ROOT))
+
+
+def test_replicate_decides_checkpoints_and_draws():
+    paths, inputs, options, _ = replicated()
+    folder = "checkpoints/smoke"
+    of_job = SimpleNamespace(model="llama-mini", method="salsa", replicate="-r2")
+    assert inputs.init(of_job) == inputs.first_sft(of_job) == f"{folder}/sft/llama-mini/6"
+    assert inputs.reference(of_job) == [f"{folder}/soup/llama-mini/sft-5@0.5+sft-6@0.5"]
+    assert inputs.reward_model(of_job) == f"{folder}/reward/llama-mini-r2"
+    assert options.run(of_job) == "llama-mini-r2"
+    trained = [f"{method}-{run}" for method in ("ppo", "salsa") for run in ("r1-s1", "r2-s7", "r2-s8")]
+    assert list(paths.policies) == ["sft-r1", "sft-r2", *trained]
+    assert paths.pairs(SimpleNamespace(comparison="ppo_vs_sft", replicate="-r2")) == [
+        ("ppo-r2-s7", "sft-r2"),
+        ("ppo-r2-s8", "sft-r2"),
+    ]
+    assert inputs.reward_model(SimpleNamespace(model="llama-mini", policy="sft-r1")) == f"{folder}/reward/llama-mini"
+    # The shared reward model starts from the first replicate, one of its own from its own SFT 1 and with its own seed.
+    starts = [inputs.reward_start(SimpleNamespace(model="llama-mini", replicate=name)) for name in ("", "-r2")]
+    assert starts == [f"{folder}/sft/llama-mini/3", f"{folder}/sft/llama-mini/6"]
+    assert options.reward_seed(SimpleNamespace(replicate="")) == []
+    assert options.reward_seed(SimpleNamespace(replicate="-r2")) == ["--reward-seed=2"]
+
+
+def test_another_replicate_changes_nothing_of_the_others():
+    before, after = replicated(), replicated(r3={"sft": {"sft-1": 9, "sft-2": 10}, "reward_seed": 3})
+    for name, values in before[3].contents.items():
+        assert (after[3].contents[name] != values) == (name in ("tables", "assumptions")), name
+    of_method = {"model": "llama-mini", "method": "salsa", "comparison": "ppo_vs_sft"}
+    for of_job in (
+        *(SimpleNamespace(**of_method, replicate=replicate) for replicate in ("-r1", "-r2")),
+        *(SimpleNamespace(model="llama-mini", policy=name, benchmark="mt_bench") for name in before[0].policies),
+    ):
+        if hasattr(of_job, "policy"):
+            inputs, options = ("policy", "answering_policies", "final_reference"), ("run", "answering_policies")
+        else:
+            inputs, options = ("init", "reference", "alpha_line"), ("run", "alpha_line", "pairs", "strategy")
+        for name in (*inputs, "first_sft", "reward_model"):
+            assert getattr(before[1], name)(of_job) == getattr(after[1], name)(of_job)
+        for name in options:
+            assert getattr(before[2], name)(of_job) == getattr(after[2], name)(of_job)
+
+
+def test_one_job_answers_for_all_policies_of_a_replicate():
     local = with_local_copies(load_config(ROOT / "config/mini.yaml"))[0].model_copy(update={"generate_together": True})
     paths = GridPaths(local, str(ROOT))
-    together = Inputs(paths).answering_policies(SimpleNamespace(model="gemma-mini"))
-    assert together == [paths.policy("gemma-mini", policy) for policy in paths.policies]
-    assert len(Options(paths, {}).answering_policies(SimpleNamespace(model="gemma-mini"))) == len(paths.policies) == 5
+    for replicate in paths.suffixes:
+        wildcards = SimpleNamespace(model="gemma-mini", replicate=replicate)
+        names = [name for name, policy in paths.policies.items() if suffix(policy.replicate) == replicate]
+        assert Inputs(paths).answering_policies(wildcards) == [paths.policy("gemma-mini", name) for name in names]
+        assert len(Options(paths, {}).answering_policies(wildcards)) == len(names) == 3
 
 
 def test_mini_world_is_one_input():

@@ -52,7 +52,7 @@ def test_diverged_model_is_not_saved(tmp_path, llamas):
 def test_diverged_sft_leaves_no_checkpoint(command, tmp_path, llamas):
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]}] * 4
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"seeds": [1], "learning_rate": 1e38, "epochs": 2, "batch_size": 2, "max_length": 64}
+    settings = {"learning_rate": 1e38, "epochs": 2, "batch_size": 2, "max_length": 64}
     settings |= {name: {"path": str(tmp_path / "rows.jsonl")} for name in ("train", "test")}
     options = ("--base", llamas[0], "--settings", json.dumps(settings), "--seed", 1, "--sft-seed", 1)
     status, said = command("salsa", "sft", *options, "--out", tmp_path / "out")
@@ -125,7 +125,7 @@ def test_disk_space_is_checked_before_training(stage, command, tmp_path, llamas,
     settings = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 2, "max_length": 64}
     settings |= {name: {"path": str(tmp_path / "rows.jsonl")} for name in ("train", "test")}
     more = {
-        "sft": ({"seeds": [1]}, ("--base", llamas[0], "--sft-seed", 1)),
+        "sft": ({}, ("--base", llamas[0], "--sft-seed", 1)),
         "reward": (
             {"normalisation_prompts": settings["train"], "normalisation_samples": 4, "max_new_tokens": 4},
             ("--sft", llamas[0], "--card", tmp_path / "card.json"),

@@ -36,10 +36,25 @@ def test_schema_file_is_current():
 MISTAKES = {
     "unknown key": (("ppo", "betta"), 0.1, r"ppo\.betta: unknown key: remove it or correct its spelling"),
     "missing key": (("ppo", "beta"), None, r"ppo\.beta: required key is missing: add it"),
-    "no such seed": (
-        ("methods", "salsa", "reference"),
-        {"soup": {"sft-1": 0.5, "sft-9": 0.5}},
-        r"methods\.salsa\.reference: sft-9 is not an SFT seed of this config: name one of sft-1, sft-2, or add it",
+    "no such role": (
+        ("replicates",),
+        {"r1": {"sft": {"sft-1": 1}}},
+        r"replicates\.r1\.sft: no SFT run for sft-2, which methods\.salsa\.reference uses: add it",
+    ),
+    "a shared SFT run": (
+        ("replicates",),
+        {"r1": {"sft": {"sft-1": 1, "sft-2": 2}}, "r2": {"sft": {"sft-1": 2, "sft-2": 3}}},
+        r"replicates\.r2\.sft: SFT run 2 is in r1, too, so the two are not independent: use other runs, or set overl",
+    ),
+    "a soup of one": (
+        ("replicates",),
+        {"r1": {"sft": {"sft-1": 1, "sft-2": 1}}},
+        r"replicates\.r1\.sft: two roles are SFT run 1: give each its own",
+    ),
+    "a replicate like an RL seed": (
+        ("replicates",),
+        {"s1": {"sft": {"sft-1": 1, "sft-2": 2}}},
+        r"replicates\.s1.*should match pattern",
     ),
     "an engine over devices": (
         ("ppo", "vllm"),
@@ -57,8 +72,7 @@ MISTAKES = {
     "headline": (("tables", "headline"), "x", r"tables\.headline: no comparison x: name one of"),
     "two sources": (("sft", "train", "hub"), "a/b", r"sft\.train: .*give either path .* or hub"),
     "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is not a multiple of train_batch_size 7"),
-    "seed twice": (("sft", "seeds"), [1, 1], r"yaml: sft\.seeds: seed 1 is listed twice: list each seed once$"),
-    "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice"),
+    "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice: list each seed once$"),
     "whole config": (("tables", "headline"), "x_vs_y", r"mine\.yaml: tables\.headline: no comparison x_vs_y: name one"),
     "negative": (("judge", "noise"), -1, r"judge\.noise: Input should be greater than or equal to 0"),
 }

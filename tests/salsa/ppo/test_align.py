@@ -105,7 +105,7 @@ def test_output_is_an_ordinary_checkpoint(align, llamas, tmp_path):
     assert [row["step"] for row in rows] == [0, 1]
     assert all(isinstance(value, int | float) for row in rows for value in row.values()), "every metric is a number"
     assert rows[1]["learning_rate"] == pytest.approx(5e-4)
-    assert json.loads((tmp_path / "ppo/run.json").read_text())["seeds"] == {"seed": 1, "rl_seed": 1}
+    assert json.loads((tmp_path / "ppo/run.json").read_text())["seeds"] == {"seed": 1, "rl_seed": 1, "run": ""}
 
 
 def test_micro_batches_change_only_rounding(align, llamas, tmp_path):

@@ -50,7 +50,7 @@ def base(world, tmp_path, command):
 
 def sft(command, world, base, out, seed=1, **keys):
     sources = {"train": {"path": str(world / "sft_train.jsonl")}, "test": {"path": str(world / "sft_test.jsonl")}}
-    settings = {**SUPERVISED, **sources, "seeds": [1, 2], "sample": 0.5, **keys}
+    settings = {**SUPERVISED, **sources, "sample": 0.5, **keys}
     arguments = ("--base", base, "--settings", json.dumps(settings), "--seed", 1, "--sft-seed", seed, "--out", out)
     return command("salsa", "sft", *arguments)
 
@@ -61,7 +61,7 @@ def test_only_assistant_tokens_carry_loss(world, base, prepared):
     from salsa.supervised.sft import train
 
     sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
-    settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01})
+    settings = Sft(**{**SUPERVISED, **sources, "epochs": 0.01})
     trainer, said = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
     assert said["demonstrations"] == 120
     tokenizer = load_tokenizer(base)
@@ -197,7 +197,7 @@ def test_trainer_uses_batches_of_similar_length(world, base, prepared):
     from salsa.supervised.sft import train
 
     sources = {key: TrainingData(path=str(world / f"sft_{key}.jsonl")) for key in ("train", "test")}
-    settings = Sft(**{**SUPERVISED, **sources, "seeds": [1], "epochs": 0.01, "batch_size": 4})
+    settings = Sft(**{**SUPERVISED, **sources, "epochs": 0.01, "batch_size": 4})
     trainer, _ = train(base, settings, 1, 1, str(base.parent / "work"), prepared)
     batches = list(trainer.get_train_dataloader())
     seen = sorted(
@@ -221,7 +221,6 @@ def test_held_out_loss_is_nats_per_token_for_any_micro_batch(base, world, prepar
             **SUPERVISED,
             **sources,
             "learning_rate": 1e-12,
-            "seeds": [1],
             "epochs": 0.01,
             "micro_batch_size": micro,
         }

@@ -44,7 +44,7 @@ def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **key
         "dpo": ["--init", llamas[0], "--reference", llamas[1]],
     }
     settings = {
-        "sft": {"train": dialogues, "test": dialogues, "seeds": [1]},
+        "sft": {"train": dialogues, "test": dialogues},
         "reward": {"train": pairs, "test": pairs, "normalisation_prompts": prompts, "max_new_tokens": 4},
         "dpo": {"train": pairs, "beta": 0.5},
     }
