@@ -1,4 +1,4 @@
-"""Seconds and memory that Snakemake needs to plan a grid of 10 models x 12 methods x 5 seeds x 3 benchmarks.
+"""Seconds and memory that Snakemake needs to plan 10 models x 12 methods x 3 replicates x 5 seeds x 3 benchmarks.
 
     python benchmarks/large_grid.py [--folder FOLDER] [--profile]
 

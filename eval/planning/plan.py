@@ -17,7 +17,7 @@ from eval.planning.judge_calls import JudgeCosts
 from eval.planning.schedule import Run, ends, place
 from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE, Calls
-from salsa.config.config import Config, load_config
+from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
 
@@ -170,7 +170,8 @@ def format_plan(plan: Plan, hourly: float | None) -> list[str]:
     ]
     lines = [f"grid {plan.config.grid} on {count} x {device.title}{memory}", "", *align_columns([HEAD, *table]), ""]
     hours = plan.device_hours()
-    lines.append(f"jobs       {len(plan.runs):,}")
+    replicates = len(all_replicates(plan.config))
+    lines.append(f"jobs       {len(plan.runs):,} for {replicates} replicate{'s' * (replicates != 1)}")
     paid = f", {hours * hourly:,.0f} at {hourly:g} per hour" if hourly is not None else ""
     lines.append(f"hours      {hours:,.2f} device hours{paid}")
     lines.append(f"wall time  {duration(max(ended.values()))} on {count}, if each job starts as soon as it can")

@@ -236,7 +236,8 @@ PLOTS = [  # in the report's order
     Plot("win_rates", "Adjusted win rates with their intervals. The dashed line means no difference.", win_rate_figure),
     Plot(
         "soup",
-        "Soups along the line between two SFT models, one for each replicate. Bars: one standard error over prompts.",
+        "Soups along the line between two SFT models, one curve for each model and replicate. Bars are one standard "
+        "error over prompts.",
         soup_figure,
     ),
     Plot("training", "Training metrics. Thin lines are runs, thick lines their mean.", training_figure),

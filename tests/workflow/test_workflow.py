@@ -298,6 +298,14 @@ def test_log_begins_with_a_command_that_can_be_copied(smoke, tmp_path):
     assert (tmp_path / "again/model.safetensors").read_bytes() == weights.read_bytes()
 
 
+def test_commands_name_the_runs_random_draws(smoke):
+    """Runs of other models and replicates draw independently. These stages draw at random for a model."""
+    folder, _ = smoke
+    for stage in ("sft", "reward", "align", "alpha", "generate"):
+        logs = sorted((folder / f"logs/smoke/{stage}").rglob("*.log"))
+        assert logs and all(" --run llama-mini " in log.read_text().splitlines()[0] for log in logs), stage
+
+
 def test_report_rebuilds_everything_from_stored_results(smoke, tmp_path):
     """`salsa report` runs neither Snakemake nor a model, and gives the same bytes."""
     folder, _ = smoke

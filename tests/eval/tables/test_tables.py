@@ -17,11 +17,12 @@ from eval.report.figures import colours_of
 from eval.report.headline import sentence
 from eval.report.page import markdown_table, spread
 from eval.tables.formats import latex, markdown, number, with_interval
-from eval.tables.judged import judge_note
+from eval.tables.grid import Grid
+from eval.tables.judged import judge_note, overlap_note
 from eval.tables.results import GridResults
 from eval.tables.table import Table, copied, figure, has, interval, only_if
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from tests.eval.synthetic import GRID, QUESTIONS, write_results
+from tests.eval.synthetic import GRID, QUESTIONS, THREE, write_results
 
 ROOT = Path(__file__).parents[3]
 
@@ -102,6 +103,19 @@ def test_missing_judgments_are_reported(results, command):
     assert "0.500 (too low): 48 unanswered" in (folder / "win_rates.md").read_text()
     assert "Games without a verdict: 48 unanswered. Unanswered:" in (folder / "headline.md").read_text()
     assert "without a verdict" not in (folder / "grades.md").read_text()
+
+
+def test_replicates_that_share_sft_runs_are_named(tmp_path):
+    def notes(replicates) -> list[str]:
+        grid = Grid.model_validate({**GRID.model_dump(), "replicates": replicates})
+        return list(overlap_note(GridResults(tmp_path, grid, 1), None))
+
+    third = {"sft": {"sft-1": 4, "sft-2": 1}, "overlapping": True}
+    assert notes(THREE) == []
+    assert notes({**THREE, "r3": third}) == [
+        "Replicates r1 and r3 share SFT run 1: they are not independent.",
+        "Replicates r2 and r3 share SFT run 4: they are not independent.",
+    ]
 
 
 def test_hosted_judge_has_dates_and_reported_model_in_the_tables(results):

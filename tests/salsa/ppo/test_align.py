@@ -29,7 +29,7 @@ from tests.salsa.ppo.ppo_case import COMMANDS, settings, weights
 
 
 def test_soup_of_sft_1_alone_is_ppo_bit_for_bit(align, llamas, tmp_path):
-    """Equal seeds give equal bytes; another reference does not."""
+    """Equal seeds give equal bytes; another reference does not, nor does another run's name (model and replicate)."""
     (tmp_path / "one").mkdir()
     soup({llamas[0]: 1.0, llamas[1]: 0.0}, tmp_path / "one")
     (tmp_path / "half").mkdir()
@@ -43,6 +43,8 @@ def test_soup_of_sft_1_alone_is_ppo_bit_for_bit(align, llamas, tmp_path):
     assert weights(tmp_path / "ppo") == weights(tmp_path / "again") == weights(tmp_path / "soup_of_one")
     assert weights(tmp_path / "ppo") != weights(tmp_path / "salsa")
     assert weights(tmp_path / "ppo") != weights(llamas[0])
+    align("other", llamas[0], options=("--run", "llama-mini-r2"))
+    assert (tmp_path / "other.jsonl").read_bytes() != metrics["ppo"]
 
 
 def test_order_of_a_soups_ingredients_does_not_matter(align, llamas, tmp_path):

@@ -1,0 +1,48 @@
+"""--config fills in what a training stage's command leaves out."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import yaml
+
+from salsa.config.policy_arguments import add_policy_arguments, complete
+from salsa.config.sections import Ppo
+from salsa.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+REPLICATES = {"r1": {"sft": {"sft-1": 1, "sft-2": 2}}, "r2": {"sft": {"sft-1": 4, "sft-2": 3}, "reward_seed": 5}}
+
+
+def completed(folder: Path, *words: str) -> argparse.Namespace:
+    """The arguments of a run of SALSA in the smoke grid with two replicates."""
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"replicates": REPLICATES}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(config))
+    parser = argparse.ArgumentParser()
+    add_policy_arguments(parser, "ppo", Ppo)
+    for name in ("sft", "reward"):
+        parser.add_argument(f"--{name}", type=Path)
+    arguments = parser.parse_args(
+        ["--config", str(folder / "mine.yaml"), "--method", "salsa", "--out", str(folder / "policy"), *words]
+    )
+    complete(arguments, "ppo", ("init", "reference", "sft", "reward", "settings", "seed"))
+    return arguments
+
+
+def test_replicate_chooses_the_checkpoints_and_the_draws(tmp_path):
+    first, second = completed(tmp_path), completed(tmp_path, "--replicate", "r2")
+    folder = Path("checkpoints/smoke")
+    assert (first.init, first.sft, first.run) == (*[folder / "sft/llama-mini/1"] * 2, "llama-mini-r1")
+    assert (second.init, second.sft, second.run) == (*[folder / "sft/llama-mini/4"] * 2, "llama-mini-r2")
+    assert second.reference == [folder / "soup/llama-mini/sft-3@0.5+sft-4@0.5"]
+    assert (first.reward, second.reward) == (folder / "reward/llama-mini", folder / "reward/llama-mini-r2")
+
+
+def test_what_is_given_stays(tmp_path):
+    given = completed(tmp_path, "--replicate", "r2", "--run", "mine", "--init", "elsewhere")
+    assert (given.run, given.init) == ("mine", Path("elsewhere"))
+
+
+def test_unknown_replicate_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^--replicate r3: the config has r1, r2: name one of these$"):
+        completed(tmp_path, "--replicate", "r3")
