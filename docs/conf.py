@@ -5,3 +5,4 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = "salsa"
 myst_heading_anchors = 4
+myst_enable_extensions = ["dollarmath"]

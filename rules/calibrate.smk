@@ -57,7 +57,7 @@ if GRID.calibration is not None:
             content=SETTINGS.content("judge"),
             ledger=PATHS.ledger,
             confidence=GRID.tables.confidence,
-            resamples=GRID.tables.resamples,
+            resamples=GRID.calibration.resamples,
             seed=GRID.seed,
         shell:
             "python -m eval calibrate --archive {params.archive:q} {params.sample:q} --settings {params.settings:q} "

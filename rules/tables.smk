@@ -21,10 +21,9 @@ rule tables:
         results=lambda wildcards: RESULTS,
         settings=SETTINGS.path("tables"),
         content=SETTINGS.content("tables"),
-        seed=GRID.seed,
         out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "python -m eval tables --results {params.results:q} --settings {params.settings:q} --seed {params.seed} "
+        "python -m eval tables --results {params.results:q} --settings {params.settings:q} "
         "--out {params.out:q} > {log:q} 2>&1"
 
 
@@ -65,8 +64,7 @@ rule figures:
         results=lambda wildcards: RESULTS,
         settings=SETTINGS.path("tables"),
         content=SETTINGS.content("tables"),
-        seed=GRID.seed,
         out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "python -m eval figures --results {params.results:q} --settings {params.settings:q} --seed {params.seed} "
+        "python -m eval figures --results {params.results:q} --settings {params.settings:q} "
         "--out {params.out:q} > {log:q} 2>&1"

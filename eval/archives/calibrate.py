@@ -28,7 +28,7 @@ from eval.ledger.calls import CALLS, Entry, read_calls
 from eval.ledger.index import INDEX, SINGLE, IndexEntry, read_index
 from eval.protocols.templates import Templates, load_templates
 from eval.protocols.verdicts import Value, rating, verdict
-from eval.tables.aggregate import Resampling
+from eval.statistics.bootstrap import Resampling
 from eval.tables.formats import markdown, number, with_interval
 from eval.tables.ledger_aggregate import stored_value
 from salsa.config.judge import Judge

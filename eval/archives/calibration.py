@@ -28,46 +28,46 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval.statistics.intervals import Interval
-from eval.tables.aggregate import Resampling
+from eval.statistics.bootstrap import Resampling
+from eval.statistics.intervals import Interval, mean, win_rate
 
 Figures = dict[str, Interval]
 Who = Literal["archive", "judge"]
 
 
-def share(table: pd.DataFrame, hits: "pd.Series[bool]", draw: Resampling, *names: str) -> Interval:
+def share(table: pd.DataFrame, hits: "pd.Series[bool]", draw: Resampling) -> Interval:
     """Share of rows with a hit."""
-    return draw.ratio(table.assign(points=hits.astype(float), weight=1.0), *names)
+    return win_rate(table.assign(points=hits.astype(float), weight=1.0), draw.confidence)
 
 
-def swap_consistency(table: pd.DataFrame, who: Who, draw: Resampling, *names: str) -> Interval:
+def swap_consistency(table: pd.DataFrame, who: Who, draw: Resampling) -> Interval:
     """`swap_consistency` of a judge, over matches with its verdict in both orders."""
     swapped = {"A": "B", "B": "A", "tie": "tie"}
     winner = table[who].where(table["order"] == "ab", table[who].map(swapped))
     matches = table.assign(winner=winner).dropna(subset="winner").groupby("match", sort=False)
     counts = matches.agg(question_id=("question_id", "first"), games=("winner", "size"), kinds=("winner", "nunique"))
     both = counts[counts["games"] == 2]
-    return share(both, both["kinds"] == 1, draw, *names)
+    return share(both, both["kinds"] == 1, draw)
 
 
-def comparison_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
+def comparison_figures(table: pd.DataFrame, draw: Resampling, *_: str) -> Figures:
     """All figures of comparisons."""
     both = table.dropna(subset=["archive", "judge"])
     decided = both[(both["archive"] != "tie") & (both["judge"] != "tie")]
     figures = {
-        "agreement": share(both, both["archive"] == both["judge"], draw, *names, "agreement"),
-        "agreement_decided": share(decided, decided["archive"] == decided["judge"], draw, *names, "decided"),
+        "agreement": share(both, both["archive"] == both["judge"], draw),
+        "agreement_decided": share(decided, decided["archive"] == decided["judge"], draw),
     }
     sides: tuple[tuple[Who, str], ...] = (("judge", ""), ("archive", "archive_"))
     for who, prefix in sides:
         won = both[both[who] != "tie"]
         unequal = won.dropna(subset="longer")
         figures |= {
-            f"{prefix}first_place": share(won, won[who] == "A", draw, *names, who, "first"),
-            f"{prefix}longer": share(unequal, unequal[who] == unequal["longer"], draw, *names, who, "longer"),
-            f"{prefix}swap_consistency": swap_consistency(both, who, draw, *names, who, "swap"),
+            f"{prefix}first_place": share(won, won[who] == "A", draw),
+            f"{prefix}longer": share(unequal, unequal[who] == unequal["longer"], draw),
+            f"{prefix}swap_consistency": swap_consistency(both, who, draw),
         }
-    return figures | common(table, draw, *names)
+    return figures | common(table, draw)
 
 
 def rating_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
@@ -75,21 +75,21 @@ def rating_figures(table: pd.DataFrame, draw: Resampling, *names: str) -> Figure
     both = table.dropna(subset=["archive", "judge"]).astype({"archive": float, "judge": float})
     difference = both["judge"] - both["archive"]
     return {
-        "within_one": share(both, difference.abs() <= 1, draw, *names, "within one"),
-        "difference": draw.pooled_mean(difference, both["question_id"], *names, "difference"),
+        "within_one": share(both, difference.abs() <= 1, draw),
+        "difference": mean(difference, both, draw.confidence, pooled=True),
         "rank_correlation": correlation(both, "judge", "archive", draw, *names, "rank"),
         "length_correlation": correlation(both, "judge", "length", draw, *names, "length"),
         "archive_length_correlation": correlation(both, "archive", "length", draw, *names, "archive length"),
-        **common(table, draw, *names),
+        **common(table, draw),
     }
 
 
-def common(table: pd.DataFrame, draw: Resampling, *names: str) -> Figures:
+def common(table: pd.DataFrame, draw: Resampling) -> Figures:
     """Figures of both kinds: parse rate and cost."""
-    figures = {"parse_rate": share(table, table["judge"].notna(), draw, *names, "parse")}
+    figures = {"parse_rate": share(table, table["judge"].notna(), draw)}
     priced = table.dropna(subset="cost")
     if len(priced):
-        figures["cost"] = draw.pooled_mean(priced["cost"].astype(float), priced["question_id"], *names, "cost")
+        figures["cost"] = mean(priced["cost"].astype(float), priced, draw.confidence, pooled=True)
     return figures
 
 

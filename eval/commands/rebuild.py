@@ -37,11 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     lock_grid(paths)
     settings.write()
     common = ["--results", str(results), "--settings", settings.path("tables")]
-    seed = ["--seed", str(config.seed)]
     extra = [*options.calibration(), *options.assumptions(settings.path("assumptions"))]
     for module, words in (
-        (of_grid, [*common, *seed, "--out", str(results / "tables")]),
-        (figures, [*common, *seed, "--out", str(results / "figures")]),
+        (of_grid, [*common, "--out", str(results / "tables")]),
+        (figures, [*common, "--out", str(results / "figures")]),
         (page, [*common, *extra, "--out", str(results / "report.html")]),
         (terminal, ["--results", str(results), "--below-floor", config.tables.below_floor]),
     ):

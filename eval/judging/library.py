@@ -24,10 +24,9 @@ from eval.judging.client import judge_id
 from eval.judging.judge import Row, index_entries, judge_matches, matches
 from eval.ledger.index import add_to_index
 from eval.protocols.templates import load_templates
-from eval.statistics.intervals import Interval, ratio_interval
+from eval.statistics.intervals import Interval, win_rate
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
-from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import describe
 
 Texts = str | Sequence[str]
@@ -70,8 +69,6 @@ def compare(
     names: tuple[str, str] = ("a", "b"),
     ledger: str | Path = "ledger",
     confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 1,
 ) -> Comparison:
     """Compare two lists of answers to the same questions with any judge.
 
@@ -89,8 +86,6 @@ def compare(
         ledger: Folder that stores the calls. Calls that it holds are not made again, and `salsa judge table --ledger`
             makes tables of it.
         confidence: Level of the interval.
-        resamples: Bootstrap resamples of the interval.
-        seed: Seed of the bootstrap.
 
     Returns:
         The adjusted win rate of `answers_a` with its interval over questions, and all judgments.
@@ -126,10 +121,8 @@ def compare(
     rows, calls = in_thread(judged) if loop_is_running() else judged()
     who = {"benchmark": protocol, "judge": judge_id(settings)}
     add_to_index(Path(ledger), (entry for row in rows for entry in index_entries(benchmark, "answers", row, who)))
-    sums = pd.DataFrame(rows).groupby("question_id", sort=False)[["points", "weight"]].sum()
-    derived = derive_seed(seed, "compare")
-    interval = ratio_interval(list(sums["points"]), list(sums["weight"]), confidence, resamples, derived)
-    return Comparison(interval, rows, calls["calls"])
+    frame = pd.DataFrame(rows)
+    return Comparison(win_rate(frame[frame["weight"] > 0], confidence), rows, calls["calls"])
 
 
 def loop_is_running() -> bool:

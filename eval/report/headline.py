@@ -44,15 +44,21 @@ def undercovered_cells(results: Path) -> list[str]:
 
 
 def outcome(row: Row) -> str:
-    """Result of a cell: above or below 1/2 if its interval and every pair of runs are on that side; else undecided.
+    """Result of a cell: above or below 1/2 if its interval is on that side; else undecided.
 
-    The interval does not include the variation between training runs, so it is not enough by itself.
+    An interval over questions alone does not include the variation between training runs, so every pair of runs has to
+    be on that side, too.
     """
     if not row["win_rate"]:
         return "not measured"
-    if min(float(row["low"]), float(row["pair_low"])) > 0.5:
+    if not row["low"]:
+        return "undecided"
+    low, high = float(row["low"]), float(row["high"])
+    if row["over"] == "questions":
+        low, high = min(low, float(row["pair_low"])), max(high, float(row["pair_high"]))
+    if low > 0.5:
         return "above"
-    return "below" if max(float(row["high"]), float(row["pair_high"])) < 0.5 else "undecided"
+    return "below" if high < 0.5 else "undecided"
 
 
 def sentence(rows: list[Row]) -> str:
@@ -62,5 +68,7 @@ def sentence(rows: list[Row]) -> str:
     parts = [f"better than {rows[0]['b']} in {counts['above']} of {len(cells)} cells", f"worse in {counts['below']}"]
     parts += [f"undecided in {counts['undecided']}"]
     parts += [f"not measured in {counts['not measured']}"] if counts["not measured"] else []
-    criterion = f"{float(rows[0]['confidence']):.0%} interval over questions and each pair of training runs on one side"
+    alone = {row["over"] for row in cells} <= {"questions", ""}
+    over = "questions and each pair of training runs" if alone else "training runs and questions"
+    criterion = f"{float(rows[0]['confidence']):.0%} interval over {over} on one side"
     return f"{rows[0]['a']} is {', '.join(parts[:-1])} and {parts[-1]} ({criterion})."

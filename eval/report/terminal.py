@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
     print(visible("\n".join(headline(rows))))
     print(f"\n{sentence(rows)}")
-    print("n counts questions; win_rates.md shows the pairs of training runs.")
+    if first["over"]:
+        print(f"n counts questions; intervals are over {first['over']}. win_rates.md has each pair of runs.")
     if unlike := warning(read_table(arguments.results, "runs")):
         print(f"{unlike} See {arguments.results / 'tables/runs.md'}.")
     print()

@@ -1,7 +1,7 @@
 """Bradley-Terry: one strength per model, such that a beats b with probability σ(strength of a − strength of b).
 
 Arena-Hard fits it by logistic regression on games; a strong verdict counts as three games and a tie as half a win. We
-fit the points of each pair on each question, so that errors are clustered by question.
+fit the points of each pair on each question, so that errors are over questions.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from eval.statistics.crossed import Cells
 from eval.statistics.logistic import fit
 
 Pair = tuple[str, str]
@@ -41,10 +42,10 @@ def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> d
     _, group = connected_components(coo_array((np.ones(len(rows)), (a, b)), shape=(len(names),) * 2), directed=False)
     free = [number for number in range(len(names)) if number not in {int(np.argmax(group == g)) for g in set(group)}]
     weights = matches["weight"].to_numpy(dtype=float)
-    model_fit = fit(matches["points"].to_numpy() / weights, weights, design[:, free], list(matches["question_id"]))
+    model_fit = fit(matches["points"].to_numpy() / weights, weights, design[:, free], Cells.of(matches))
     contrasts = {}
     for model, baseline in pairs:
         contrast = np.zeros((1, len(names)))
         contrast[0, place[model]], contrast[0, place[baseline]] = 1, -1
-        contrasts[model, baseline] = Score(*model_fit.share(contrast[:, free], np.ones(1), confidence))
+        contrasts[model, baseline] = Score(*model_fit.share(contrast[:, free], np.ones(1), confidence)[:3])
     return contrasts

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from eval.statistics.crossed import Cells
 from eval.statistics.logistic import MOST_STRENGTH, fit
 from salsa.runtime.log import log
 
@@ -66,7 +67,8 @@ def difficulty(pool: pd.DataFrame, group: str) -> pd.Series:
 def length_controlled(matches: pd.DataFrame, confidence: float) -> Controlled:
     """Length-controlled win rate of `matches`.
 
-    Columns: question_id, points, weight (above 0), lengths (characters of a's and b's answer), difficulty.
+    Columns: question_id, points, weight (above 0), lengths (characters of a's and b's answer), difficulty;
+    model and replicate where there are several.
     """
     if matches.empty or matches["lengths"].isna().any():
         return NOT_CONTROLLED
@@ -84,10 +86,10 @@ def length_controlled(matches: pd.DataFrame, confidence: float) -> Controlled:
     if np.isfinite(difficulties).all() and difficulties.std() > 0:
         columns.append(difficulties)
     design = np.column_stack(columns)
-    model_fit = fit(shares, weights, design, list(matches["question_id"]))
+    model_fit = fit(shares, weights, design, Cells.of(matches))
     if np.abs(model_fit.coefficients).max() > MOST_STRENGTH:
         return NOT_CONTROLLED
     equal = design.copy()
     equal[:, 1 : lengths_at + 1] = 0
-    estimate, low, high = model_fit.share(equal, weights, confidence)
+    estimate, low, high, _ = model_fit.share(equal, weights, confidence)
     return Controlled(estimate, low, high, is_far(float((weights * shares).sum() / weights.sum()), estimate))

@@ -1,32 +1,33 @@
-"""Logistic regression of shares in [0, 1] with errors clustered by question (statsmodels' fit, sandwich errors).
+"""Logistic regression of shares in [0, 1] with errors over training runs and questions (statsmodels' fit, crossed.py).
 
-The influence of each question on the coefficients is kept. The variance of anything computed from the coefficients, and
-from the questions themselves, is then a sum of squares over questions.
+The influence of each observation on the coefficients is kept (bread times score). The influence on anything computed
+from the coefficients, and from the observations themselves, follows by the chain rule.
 """
 
 import warnings
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
+
+from eval.statistics.crossed import Cells, Over, crossed_variance
 
 MOST_STRENGTH = 15.0  # σ(15) is 1 to six digits: the data are separated, and errors are meaningless
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """Coefficients [k], the influence of each question on them [questions, k], and the question of each row [n]."""
+    """Coefficients [k], the influence of each fitted row on them [n, k], and what each row is about."""
 
     coefficients: np.ndarray
     influence: np.ndarray
-    question: np.ndarray
+    cells: Cells
 
-    def share(self, rows: np.ndarray, weights: np.ndarray, confidence: float) -> tuple[float, float, float]:
-        """Weighted mean of the expected share over design rows [n, k], with its limits.
+    def share(self, rows: np.ndarray, weights: np.ndarray, confidence: float) -> tuple[float, float, float, Over]:
+        """Weighted mean of the expected share over design rows [n, k], with its limits and what they are over.
 
-        Give one row, or one per fitted row (then the variation of the questions is included). Limits are normal on the
-        logit scale; NaN if the data are separated or there is only one question.
+        Give one row, or one per fitted row (then the variation of the questions is included). Limits are Student's on
+        the logit scale; NaN if the data are separated or there is only one question.
         """
         logits = rows @ self.coefficients
         expected = special.expit(logits)
@@ -35,21 +36,21 @@ class Logistic:
         gradient = (weights * expected * (1 - expected)) @ rows / total
         influence = self.influence @ gradient
         if len(rows) > 1:
-            influence = influence + np.bincount(self.question, weights * (expected - mean) / total, len(influence))
-        if len(influence) < 2 or np.abs(logits).max() > MOST_STRENGTH:
-            return mean, np.nan, np.nan
-        error = np.sqrt(len(influence) / (len(influence) - 1) * (influence**2).sum()) / (mean * (1 - mean))
-        reach = float(stats.norm.ppf((1 + confidence) / 2)) * error
+            influence = influence + weights * (expected - mean) / total
+        variance = crossed_variance(influence, self.cells)
+        if np.isnan(variance.value) or np.abs(logits).max() > MOST_STRENGTH:
+            return mean, np.nan, np.nan, variance.over
+        error = np.sqrt(variance.value) / (mean * (1 - mean))
+        reach = float(stats.t.ppf((1 + confidence) / 2, variance.df)) * error
         low, high = special.expit(special.logit(mean) + np.array([-reach, reach]))
-        return mean, float(low), float(high)
+        return mean, float(low), float(high), variance.over
 
 
-def fit(shares: np.ndarray, weights: np.ndarray, design: np.ndarray, questions: Sequence[Hashable]) -> Logistic:
-    """Fit shares [n] with weights [n] on a full-rank design [n, k]; `questions` [n] are the clusters."""
+def fit(shares: np.ndarray, weights: np.ndarray, design: np.ndarray, cells: Cells) -> Logistic:
+    """Fit shares [n] with weights [n] on a full-rank design [n, k]; `cells` says what each row is about."""
     import statsmodels.api as sm
     from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationWarning
 
-    question = np.unique(np.array([str(name) for name in questions]), return_inverse=True)[1]
     model = sm.GLM(shares, design, family=sm.families.Binomial(), var_weights=weights)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # `share` checks for what these warn of.
@@ -58,6 +59,4 @@ def fit(shares: np.ndarray, weights: np.ndarray, design: np.ndarray, questions: 
         result = model.fit(maxiter=100, tol=1e-12)
         bread = np.asarray(result.normalized_cov_params)
     scores = design * (weights * (shares - np.asarray(result.mu)))[:, None]
-    by_question = np.zeros((question.max() + 1, design.shape[1]))
-    np.add.at(by_question, question, scores)
-    return Logistic(np.asarray(result.params), by_question @ bread, question)
+    return Logistic(np.asarray(result.params), scores @ bread, cells)

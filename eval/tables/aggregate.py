@@ -1,72 +1,23 @@
 """Aggregate results into long-form data frames: each row has an estimate, its limits and n."""
 
-import argparse
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Self
+from collections.abc import Hashable, Iterable
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from eval.benchmarks.base import MISSING_REASONS, POINTS, missing_verdicts
-from eval.statistics.intervals import Interval, mean_interval, pooled_mean_interval, ratio_interval, statistic_interval
+from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
 from eval.tables.grid import ALL_MODELS, Grid
-from salsa.config.sections import Tables
-from salsa.runtime.errors import UserError
-from salsa.runtime.seeds import derive_seed
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 RUN = ["model", "method", "replicate", "policy"]
-GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "coverage", "enough_coverage"]
-GRADE_COLUMNS += ["imitating", *MISSING_REASONS]
+GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "over"]
+GRADE_COLUMNS += ["coverage", "enough_coverage", "imitating", *MISSING_REASONS]
+DIFFERENCES = ("reward", "gold")
+PAIRED = ["model", "replicate", "question_id"]
 MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
-
-
-class Resampling:
-    """Computes intervals. Each has its own seed, derived from the names of the row, so rows do not depend on others."""
-
-    def __init__(self, confidence: float, resamples: int, seed: int):
-        self.confidence, self.resamples, self.seed = confidence, resamples, seed
-
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add --confidence, --resamples and --seed."""
-        fields = Tables.model_fields
-        parser.add_argument("--confidence", type=float, default=fields["confidence"].default)
-        parser.add_argument("--resamples", type=int, default=fields["resamples"].default, help="bootstrap resamples")
-        parser.add_argument("--seed", type=int, default=1, help="seed of the bootstrap")
-
-    @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Self:
-        """From the arguments that `add_arguments` adds."""
-        if not 0 < arguments.confidence < 1 or arguments.resamples < 1:
-            raise UserError("--confidence has to be between 0 and 1, --resamples at least 1")
-        return cls(arguments.confidence, arguments.resamples, arguments.seed)
-
-    def ratio(self, frame: pd.DataFrame, *names: str) -> Interval:
-        """Adjusted win rate of judgments; points and weights are summed by question."""
-        sums = frame.groupby("question_id", sort=False)[["points", "weight"]].sum()
-        seed = derive_seed(self.seed, "tables", *names)
-        return ratio_interval(list(sums["points"]), list(sums["weight"]), self.confidence, self.resamples, seed)
-
-    def pooled_mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
-        """Mean of all values; the values of a question are resampled together."""
-        sums = values.groupby(questions, sort=False).agg(["sum", "count"])
-        seed = derive_seed(self.seed, "tables", *names)
-        return pooled_mean_interval(list(sums["sum"]), list(sums["count"]), self.confidence, self.resamples, seed)
-
-    def statistic(self, of: Callable[[np.ndarray], float], questions: int, *names: str) -> Interval:
-        """Any statistic of question indices; a resample contains repeated indices."""
-        seed = derive_seed(self.seed, "tables", *names)
-        return statistic_interval(of, questions, self.confidence, self.resamples, seed)
-
-    def mean(self, values: "pd.Series[Any]", questions: "pd.Series[Any]", *names: str) -> Interval:
-        """Mean over questions of each question's mean."""
-        per_question = values.groupby(questions, sort=False).mean().dropna()
-        return mean_interval(
-            list(per_question), self.confidence, self.resamples, derive_seed(self.seed, "tables", *names)
-        )
 
 
 def _seed_range(frame: pd.DataFrame) -> tuple[float, float, int]:
@@ -76,11 +27,8 @@ def _seed_range(frame: pd.DataFrame) -> tuple[float, float, int]:
     return float(rates.min()), float(rates.max()), len(rates)
 
 
-def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Adjusted win rates per model and benchmark, and per benchmark over all models.
-
-    Over all models, the judgments of a question by all models are resampled together.
-    """
+def win_rates(judgments: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    """Adjusted win rates per model and benchmark, and per benchmark over all models."""
     rows = []
     for comparison, sides in grid.comparisons.items():
         compared = judgments[(judgments["comparison"] == comparison) & (judgments["weight"] > 0)]
@@ -93,8 +41,8 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                     in_cell &= judgments["model"] == model
                 frame = judgments[in_cell]
                 covered = compared.loc[frame.index.intersection(compared.index)]
-                interval = draw.ratio(covered, "win rate", comparison, model, benchmark)
-                controlled = length_controlled(covered, draw.confidence)
+                interval = win_rate(covered, grid.tables.confidence)
+                controlled = length_controlled(covered, grid.tables.confidence)
                 low, high, policy_pairs = _seed_range(covered) if len(covered) else (float("nan"), float("nan"), 0)
                 share = covered["points"] / covered["weight"]
                 consistent = covered["consistent"].dropna()
@@ -110,6 +58,8 @@ def win_rates(judgments: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                         "low": interval.low,
                         "high": interval.high,
                         "n": interval.n,
+                        "over": interval.over,
+                        "replicates": covered["replicate"].nunique(),
                         "lc_win_rate": controlled.estimate,
                         "lc_low": controlled.low,
                         "lc_high": controlled.high,
@@ -165,15 +115,15 @@ def first_place(games: Iterable[Row]) -> float:
     return sum(decided) / len(decided) if decided else float("nan")
 
 
-def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Means over questions of everything measured without a judge; RL seeds and turns are averaged by question."""
+def score_table(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    """Means of everything measured without a judge; RL seeds and turns are averaged by replicate and question."""
     rows = []
     for (model, benchmark, method), frame in _cells(scores, grid):
         for measure in MEASURES:
             if measure not in frame or frame[measure].isna().all():
                 continue
             values = frame[measure].astype(float)
-            interval = draw.mean(values, frame["question_id"], "score", model, benchmark, method, measure)
+            interval = mean(values, frame, grid.tables.confidence)
             per_policy = values.groupby(frame["policy"], sort=False).mean()
             rows.append(
                 {
@@ -185,6 +135,7 @@ def score_table(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "low": interval.low,
                     "high": interval.high,
                     "n": interval.n,
+                    "over": interval.over,
                     "seeds": len(per_policy),
                     "seed_low": float(per_policy.min()),
                     "seed_high": float(per_policy.max()),
@@ -200,23 +151,23 @@ def _cells(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str, str], 
     return [(key, groups[key]) for key in keys if key in groups]
 
 
-def improvements(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
-    """Differences in reward and gold reward between a comparison's methods, paired by question."""
-    cells = dict(_cells(scores, grid))
+def improvements(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+    """Differences in reward and gold reward between a comparison's methods, paired by replicate and question."""
     rows = []
     for comparison, sides in grid.comparisons.items():
-        for model in grid.models:
+        for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
             for benchmark in grid.benchmarks:
-                for measure in ("reward", "gold"):
+                of_cell = scores["benchmark"] == benchmark
+                frame = scores[of_cell if model == ALL_MODELS else of_cell & (scores["model"] == model)]
+                for measure in DIFFERENCES:
                     a, b = (
-                        cells[model, benchmark, side].groupby("question_id", sort=False)[measure].mean()
+                        frame[frame["method"] == side].groupby(PAIRED, sort=False)[measure].mean()
                         for side in (sides.a, sides.b)
                     )
-                    difference = (a - b).dropna()
+                    difference = (a - b).dropna().rename("difference").reset_index()
                     if difference.empty:
                         continue
-                    questions = difference.index.to_series()
-                    interval = draw.mean(difference, questions, "improvement", comparison, model, benchmark, measure)
+                    interval = mean(difference["difference"], difference, grid.tables.confidence)
                     rows.append(
                         {
                             "comparison": comparison,
@@ -227,21 +178,20 @@ def improvements(scores: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataF
                             "low": interval.low,
                             "high": interval.high,
                             "n": interval.n,
+                            "over": interval.over,
                         }
                     )
     return pd.DataFrame(rows)
 
 
-def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFrame:
+def grade_table(grades: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     """Mean ratings over all turns and for each turn."""
     rows = []
     for (model, benchmark, method), frame in _cells(grades, grid):
         for turn in ("all", *sorted(frame["turn"].unique())):
             part = frame if turn == "all" else frame[frame["turn"] == turn]
             rated = part[part["outcome"] == "rated"]
-            interval = draw.mean(
-                rated["rating"].astype(float), rated["question_id"], "grade", model, benchmark, method, str(turn)
-            )
+            interval = mean(rated["rating"].astype(float), rated, grid.tables.confidence)
             rows.append(
                 {
                     "model": model,
@@ -252,6 +202,7 @@ def grade_table(grades: pd.DataFrame, grid: Grid, draw: Resampling) -> pd.DataFr
                     "low": interval.low,
                     "high": interval.high,
                     "n": interval.n,
+                    "over": interval.over,
                     "coverage": len(rated) / len(part),
                     "enough_coverage": len(rated) / len(part) >= grid.tables.coverage_floor,
                     "imitating": part["imitating"].astype(float).mean(),

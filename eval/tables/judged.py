@@ -19,11 +19,17 @@ from salsa.runtime.provenance import run_file
 
 def interval_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
     """What the brackets mean."""
-    tables = results.grid.tables
-    yield (
-        f"Brackets: {tables.confidence:.0%} intervals over questions (BCa bootstrap, {tables.resamples} "
-        "resamples); n counts questions. They do not include the variation between training runs."
-    )
+    level = f"{results.grid.tables.confidence:.0%} intervals"
+    if "runs and questions" in set(rows["over"]):
+        yield (
+            f"Brackets: {level} over training runs and questions, from {len(results.grid.replicates)} replicates that "
+            "answer the same questions (docs/statistics.md); n counts questions."
+        )
+    else:
+        yield (
+            f"Brackets: {level} over questions only: with one replicate they do not include the variation between "
+            "training runs. n counts questions."
+        )
 
 
 def overlap_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
@@ -116,11 +122,11 @@ WIN_RATE_NOTES = (
     interval_note,
     overlap_note,
     "Adjusted win rate: (wins + ties / 2) / n of the first method; a strong Arena-Hard verdict counts three "
-    "times. Length-controlled: the win rate at equal answer lengths by AlpacaEval 2's model, with limits from "
-    "errors clustered by question; a dash if one side is always longer; far off: so different from the raw rate "
+    "times. Length-controlled: the win rate at equal answer lengths by AlpacaEval 2's model, with limits "
+    "over the same; a dash if one side is always longer; far off: so different from the raw rate "
     "that length or gaming may have decided. Pairs of runs: smallest and largest rate of a single pair of RL "
     "seeds. Consistent: share of matches in which both orders agree. First place won: 0.5 without position bias. "
-    "all: judgments of all models together, clustered by question.",
+    "all: judgments of all models together.",
     lambda results, rows: imitation_note(single_models(results.win_rates), ["imitating_a", "imitating_b"], "win_rates"),
     lambda results, rows: missing_note(single_models(rows), "Games"),
 )
@@ -164,7 +170,7 @@ WIN_RATES = Table(
 GRADES = Table(
     "grades",
     "Single-answer grades",
-    lambda results: aggregate.grade_table(results.grades, results.grid, results.draw),
+    lambda results: aggregate.grade_table(results.grades, results.grid),
     [
         *(MODEL, BENCHMARK, copied("method"), copied("turn")),
         interval("rating", "rating", digits=2),

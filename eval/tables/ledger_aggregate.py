@@ -16,8 +16,9 @@ from eval.ledger.calls import Entry
 from eval.ledger.index import SINGLE, IndexEntry
 from eval.protocols.verdicts import Value, read, verdict
 from eval.statistics.bradley_terry import Score, scores
+from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
-from eval.tables.aggregate import Resampling, first_place
+from eval.tables.aggregate import first_place
 from salsa.runtime.errors import UserError
 
 ALL = "all"
@@ -151,7 +152,7 @@ def match_points(benchmark: Benchmark, games: list[Row]) -> Row:
     }
 
 
-def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
+def single_table(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Mean ratings of each model by turn and category, and over all turns and categories."""
     rows = []
     if len(frame):
@@ -163,25 +164,23 @@ def single_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
                 for category in (ALL, *of_turn["category"].dropna().unique()):
                     cell = of_turn if category == ALL else of_turn[of_turn["category"] == category]
                     rated = cell[cell["rating"].notna()]
-                    names = ("ledger", judge, benchmark, model, str(turn), category)
-                    mean = draw.pooled_mean(rated["rating"], rated["question_id"], *names)
-                    figures = (len(rated), mean.estimate, mean.low, mean.high, len(rated) / len(cell))
+                    interval = mean(rated["rating"], rated, confidence, pooled=True)
+                    figures = (len(rated), *interval[:3], len(rated) / len(cell))
                     turn_number = turn if turn == ALL else int(turn)
                     rows.append((judge, benchmark, model, turn_number, category, *figures))
     return pd.DataFrame(rows, columns=SINGLE_COLUMNS)
 
 
-def pair_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
+def pair_table(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Wins, losses and ties of each pair of models, and its adjusted and game-by-game win rates."""
     rows = []
     for (judge, benchmark, a, b), part in cells(frame, "mt_bench_pair"):
         covered = part[part["weight"] > 0]
         by_game = covered.assign(points=covered["game_points"], weight=covered["game_weight"])
-        names = ("ledger", judge, benchmark, a, b)
-        rates = (*draw.ratio(covered, *names)[:3], *draw.ratio(by_game, *names, "games")[:3])
+        rates = (*win_rate(covered, confidence)[:3], *win_rate(by_game[by_game["weight"] > 0], confidence)[:3])
         counts = [int((covered["points"] == points).sum()) for points in (1.0, 0.0, 0.5)]
         place = first_place(game for games in covered["games"] for game in games)
-        controlled = length_controlled(covered, draw.confidence)
+        controlled = length_controlled(covered, confidence)
         figures = (*rates, *controlled, consistency(covered), place, len(covered) / len(part))
         rows.append((judge, benchmark, a, b, len(covered), *counts, *figures))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
@@ -212,14 +211,14 @@ def consistency(matches: pd.DataFrame) -> float:
     return float(matches["consistent"].dropna().astype(float).mean())
 
 
-def arena_table(frame: pd.DataFrame, draw: Resampling) -> pd.DataFrame:
+def arena_table(frame: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Weighted win rates against the baseline, and Bradley-Terry scores over all models of a judge."""
     rows = []
-    strengths = bradley_terry(frame, draw.confidence)
+    strengths = bradley_terry(frame, confidence)
     for (judge, benchmark, a, b), part in cells(frame, "arena_hard"):
         covered = part[part["weight"] > 0]
-        rate = draw.ratio(covered, "ledger", judge, benchmark, a, b)
-        controlled = length_controlled(covered, draw.confidence)
+        rate = win_rate(covered, confidence)
+        controlled = length_controlled(covered, confidence)
         score = strengths.get((judge, benchmark, a, b), NO_SCORE)
         coverage = float(part["verdicts"].sum() / part["asked"].sum())
         rows.append((judge, benchmark, a, b, rate.n, *rate[:3], *score, *controlled, consistency(part), coverage))

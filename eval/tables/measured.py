@@ -28,7 +28,7 @@ def scores_by_method(rows: pd.DataFrame) -> pd.DataFrame:
 SCORES = Table(
     "scores",
     "Scores without a judge",
-    lambda results: aggregate.score_table(results.scores, results.grid, results.draw),
+    lambda results: aggregate.score_table(results.scores, results.grid),
     [
         *map(copied, CELL),
         *(only_if(has(measure), copied(measure)) for measure in aggregate.MEASURES),
@@ -44,7 +44,7 @@ SCORES = Table(
 IMPROVEMENTS = Table(
     "improvements",
     "Differences in reward, paired by question",
-    lambda results: aggregate.improvements(results.scores, results.grid, results.draw),
+    lambda results: aggregate.improvements(results.scores, results.grid),
     [
         *map(copied, ("comparison", "model", "benchmark", "measure")),
         interval("difference", "difference"),

@@ -32,7 +32,6 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the stages that read a whole grid's results."""
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument("--settings", required=True, help="a Grid (eval/tables/grid.py): JSON or FILE.yaml")
-    parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -40,8 +39,8 @@ def load_results(arguments: argparse.Namespace, stage: str) -> tuple[GridResults
     """The results that the arguments name, and the provenance of a stage that uses them."""
     grid = load_settings(arguments.settings, Grid)
     inputs = measured_files(arguments.results, grid)
-    record = Run(stage, grid.model_dump(mode="json"), inputs, {"seed": arguments.seed})
-    return GridResults(arguments.results, grid, arguments.seed), record
+    record = Run(stage, grid.model_dump(mode="json"), inputs, {})
+    return GridResults(arguments.results, grid), record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

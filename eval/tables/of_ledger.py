@@ -15,7 +15,7 @@ import pandas as pd
 from eval.ledger.calls import Entry, rare_garbage_collection, read_calls
 from eval.ledger.index import read_index
 from eval.statistics import length_control
-from eval.tables.aggregate import Resampling
+from eval.statistics.bootstrap import add_confidence_argument
 from eval.tables.formats import markdown, number, with_control, with_interval
 from eval.tables.ledger_aggregate import (
     ALL,
@@ -46,7 +46,7 @@ NOTES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, required=True, help="folder written by judge, grade or import")
     parser.add_argument("--format", choices=("text", "json"), default="text")
-    Resampling.add_arguments(parser)
+    add_confidence_argument(parser)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -130,15 +130,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    draw = Resampling.from_arguments(arguments)
     index = read_index(arguments.ledger)
     calls = read_calls(arguments.ledger, without=("messages", "parameters", "usage"))
     verdicts = judged(index, calls, str(arguments.ledger))
     matches = match_frame(verdicts)
     tables = {
-        "single": single_table(single_frame(verdicts), draw),
-        "pair": pair_table(matches, draw),
-        "arena": arena_table(matches, draw),
+        "single": single_table(single_frame(verdicts), arguments.confidence),
+        "pair": pair_table(matches, arguments.confidence),
+        "arena": arena_table(matches, arguments.confidence),
     }
     length_control.warn(tables["pair"], ("benchmark", "model_a", "model_b"))
     length_control.warn(tables["arena"], ("benchmark", "model", "baseline"))

@@ -11,11 +11,10 @@ from eval.tables.grid import Grid, measured_files
 
 
 class GridResults:
-    """A grid's results folder, and how intervals are computed."""
+    """A grid's results folder."""
 
-    def __init__(self, folder: Path, grid: Grid, seed: int):
+    def __init__(self, folder: Path, grid: Grid):
         self.folder, self.grid = folder, grid
-        self.draw = aggregate.Resampling(grid.tables.confidence, grid.tables.resamples, seed)
 
     @cached_property
     def judgments(self) -> pd.DataFrame:
@@ -57,6 +56,6 @@ class GridResults:
     @cached_property
     def win_rates(self) -> pd.DataFrame:
         """Win rates of all comparisons; logs a warning where length may have decided."""
-        rates = aggregate.win_rates(self.judgments, self.grid, self.draw)
+        rates = aggregate.win_rates(self.judgments, self.grid)
         length_control.warn(rates, ("comparison", "model", "benchmark"))
         return rates

@@ -364,13 +364,13 @@ class Calibration(Section):
     templates: str | None = Field(
         None, description="FastChat's judge_prompts.jsonl, for system prompts; default: our own templates"
     )
+    resamples: Count = Field(2000, description="Bootstrap resamples of the card's rank correlations")
 
 
 class Tables(Section):
     """Intervals and coverage of the tables."""
 
     headline: str = Field(description="The comparison that a run prints at its end")
-    resamples: Count = 2000
     confidence: Fraction = 0.95
     coverage_floor: Fraction = Field(0.98, description="Smallest share of a cell's judgments that must have a verdict")
     below_floor: Literal["fail", "mark"] = Field(

@@ -37,7 +37,7 @@ GRID = Grid.model_validate(
         "graded": ["mt_bench"],
         "comparisons": {"salsa_vs_ppo": {"a": "salsa", "b": "ppo"}, "ppo_vs_sft": {"a": "ppo", "b": "sft"}},
         "judge": "gold-judge (gold judge)",
-        "tables": {"headline": "salsa_vs_ppo", "resamples": 200},
+        "tables": {"headline": "salsa_vs_ppo"},
     }
 )
 THREE = {f"r{n}": {"sft": {"sft-1": 2 * n - 1, "sft-2": 2 * n}, "rl_seeds": [1]} for n in (1, 2, 3)}

@@ -13,7 +13,7 @@ import yaml
 from eval.protocols.imitation import imitates, marks
 from eval.protocols.templates import load_templates
 from eval.report.page import markdown_table
-from eval.tables.aggregate import Resampling, win_rates
+from eval.tables.aggregate import win_rates
 from eval.tables.formats import latex, markdown, write_table
 from eval.tables.grid import Grid
 from salsa.config.config import parse_config
@@ -62,8 +62,7 @@ def test_report_escapes_answers(tmp_path, command):
     write_hostile_answers(results)
     settings = GRID.model_dump_json(exclude_none=True)
     for stage, out in (("tables", "tables"), ("figures", "figures"), ("report", "report.html")):
-        seed = () if stage == "report" else ("--seed", 1)
-        asked = ("--results", results, "--settings", settings, *seed, "--out", results / out)
+        asked = ("--results", results, "--settings", settings, "--out", results / out)
         assert command("eval", stage, *asked)[0] == 0
     page = (results / "report.html").read_text()
     assert "&lt;script&gt;document.title = &#39;owned&#39;&lt;/script&gt;" in page and "<script" not in page
@@ -146,6 +145,7 @@ def test_imitating_answers_reach_the_judge_unchanged_and_are_counted(cell, quest
     grid = Grid.model_validate(
         {**GRID.model_dump(), "models": ["m"], "benchmarks": ["bench"], "comparisons": {"c": {"a": "good", "b": "bad"}}}
     )
-    frame = pd.DataFrame([{"model": "m", "benchmark": "bench", "comparison": "c", **row} for row in rows])
-    [found] = win_rates(frame, grid, Resampling(0.95, 100, 1)).to_dict("records")
+    cell_of = {"model": "m", "benchmark": "bench", "comparison": "c", "replicate": ""}
+    frame = pd.DataFrame([{**cell_of, **row} for row in rows])
+    [found] = win_rates(frame, grid).to_dict("records")
     assert (found["imitating_a"], found["imitating_b"]) == (0.0, 1.0)

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from eval.judging.library import compare
-from eval.statistics.intervals import ratio_interval
 from salsa.runtime.errors import UserError
 from tests.eval.judging_case import GOLD, right, wrong
 
@@ -38,7 +37,7 @@ def test_one_turn_equal_answers_and_swapped_sides(tmp_path):
     swapped = compare(questions, ["seven", "blue"], ["seven", "green"], GOLD, ledger=tmp_path)
     assert swapped.win_rate.estimate == pytest.approx(1 - result.win_rate.estimate)
     same = compare(questions, ["a", "b"], ["a", "b"], GOLD, ledger=tmp_path)
-    assert same.win_rate == ratio_interval([0.5, 0.5], [1, 1], 0.95, 2000, 1) and same.calls == 0
+    assert same.win_rate.estimate == 0.5 and same.win_rate.low < 0.1 and same.calls == 0, "two questions say little"
 
 
 def test_it_runs_in_a_notebooks_event_loop(texts, tmp_path):

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from eval.statistics.bradley_terry import scores
+from eval.statistics.crossed import Cells
 from eval.statistics.logistic import fit
 
 
@@ -35,7 +36,7 @@ def test_one_baseline_gives_the_weighted_win_rate_and_the_error_of_a_ratio():
         assert score.estimate == pytest.approx(rate, abs=1e-9)
         # The ratio's own error over questions, by hand, taken to the logit's scale.
         error = math.sqrt(((part["points"] - rate * part["weight"]) ** 2).sum()) / part["weight"].sum()
-        reach = (special.logit(score.high) - special.logit(score.low)) / 2 / 1.959964
+        reach = (special.logit(score.high) - special.logit(score.low)) / 2 / stats.t.ppf(0.975, 80 - 1)
         assert reach == pytest.approx(error / (rate * (1 - rate)), rel=0.02)
 
 
@@ -103,8 +104,8 @@ def test_interval_covers_the_truth_at_its_level():
             (rng.random(len(x)) < share).astype(float),
             np.ones(len(x)),
             np.column_stack([np.ones_like(x), x]),
-            list(names),
+            Cells.of(pd.DataFrame({"question_id": names})),
         )
-        _, low, high = found.share(np.ones((1, 2)), np.ones(1), 0.9)
+        _, low, high, _ = found.share(np.ones((1, 2)), np.ones(1), 0.9)
         covered += low <= 0.65 <= high
     assert abs(covered / trials - 0.9) < 0.05

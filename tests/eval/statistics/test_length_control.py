@@ -88,18 +88,20 @@ def test_clustered_errors_equal_statsmodels():
     """Three matches per question without weights, the case that statsmodels supports."""
     import statsmodels.api as sm
 
+    from eval.statistics.crossed import Cells
     from eval.statistics.logistic import fit
 
     rng = np.random.default_rng(3)
     frame = drawn(rng, 90, 0.2, 1.0)
     question = np.repeat(np.arange(30), 3)
     design = np.column_stack([np.ones(90), rng.normal(size=90)])
-    ours = fit(frame["points"].to_numpy(), np.ones(90), design, list(question))
+    ours = fit(frame["points"].to_numpy(), np.ones(90), design, Cells.of(frame.assign(question_id=question)))
     theirs = sm.GLM(frame["points"], design, family=sm.families.Binomial()).fit(
         cov_type="cluster", cov_kwds={"groups": question, "use_correction": False}
     )
     assert ours.coefficients == pytest.approx(np.asarray(theirs.params))
-    assert ours.influence.T @ ours.influence == pytest.approx(np.asarray(theirs.cov_params()))
+    by_question = ours.influence.reshape(30, 3, 2).sum(axis=1)
+    assert by_question.T @ by_question == pytest.approx(np.asarray(theirs.cov_params()))
 
 
 def test_difficulty_is_the_points_of_the_others():

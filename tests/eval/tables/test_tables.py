@@ -22,7 +22,7 @@ from eval.tables.judged import judge_note, overlap_note
 from eval.tables.results import GridResults
 from eval.tables.table import Table, copied, figure, has, interval, only_if
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from tests.eval.synthetic import GRID, QUESTIONS, THREE, write_results
+from tests.eval.synthetic import GRID, QUESTIONS, REPLICATED, THREE, write_results
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,7 +39,7 @@ def make(command, results, stage, out, *more):
 
 
 def tables(command, results, out=None):
-    status, said = make(command, results, "tables", out or results / "tables", "--seed", 1)
+    status, said = make(command, results, "tables", out or results / "tables")
     assert status == 0, said
     return results / "tables"
 
@@ -108,7 +108,7 @@ def test_missing_judgments_are_reported(results, command):
 def test_replicates_that_share_sft_runs_are_named(tmp_path):
     def notes(replicates) -> list[str]:
         grid = Grid.model_validate({**GRID.model_dump(), "replicates": replicates})
-        return list(overlap_note(GridResults(tmp_path, grid, 1), None))
+        return list(overlap_note(GridResults(tmp_path, grid), None))
 
     third = {"sft": {"sft-1": 4, "sft-2": 1}, "overlapping": True}
     assert notes(THREE) == []
@@ -127,7 +127,7 @@ def test_hosted_judge_has_dates_and_reported_model_in_the_tables(results):
     expected = "Judge: j, called 2026-11-01 to 2026-11-03, reported as j-0301, j-0613."
 
     def note(grid, folder: str) -> str:
-        [text] = judge_note(folder)(GridResults(results, grid, 1), None)
+        [text] = judge_note(folder)(GridResults(results, grid), None)
         return text
 
     assert note(hosted, "judgments") == expected
@@ -174,15 +174,14 @@ def test_empty_file_is_named(results, command, name):
     path = results / f"{name}.jsonl"
     assert path.exists()
     path.write_text("")
-    status, said = make(command, results, "tables", results / "tables", "--seed", 1)
+    status, said = make(command, results, "tables", results / "tables")
     assert status == 1 and said.startswith(f"error: {path}: empty file: remove it and rerun python -m")
 
 
 def test_ten_thousand_verdicts_in_ten_seconds_without_torch_or_a_key(tmp_path):
-    """The command in its own process: two games per judgment."""
-    results = write_results(tmp_path / "results", questions=210)
-    settings = GRID.model_copy(update={"tables": GRID.tables.model_copy(update={"resamples": 2000})})
-    arguments = ["--results", results, "--settings", settings.model_dump_json(exclude_none=True), "--seed", "1"]
+    """The command in its own process: two games per judgment, three replicates."""
+    results = write_results(tmp_path / "results", questions=140, grid=REPLICATED)
+    arguments = ["--results", results, "--settings", REPLICATED.model_dump_json(exclude_none=True)]
     program = (
         "import sys; from eval.__main__ import COMMANDS; from salsa.runtime.command import main\n"
         "sys.exit(main('eval', COMMANDS) or 9 * bool({'torch', 'openai'} & sys.modules.keys()))"
@@ -210,7 +209,7 @@ def test_tables_name_the_judges_templates(results, command):
 
 def test_missing_file_is_one_line(results, command):
     (results / "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl").unlink()
-    status, said = make(command, results, "tables", results / "tables", "--seed", 1)
+    status, said = make(command, results, "tables", results / "tables")
     assert status == 1
     assert "judgments/one-mini/mt_bench/salsa_vs_ppo.jsonl: no such file or folder: run the stage that makes it" in said
     assert not (results / "tables").exists()
@@ -243,7 +242,7 @@ def test_show_prints_the_table(results, command, monkeypatch, capsys):
 def test_figures_and_report(results, command, tmp_path):
     tables(command, results)
     for out in (results / "figures", tmp_path / "again"):
-        assert make(command, results, "figures", out, "--seed", 1)[0] == 0
+        assert make(command, results, "figures", out)[0] == 0
     for name in ("win_rates", "soup", "training", "reward_kl"):
         for form in ("svg", "png"):
             first, again = (folder / f"{name}.{form}" for folder in (results / "figures", tmp_path / "again"))
@@ -275,17 +274,20 @@ def test_figures_and_report(results, command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limits", "pairs", "expected"),
+    ("over", "limits", "pairs", "expected"),
     [
-        ((0.51, 0.6), (0.52, 0.58), "better than b in 1 of 2 cells, worse in 0, undecided in 0"),
-        ((0.51, 0.6), (0.49, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
-        ((0.5, 0.6), (0.52, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
-        ((0.4, 0.49), (0.41, 0.43), "better than b in 0 of 2 cells, worse in 1, undecided in 0"),
-        ((0.4, 0.49), (0.41, 0.51), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ("runs and questions", (0.51, 0.6), (0.49, 0.58), "better than b in 1 of 2 cells, worse in 0, undecided in 0"),
+        ("runs and questions", (0.4, 0.49), (0.41, 0.51), "better than b in 0 of 2 cells, worse in 1, undecided in 0"),
+        ("runs and questions", (0.49, 0.6), (0.52, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ("questions", (0.51, 0.6), (0.52, 0.58), "better than b in 1 of 2 cells, worse in 0, undecided in 0"),
+        ("questions", (0.51, 0.6), (0.49, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ("questions", (0.5, 0.6), (0.52, 0.58), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
+        ("questions", (0.4, 0.49), (0.41, 0.43), "better than b in 0 of 2 cells, worse in 1, undecided in 0"),
+        ("questions", (0.4, 0.49), (0.41, 0.51), "better than b in 0 of 2 cells, worse in 0, undecided in 1"),
     ],
 )
-def test_better_needs_the_interval_and_every_pair_on_one_side(limits, pairs, expected):
-    row = {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5"}
+def test_better_needs_the_interval_and_without_replicates_every_pair_on_one_side(over, limits, pairs, expected):
+    row = {"model": "m", "a": "a", "b": "b", "confidence": "0.95", "win_rate": "0.5", "over": over}
     row |= dict(zip(("low", "high", "pair_low", "pair_high"), map(str, (*limits, *pairs)), strict=True))
     said = sentence([row, {**row, "win_rate": ""}, {**row, "model": "all"}])
     assert said.startswith(f"a is {expected} and not measured in 1 (95% interval")
