@@ -39,7 +39,7 @@ localrules:
     prepare,
 
 
-# It has no output, so it always runs: it prints the headline table and the paths of all results.
+# It has no output, so it always runs: it prints the claims, the headline table and the paths of all results.
 rule all:
     default_target: True
     input:

@@ -35,21 +35,25 @@ class Condition:
     between_runs: float  # sd, in points of one match
     truth: float
     missing: float = 0.0  # share of matches without a verdict
+    benchmarks: int = 1  # a run differs from others in half of its effect alike on all benchmarks
 
 
 def design(condition: Condition, rng: np.random.Generator) -> Cells:
-    """Every replicate of every model on every question, without the missing matches."""
-    shape = (condition.models, condition.replicates, condition.questions)
-    codes = np.indices(shape).reshape(3, -1)
+    """Every replicate of every model on every question of every benchmark, without the missing matches."""
+    shape = (condition.models, condition.benchmarks, condition.replicates, condition.questions)
+    codes = np.indices(shape).reshape(4, -1)
     kept = rng.random(codes.shape[1]) >= condition.missing
     return Cells(*codes[:, kept])
 
 
 def effects(condition: Condition, cells: Cells, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Standard normal effects of each match's run and question."""
-    runs = rng.normal(size=(condition.models, condition.replicates))
-    questions = rng.normal(size=condition.questions)
-    return runs[cells.model, cells.replicate], questions[cells.question]
+    everywhere = rng.normal(size=(condition.models, 1, condition.replicates))
+    runs = rng.normal(size=(condition.models, condition.benchmarks, condition.replicates))
+    if condition.benchmarks > 1:
+        runs = np.sqrt(0.5) * (everywhere + runs)
+    questions = rng.normal(size=(condition.benchmarks, condition.questions))
+    return runs[cells.model, cells.benchmark, cells.replicate], questions[cells.benchmark, cells.question]
 
 
 def interval(condition: Condition, rng: np.random.Generator) -> Interval:
@@ -61,7 +65,7 @@ def interval(condition: Condition, rng: np.random.Generator) -> Interval:
         noise = rng.normal(size=n) if condition.kind == "mean" else rng.exponential(size=n) - 1
         values = condition.truth + condition.between_runs * run + BETWEEN_QUESTIONS * question + NOISE * noise
         weights = mean_weights(cells)
-        estimate, influence = ratio_influence(weights * values, weights)
+        estimate, influence = ratio_influence(weights * values, weights, cells.benchmark)
         return t_interval(estimate, crossed_variance(influence, cells), CONFIDENCE)
     # Probit: the mean of Phi(m + s x) over a standard normal x is Phi(m / sqrt(1 + s^2)), so the truth is exact.
     slope = 1 / stats.norm.pdf(stats.norm.ppf(condition.truth))
@@ -70,7 +74,7 @@ def interval(condition: Condition, rng: np.random.Generator) -> Interval:
     chance = stats.norm.cdf(middle + runs * run + questions * question)
     weights = rng.choice([1.0, 3.0], size=n) if condition.kind == "weighted" else np.ones(n)
     points = weights * rng.binomial(2, chance) / 2  # two games; one won is a tie
-    estimate, influence = ratio_influence(points, weights)
+    estimate, influence = ratio_influence(points, weights, cells.benchmark)
     return rate_interval(estimate, crossed_variance(influence, cells), GAMES * n, CONFIDENCE)
 
 

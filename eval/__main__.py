@@ -22,7 +22,7 @@ COMMANDS = {
     "tables": ("eval.tables.of_grid", "make the tables"),
     "figures": ("eval.report.figures", "make the figures"),
     "report": ("eval.report.page", "make the HTML report"),
-    "show": ("eval.report.terminal", "print the headline table and the paths of all results"),
+    "show": ("eval.report.terminal", "print the claims, the headline table and the paths of all results"),
 }
 
 # Commands of `python -m salsa`, through an entry point of the package (pyproject.toml).

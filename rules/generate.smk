@@ -36,6 +36,7 @@ rule score:
         sft=INPUTS.first_sft,
         reference=INPUTS.final_reference,
         reward=INPUTS.reward_model,
+        held_out_reward=INPUTS.held_out_reward,
         answers=expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True),
     output:
         expand(SCORES, benchmark=GRID.benchmarks, allow_missing=True),
@@ -47,6 +48,7 @@ rule score:
         launcher="python",
     params:
         reference=OPTIONS.final_reference,
+        held_out_reward=OPTIONS.held_out_reward,
         answers=lambda wildcards, input: str(Path(input.answers[0]).parent),
         benchmarks=[f"--benchmark={name}" for name in sorted(GRID.benchmarks)],
         gold=GOLD,
@@ -55,5 +57,5 @@ rule score:
         out=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
         "{resources.launcher} -m eval score --policy {input.policy:q} --sft {input.sft:q} {params.reference:q} "
-        "--reward {input.reward:q} --generations {params.answers:q} {params.benchmarks:q} {params.gold} "
+        "--reward {input.reward:q} {params.held_out_reward:q} --generations {params.answers:q} {params.benchmarks:q} {params.gold} "
         "--settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
-from eval.tables.grid import generation_file, grade_file, judgment_file, score_file, training_file
+from eval.grid.layout import generation_file, grade_file, judgment_file, score_file, training_file
 from eval.workflow.start import load_grid
 from salsa.workflow.file_times import restore_times
 

@@ -1,4 +1,4 @@
-# Reward models: one per base model, or one for a replicate.
+# Reward models: one per base model, or one for a replicate; and one that no policy is trained against.
 
 
 rule reward:

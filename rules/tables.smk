@@ -8,6 +8,12 @@ rule tables:
     output:
         f"{RESULTS}/tables/run.json",
         report(
+            f"{RESULTS}/tables/claims.csv",
+            category="Tables",
+            labels={"table": "claims"},
+            caption="captions/claims.rst",
+        ),
+        report(
             f"{RESULTS}/tables/headline.csv",
             category="Tables",
             labels={"table": "headline"},

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
+from eval.grid.layout import grid_of, measured_files
 from eval.report import figures, page, terminal
 from eval.tables import of_grid
-from eval.tables.grid import grid_of, measured_files
 from eval.workflow.options import Options
 from eval.workflow.paths import GridPaths
 from eval.workflow.settings_files import SettingsFiles

@@ -6,14 +6,14 @@ tests/eval/planning/test_plan.py compares them with Snakemake's dry run.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from eval.grid.layout import policies, reward_owners
 from eval.planning.judge_calls import JudgeCosts
 from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
-from eval.tables.grid import policies, reward_owners
 from salsa.config.config import FIRST_ROLE, Config, all_replicates
 from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
-from salsa.config.replicates import Policy, Replicate, bind, suffix
+from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
 
 
@@ -166,19 +166,24 @@ class ModelJobs:
         settings = self.costs.settings.reward
         data = self.jobs.files((settings.train, settings.test, settings.normalisation_prompts))
         jobs = {}
-        for owner in reward_owners(self.replicates):
-            first = self._in_replicate(owner or next(iter(self.replicates)), FIRST_ROLE)
+        for owner in reward_owners(self.replicates, settings.held_out is not None):
+            name = owner if owner in self.replicates else next(iter(self.replicates))
+            first = self._in_replicate(name, FIRST_ROLE)
             jobs[owner] = self._add("reward", [suffix(owner)] if owner else [], self.costs.reward(), [first, *data])
         return jobs
 
-    def _replicate(self, name: str, replicate: Replicate, reward: str, further: list[Checkpoint]) -> None:
-        """Add a replicate's jobs. `further` are the checkpoints that its stage `alpha` measures beside the line."""
+    def _replicate(self, name: str, replicate: Replicate, rewards: list[str], further: list[Checkpoint]) -> None:
+        """Add a replicate's jobs. `rewards`: the jobs of its reward model and, if there is one, of the held-out one.
+
+        `further` are the checkpoints that its stage `alpha` measures beside the line.
+        """
+        reward = rewards[0]
         costs, jobs = self.costs, self.jobs
         first = self._in_replicate(name, FIRST_ROLE)
         found = policies(self.config.methods, {name: replicate})
         answers = self._answers(name, {policy.name: self._policy(policy, reward) for policy in found})
         for policy in found:
-            self._add("score", [policy.name], costs.score(policy.method), [answers[policy.name], first, reward])
+            self._add("score", [policy.name], costs.score(policy.method), [answers[policy.name], first, *rewards])
         points = [*costs.line(), *further]
         line = [self._in_replicate(name, point) for point in points]
         alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))
@@ -191,5 +196,6 @@ class ModelJobs:
         self._add("data", [], self.costs.data(), [self.base, *self.jobs.files(self.jobs.sizes.sources(self.model))])
         rewards, further = self._rewards(), self.costs.settings.alpha.also
         for number, (name, replicate) in enumerate(self.replicates.items()):
-            reward = rewards[name if replicate.reward_seed is not None else ""]
-            self._replicate(name, replicate, reward, further if number == 0 else [])
+            own = rewards[name if replicate.reward_seed is not None else ""]
+            held_out = [rewards[HELD_OUT]] if HELD_OUT in rewards else []
+            self._replicate(name, replicate, [own, *held_out], further if number == 0 else [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.benchmarks import Question, find
+from eval.grid.layout import pairs
 from eval.judging.client import JudgeSession
 from eval.judging.estimate import Estimate
 from eval.judging.judge import Match, matches, play
@@ -18,7 +19,6 @@ from eval.planning.assumed import assumed
 from eval.planning.sizes import Sizes
 from eval.planning.work import Calls, Cost, Waiting
 from eval.protocols.templates import Templates, load_templates
-from eval.tables.grid import pairs
 from salsa.config.config import all_replicates
 
 T = TypeVar("T")

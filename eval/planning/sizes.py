@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from eval.benchmarks import Question, load_questions
+from eval.grid.layout import data_file
 from eval.planning.assumed import Kind, Shape, assumed
-from eval.tables.grid import data_file
 from salsa.config import layout
 from salsa.config.config import Config, with_local_copies
 from salsa.config.sections import BenchmarkSettings, DataSource, LayerSizes

@@ -6,12 +6,12 @@ The stages' own modules define what they do; this module only counts it.
 import math
 from dataclasses import replace
 
+from eval.grid.layout import alpha_line
 from eval.planning import memory
 from eval.planning.assumed import Dtype, Engine, assumed
 from eval.planning.memory import PROCESS, Memory
 from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
-from eval.tables.grid import alpha_line
 from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import ROLLOUT_VLLM, DataSource, Dpo, Optimisation, Ppo
@@ -92,9 +92,12 @@ class Costs:
         settings, prompts = self.settings.reward, self.sets["reward.normalisation_prompts"]
         micro, limit = micro_batch(settings), settings.max_new_tokens
         dialogues = Rows(prompts.count, prompts.tokens + self.sizes.answer(limit))
+        pairs = self.sets["reward.train"]
+        if settings.held_out is not None:
+            pairs = replace(pairs, count=pairs.count / 2)
         work = (
             self._start(2),
-            self._supervised(settings, self.sets["reward.train"], 0),
+            self._supervised(settings, pairs, 0),
             self._test(settings, self.sets["reward.test"], 0),
             self._decoding(settings.dtype, prompts.count, micro, prompts.tokens, limit),
             self._test(settings, dialogues, 0),
@@ -226,7 +229,8 @@ class Costs:
         in_batch = settings.batch_size * longest
         extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, in_batch)
         footprint = Memory(0, PROCESS + models * self._weights(dtype) + extra)
-        return Cost((self._start(1 + models), reward, *[passes] * models), footprint)
+        rewards = 1 if self.settings.reward.held_out is None else 2
+        return Cost((self._start(rewards + models), *[reward] * rewards, *[passes] * models), footprint)
 
     def line(self) -> list[Checkpoint]:
         """The checkpoints along the line that the stage alpha measures."""

@@ -1,7 +1,7 @@
 """Where a grid's settings come from: the paper's abstract, a public recipe, or our own assumption.
 
-The config key `assumptions` names the file. Its `settings` has an entry for each setting by dotted name; `machinery`
-lists patterns of settings that affect how a grid runs but not its results.
+The config key `assumptions` names the file. Its `settings` has an entry for each setting by dotted name, and `claims`
+one for each claim; `machinery` lists patterns of settings that affect how a grid runs but not its results.
 """
 
 import json
@@ -32,11 +32,24 @@ class Assumption(Section):
     source: str
 
 
+class ClaimSource(Section):
+    """Where a claim of config/claims.yaml comes from; for the abstract, what it says in our words."""
+
+    standing: Literal["abstract", "ours"]
+    source: str
+
+
 class Assumptions(Section):
     """The contents of the file."""
 
     settings: dict[str, Assumption]
+    claims: dict[str, ClaimSource]
     machinery: list[str]
+
+    @classmethod
+    def none(cls) -> "Assumptions":
+        """For a grid without the file."""
+        return cls(settings={}, claims={}, machinery=["*"])
 
 
 def load_assumptions(path: Path) -> Assumptions:

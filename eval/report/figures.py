@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.tables.grid import ALL_MODELS
+from eval.grid.layout import ALL_MODELS
+from eval.grid.results import GridResults
 from eval.tables.of_grid import add_results_arguments, load_results
-from eval.tables.results import GridResults
 from salsa.runtime.outputs import output_folder
 
 # Okabe and Ito's palette, safe for colour-blind readers.

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from eval.benchmarks.base import MISSING_REASONS, format_counts
-from eval.tables.grid import ALL_MODELS
+from eval.grid.layout import ALL_MODELS
 from salsa.runtime.errors import UserError
 
 Row = dict[str, str]

@@ -10,14 +10,16 @@ import jinja2
 import pandas as pd
 
 from eval.archives.calibration import card_rows
-from eval.report.assumptions import compared, load_assumptions
+from eval.grid.layout import Grid, generation_file, judgment_file
+from eval.grid.run_versions import warning
+from eval.report import claims
+from eval.report.assumptions import Assumptions, compared, load_assumptions
 from eval.report.figures import PLOTS
 from eval.report.headline import read_headline, read_table, sentence
+from eval.tables.claimed import CLAIMS
 from eval.tables.formats import number, with_interval
-from eval.tables.grid import Grid, generation_file, judgment_file
 from eval.tables.judged import HEADLINE
 from eval.tables.of_grid import TABLES
-from eval.tables.run_versions import warning
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.outputs import output_file
@@ -123,7 +125,7 @@ def shown(value: Any) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="a Grid (eval/tables/grid.py): JSON or FILE.yaml")
+    parser.add_argument("--settings", required=True, help="a Grid (eval/grid/layout.py): JSON or FILE.yaml")
     parser.add_argument(
         "--calibration", type=Path, metavar="CARD.json", help="the judge's card, made by python -m eval calibrate"
     )
@@ -143,6 +145,8 @@ def run(arguments: argparse.Namespace) -> None:
     values = load_values(arguments.values, "--values")
     record = Run("report", {**grid.model_dump(mode="json"), "values": values}, inputs, {})
     headline = read_headline(arguments.results)
+    assumptions = load_assumptions(arguments.assumptions) if arguments.assumptions else Assumptions.none()
+    claimed = claims.read_claims(arguments.results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -153,6 +157,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     page = environment.get_template("report.html.j2").render(
         grid=grid,
+        claims=claims.cards(arguments.results, assumptions),
+        verdicts=claims.sentence(claimed) if claimed else "",
+        claim_notes=markdown_table(read_text(tables / "claims.md"))[2],
         headline=headline,
         answer=sentence(headline),
         made_alike=warning(read_table(arguments.results, "runs")),
@@ -160,11 +167,11 @@ def run(arguments: argparse.Namespace) -> None:
         tables=[
             (table.title, *markdown_table(read_text(tables / f"{table.name}.md")))
             for table in TABLES
-            if table is not HEADLINE  # shown first, with the answer
+            if table not in (CLAIMS, HEADLINE)  # shown first, with the answer
         ],
         figures=[(read_svg(figures / f"{plot.name}.svg"), plot.caption) for plot in PLOTS],
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
-        assumptions=compared(load_assumptions(arguments.assumptions), values) if arguments.assumptions else [],
+        assumptions=compared(assumptions, values),
         cells=judged_samples(arguments.results, grid),
         inputs=record.inputs,
         replicates=grid.replicates,

@@ -1,11 +1,12 @@
-"""Stage `show`: print the headline table and the paths of the results."""
+"""Stage `show`: print the claims, the headline table and the paths of the results."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from eval.grid.run_versions import warning
+from eval.report import claims
 from eval.report.headline import Row, read_headline, read_table, sentence, undercovered_cells
-from eval.tables.run_versions import warning
 from salsa.runtime.errors import UserError
 from salsa.runtime.texts import visible
 
@@ -54,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     rows = read_headline(arguments.results)
     first = rows[0]
+    if claimed := claims.read_claims(arguments.results):
+        print(visible("\n".join(["", *claims.lines(claimed), "", claims.sentence(claimed)])))
     print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
     print(visible("\n".join(headline(rows))))
     print(f"\n{sentence(rows)}")

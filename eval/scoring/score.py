@@ -1,8 +1,8 @@
 """Stage `score`: score a policy's answers without a judge: learned reward, KL, length, diversity, gold reward.
 
-Output, one line per question and turn: {question_id, category, turn, reward, kl_sft, kl_reference, tokens, ended,
-distinct_N…, gold}. KL compares full distributions at temperature 1, summed over the tokens of the sampled answer, in
-nats.
+Output, one line per question and turn: {question_id, category, turn, reward, reward_held_out, kl_sft, kl_reference,
+tokens, ended, distinct_N…, gold}. KL compares full distributions at temperature 1, summed over the tokens of the
+sampled answer, in nats.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def read_answers(path: Path) -> list[Row]:
 def score_rows(
     answers: list[Row],
     reward: list[float],
+    held_out: list[float] | None,
     kl_sft: list[float],
     kl_reference: list[float] | None,
     gold: bool,
@@ -69,6 +70,7 @@ def score_rows(
             {
                 **{key: answer[key] for key in ("question_id", "category", "turn")},
                 "reward": reward[i],
+                **({} if held_out is None else {"reward_held_out": held_out[i]}),
                 "kl_sft": kl_sft[i],
                 "kl_reference": None if kl_reference is None else kl_reference[i],
                 "tokens": len(answer["token_ids"]),
@@ -92,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strategy", default=strategy_json(Fixed()), help="how the reference uses them")
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
+    parser.add_argument(
+        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that the policy was not trained against"
+    )
     parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl for each benchmark")
     parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="a benchmark; repeat")
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
@@ -104,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
     strategy = parse_strategy(arguments.strategy, len(arguments.reference)) if arguments.reference else Fixed()
     folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reward")}
     folders |= reference_inputs(arguments.reference)
+    folders |= {"held_out_reward": arguments.held_out_reward} if arguments.held_out_reward else {}
     recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
     files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
     runs = {name: Run("score", recorded, {**folders, "generations": file}, {}) for name, file in files.items()}
@@ -114,11 +120,14 @@ def run(arguments: argparse.Namespace) -> None:
     prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in all_answers]
     responses = [answer["token_ids"] for answer in all_answers]
 
-    # The reward model is freed before the policy and its references are loaded.
-    model = load_reward(arguments.reward, settings.dtype)
     sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    reward = rewards(model, sequences, pad, settings.batch_size, *normalisation(arguments.reward))
-    del model
+
+    def rewarded(folder: Path) -> list[float]:
+        """Rewards of all answers. The model is freed before others are loaded."""
+        return rewards(load_reward(folder, settings.dtype), sequences, pad, settings.batch_size, *normalisation(folder))
+
+    reward = rewarded(arguments.reward)
+    held_out = rewarded(arguments.held_out_reward) if arguments.held_out_reward else None
 
     # A checkpoint with two roles (PPO's reference is SFT 1) is loaded and measured once.
     policy, sft = arguments.policy.resolve(), arguments.sft.resolve()
@@ -137,9 +146,9 @@ def run(arguments: argparse.Namespace) -> None:
         part = slice(begin, begin + len(benchmark_answers))
         begin += len(benchmark_answers)
         reference = reference_kl[part] if reference_kl is not None else None
-        rows = score_rows(
-            benchmark_answers, reward[part], kl[sft][part], reference, arguments.gold, settings.distinct_n
-        )
+        other_reward = held_out[part] if held_out is not None else None
+        measured = (reward[part], other_reward, kl[sft][part], reference)
+        rows = score_rows(benchmark_answers, *measured, arguments.gold, settings.distinct_n)
         with output_file(arguments.out / f"{name}.jsonl", runs[name]) as path:
             write_jsonl(path, rows)
         log.info("%s: scored %d answers", name, len(rows))

@@ -1,10 +1,12 @@
 """Intervals of means and rates, over training runs and questions (crossed.py)."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from eval.statistics.crossed import Cells, Over, Variance, crossed_variance, mean_weights, ratio_influence
 
@@ -19,6 +21,52 @@ class Interval(NamedTuple):
     high: float
     n: int  # questions
     over: Over = ""  # what the interval is over
+
+
+class Estimated(Protocol):
+    """What has an interval at every level of confidence."""
+
+    def interval(self, confidence: float) -> Interval: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or with `games` the rate of so many games, and its variance."""
+
+    value: float
+    variance: Variance
+    games: int | None = None
+
+    def interval(self, confidence: float) -> Interval:
+        """Student's interval of a mean, `rate_interval` of a rate."""
+        if self.games is None:
+            return t_interval(self.value, self.variance, confidence)
+        return rate_interval(self.value, self.variance, self.games, confidence)
+
+
+NO_INTERVAL = Interval(np.nan, np.nan, np.nan, 0)
+SMALLEST_P, LARGEST_P = 1e-9, 1 - 1e-9
+
+
+def p_value(interval: Callable[[float], Interval], threshold: float) -> float:
+    """Two-sided p-value of an estimate against a threshold: 1 - the highest confidence that excludes it.
+
+    NaN where there is no interval; at least 1e-9.
+    """
+    if np.isnan((middle := interval(0.5)).low):
+        return np.nan
+    side = "low" if middle.estimate > threshold else "high"
+
+    def distance(p: float) -> float:
+        """Above 0 where the interval excludes the threshold."""
+        limit: float = getattr(interval(1 - p), side)
+        return limit - threshold if side == "low" else threshold - limit
+
+    if distance(LARGEST_P) <= 0:
+        return 1.0
+    if distance(SMALLEST_P) >= 0:
+        return SMALLEST_P
+    return float(optimize.brentq(distance, SMALLEST_P, LARGEST_P, xtol=1e-9, rtol=1e-6))
 
 
 def t_interval(estimate: float, variance: Variance, confidence: float) -> Interval:
@@ -46,28 +94,45 @@ def rate_interval(estimate: float, variance: Variance, games: float, confidence:
     return Interval(estimate, low, high, variance.questions, variance.over)
 
 
-def win_rate(frame: pd.DataFrame, confidence: float) -> Interval:
-    """Adjusted win rate: sum(points) / sum(weight) of matches with weight, with its interval.
+def rate_estimate(frame: pd.DataFrame) -> Estimate:
+    """Adjusted win rate: sum(points) / sum(weight) of matches with weight; of several benchmarks the mean.
 
-    Columns: points, weight, question_id, and model and replicate where there are several.
+    Columns: points, weight, question_id, and model, benchmark and replicate where there are several.
     """
-    if frame.empty:
-        return Interval(np.nan, np.nan, np.nan, 0)
+    cells = Cells.of(frame)
     weights = frame["weight"].to_numpy(dtype=float)
-    estimate, influence = ratio_influence(frame["points"].to_numpy(dtype=float), weights)
-    return rate_interval(estimate, crossed_variance(influence, Cells.of(frame)), GAMES * len(frame), confidence)
+    value, influence = ratio_influence(frame["points"].to_numpy(dtype=float), weights, cells.benchmark)
+    return Estimate(value, crossed_variance(influence, cells), GAMES * len(frame))
 
 
-def mean(values: "pd.Series[Any]", frame: pd.DataFrame, confidence: float, pooled: bool = False) -> Interval:
-    """Mean of values, one per row of `frame` (question_id, model, replicate), with its interval.
+def mean_estimate(values: "pd.Series[Any]", frame: pd.DataFrame, pooled: bool = False) -> Estimate:
+    """Mean of values, one per row of `frame` (question_id, model, benchmark, replicate); of several benchmarks theirs.
 
     Each question of a replicate counts once; with `pooled` each value.
     """
-    known = values.notna().to_numpy()
-    given, rows = values.to_numpy(dtype=float)[known], frame[known]
-    if not len(given):
-        return Interval(np.nan, np.nan, np.nan, 0)
-    cells = Cells.of(rows)
-    weights = np.ones(len(given)) if pooled else mean_weights(cells)
-    estimate, influence = ratio_influence(weights * given, weights)
-    return t_interval(estimate, crossed_variance(influence, cells), confidence)
+    cells = Cells.of(frame)
+    weights = np.ones(len(frame)) if pooled else mean_weights(cells)
+    value, influence = ratio_influence(weights * values.to_numpy(dtype=float), weights, cells.benchmark)
+    return Estimate(value, crossed_variance(influence, cells))
+
+
+def contrast_estimate(first: pd.DataFrame, second: pd.DataFrame) -> Estimate:
+    """`rate_estimate` of the first frame less that of the second, whose benchmarks are others."""
+    values, influences = [], []
+    for sign, frame in ((1, first), (-1, second)):
+        weights, points = (frame[name].to_numpy(dtype=float) for name in ("weight", "points"))
+        value, influence = ratio_influence(points, weights, Cells.of(frame).benchmark)
+        values.append(sign * value)
+        influences.append(sign * influence)
+    return Estimate(sum(values), crossed_variance(np.concatenate(influences), Cells.of(pd.concat([first, second]))))
+
+
+def win_rate(frame: pd.DataFrame, confidence: float) -> Interval:
+    """`rate_estimate` with its interval; NaN without matches."""
+    return NO_INTERVAL if frame.empty else rate_estimate(frame).interval(confidence)
+
+
+def mean(values: "pd.Series[Any]", frame: pd.DataFrame, confidence: float, pooled: bool = False) -> Interval:
+    """`mean_estimate` of the values that are known, with its interval; NaN without values."""
+    known = values.notna()
+    return mean_estimate(values[known], frame[known], pooled).interval(confidence) if known.any() else NO_INTERVAL

@@ -1,6 +1,6 @@
-"""Tables: stored results, aggregated and written as CSV, Markdown and LaTeX.
+"""Tables of a grid or a ledger, as CSV, Markdown and LaTeX.
 
-In: judgments, grades, scores and metrics of a grid, or a ledger.
+In: a grid's results as data frames (eval/grid), or a ledger.
 Out: tables with an interval and a count in every row.
-Open first: of_grid.py (a grid's tables), then aggregate.py (what each row is).
+Open first: of_grid.py (a grid's tables), then table.py (what a table is).
 """

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from eval.benchmarks.base import MISSING_REASONS, format_counts
+from eval.grid import aggregate
+from eval.grid.layout import ALL_MODELS, measured_files
+from eval.grid.results import GridResults
 from eval.protocols.templates import OURS
-from eval.tables import aggregate
 from eval.tables.formats import number, with_control
-from eval.tables.grid import ALL_MODELS, measured_files
-from eval.tables.results import GridResults
 from eval.tables.table import Column, Notes, Table, copied, interval
 from salsa.config.replicates import shared_sft_runs
 from salsa.runtime.provenance import run_file

@@ -12,13 +12,13 @@ import pandas as pd
 
 from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.base import POINTS
+from eval.grid.aggregate import first_place
 from eval.ledger.calls import Entry
 from eval.ledger.index import SINGLE, IndexEntry
 from eval.protocols.verdicts import Value, read, verdict
 from eval.statistics.bradley_terry import Score, scores
 from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
-from eval.tables.aggregate import first_place
 from salsa.runtime.errors import UserError
 
 ALL = "all"

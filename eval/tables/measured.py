@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from eval.benchmarks.overlap import RUN_OF_WORDS, SHARE_ALIKE
-from eval.tables import aggregate, run_versions
+from eval.grid import aggregate, run_versions
+from eval.grid.results import GridResults
 from eval.tables.formats import number, with_interval
 from eval.tables.judged import interval_note
-from eval.tables.results import GridResults
 from eval.tables.table import Column, Table, copied, figure, has, interval, only_if
 from salsa.data.rows import CHOICES, FAULTS
 
@@ -36,14 +36,15 @@ SCORES = Table(
     ],
     [
         interval_note,
-        "reward: learned reward, normalised to mean 0 and std 1 on SFT 1's samples. kl_*: nats per response, summed "
+        "reward: learned reward, normalised to mean 0 and std 1 on SFT 1's samples. reward_held_out: that of a reward "
+        "model that no policy was trained against. kl_*: nats per response, summed "
         "over its tokens. tokens: length of the response. ended: share with EOS. seeds: number of training runs.",
     ],
     layout=scores_by_method,
 )
 IMPROVEMENTS = Table(
     "improvements",
-    "Differences in reward, paired by question",
+    "Differences in reward and KL, paired by question",
     lambda results: aggregate.improvements(results.scores, results.grid),
     [
         *map(copied, ("comparison", "model", "benchmark", "measure")),

@@ -1,19 +1,20 @@
 """Stage `tables`: write all tables of a grid from stored judgments, grades, scores and metrics.
 
-A table is declared in judged.py or measured.py. To add one, declare it there and list it here.
+A table is declared in claimed.py, judged.py or measured.py. To add one, declare it there and list it here.
 """
 
 import argparse
 from pathlib import Path
 
-from eval.tables import judged, measured
-from eval.tables.grid import Grid, measured_files
-from eval.tables.results import GridResults
+from eval.grid.layout import Grid, measured_files
+from eval.grid.results import GridResults
+from eval.tables import claimed, judged, measured
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
 
 TABLES = [  # in the report's order
+    claimed.CLAIMS,
     judged.HEADLINE,
     judged.WIN_RATES,
     measured.IMPROVEMENTS,
@@ -31,7 +32,7 @@ TABLES = [  # in the report's order
 def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the stages that read a whole grid's results."""
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="a Grid (eval/tables/grid.py): JSON or FILE.yaml")
+    parser.add_argument("--settings", required=True, help="a Grid (eval/grid/layout.py): JSON or FILE.yaml")
     parser.add_argument("--out", type=Path, required=True)
 
 

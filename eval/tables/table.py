@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from eval.grid.results import GridResults
 from eval.tables.formats import number, with_interval, write_table
-from eval.tables.results import GridResults
 
 Notes = Callable[[GridResults, pd.DataFrame], Iterable[str]]
 

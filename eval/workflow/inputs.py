@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from eval.grid.layout import alpha_line, generation_file, grid_of, measured_files
 from eval.ledger.calls import CALLS
 from eval.ledger.index import INDEX
-from eval.tables.grid import alpha_line, generation_file, grid_of, measured_files
 from eval.workflow.paths import GridPaths, Wildcards
 from salsa.config.config import algorithm_settings, for_model
 from salsa.config.naming import parse_soup_name
@@ -76,6 +76,10 @@ class Inputs:
     def reward_model(self, wildcards: Wildcards) -> str:
         """The reward model of the job's replicate."""
         return self.paths.reward_model(wildcards)
+
+    def held_out_reward(self, wildcards: Wildcards) -> list[str]:
+        """The reward model that no policy is trained against; empty if the grid has none."""
+        return self.paths.held_out_reward(wildcards)
 
     def reward_start(self, wildcards: Wildcards) -> str:
         """The SFT model that a reward model starts from."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from eval.tables.grid import alpha_line
+from eval.grid.layout import alpha_line
 from eval.workflow.paths import GridPaths, Wildcards
 from salsa.config.config import Method
 from salsa.config.naming import parse_soup_name
 from salsa.config.references import Fixed, strategy_json
-from salsa.config.replicates import suffix
+from salsa.config.replicates import HELD_OUT, suffix
 from salsa.config.sections import DataSource
 
 
@@ -57,10 +57,16 @@ class Options:
         return f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
 
     def reward_seed(self, wildcards: Wildcards) -> list[str]:
-        """The seed of a replicate's own reward model. Nothing for the shared one."""
+        """The seed of a replicate's own reward model, or that it is the held-out one. Nothing for the shared one."""
         owner = wildcards.replicate.removeprefix("-")
+        if owner == HELD_OUT:
+            return ["--held-out"]
         own = self.paths.replicates[owner].reward_seed if wildcards.replicate else None
         return [] if own is None else [f"--reward-seed={own}"]
+
+    def held_out_reward(self, wildcards: Wildcards) -> list[str]:
+        """The reward model that no policy is trained against. Nothing if the grid has none."""
+        return [f"--held-out-reward={folder}" for folder in self.paths.held_out_reward(wildcards)]
 
     def strategy(self, wildcards: Wildcards) -> list[str]:
         """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""

@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from eval.tables.grid import calibration_file, pairs, policies, reward_owners
+from eval.grid.layout import calibration_file, pairs, policies, reward_owners
 from salsa.config.config import Config, all_replicates
 from salsa.config.layout import (
     checkpoint_folder,
     first_sft_folder,
+    held_out_folder,
     replicate_folder,
     reward_folder,
     root,
@@ -102,7 +103,7 @@ class GridPaths:
     @cached_property
     def reward_suffixes(self) -> list[str]:
         """Values of the wildcard `replicate` for reward models."""
-        return [suffix(owner) for owner in reward_owners(self.replicates)]
+        return [suffix(owner) for owner in reward_owners(self.replicates, self.config.reward.held_out is not None)]
 
     @cached_property
     def seeds(self) -> list[int]:
@@ -149,9 +150,14 @@ class GridPaths:
         return reward_folder(self.config, wildcards.model, self.replicate(wildcards))
 
     def reward_start(self, wildcards: Wildcards) -> str:
-        """The SFT model that a reward model starts from: SFT 1 of its replicate; of the first for the shared one."""
-        owner = wildcards.replicate.removeprefix("-") or next(iter(self.replicates))
-        return first_sft_folder(self.config, wildcards.model, owner)
+        """The SFT model that a reward model starts from: SFT 1 of its replicate, or of the first one."""
+        owner, first = wildcards.replicate.removeprefix("-"), next(iter(self.replicates))
+        return first_sft_folder(self.config, wildcards.model, owner if owner in self.replicates else first)
+
+    def held_out_reward(self, wildcards: Wildcards) -> list[str]:
+        """Folder of the reward model that no policy is trained against, if the grid has one."""
+        folder = held_out_folder(self.config, wildcards.model)
+        return [] if folder is None else [folder]
 
     def further(self, wildcards: Wildcards) -> list[Checkpoint]:
         """Checkpoints that the stage `alpha` measures beside the line: in the first replicate only."""

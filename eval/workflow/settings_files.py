@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
+from eval.grid.layout import grid_of
 from eval.report.assumptions import settings_of
-from eval.tables.grid import grid_of
 from eval.workflow.paths import Wildcards
 from salsa.config.config import Config, algorithm_settings, for_model
 from salsa.config.fields import Section

@@ -13,7 +13,7 @@ from salsa.config.fields import Name, Section, Seeds
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
 from salsa.config.references import Fixed, Strategy, parse_reference
-from salsa.config.replicates import UNNAMED, Replicate, ReplicateName, check_independence, suffix
+from salsa.config.replicates import HELD_OUT, UNNAMED, Replicate, ReplicateName, check_independence, suffix
 from salsa.config.sections import (
     Alpha,
     Base,
@@ -36,7 +36,7 @@ from salsa.config.sections import (
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
-COMMON_TO_MODELS = {"alpha.between", "alpha.points", "alpha.also"}
+COMMON_TO_MODELS = {"reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
 FIRST_ROLE = "sft-1"
 S = TypeVar("S", bound=Section)
 
@@ -83,6 +83,9 @@ class Config(Section):
     seed: int
     assumptions: str | None = Field(
         None, description="File that says where each setting comes from (config/assumptions.yaml), for the report"
+    )
+    claims: str | None = Field(
+        None, description="File of the claims on which the grid gives a verdict (config/claims.yaml)"
     )
     paths: Paths = Paths()
     world: World | None = None
@@ -167,13 +170,18 @@ class Config(Section):
         """Roles that the first replicate needs: `alpha.also` is measured in it alone."""
         return {role: "alpha.also" for other in self.alpha.also for role in ingredients(other)} | self.roles()
 
+    def _check_reward_name(self, key: str, owner: str) -> None:
+        """Raise a ValueError if the owner's reward model of one base model has the name of another base model."""
+        for clash in (model + suffix(owner) for model in self.models if model + suffix(owner) in self.models):
+            raise ValueError(f"{key}: its reward model is called {clash}, as a model is: rename one")
+
     def _check_replicates(self) -> None:
         for number, (name, replicate) in enumerate(self.replicates.items()):
             replicate.check_roles(name, self.roles() if number else self.roles_of_first())
-            clashes = [model for model in self.models if model + suffix(name) in self.models]
-            if replicate.reward_seed is not None and clashes:
-                clash = clashes[0] + suffix(name)
-                raise ValueError(f"replicates.{name}: its reward model is called {clash}, as a model is: rename one")
+            if replicate.reward_seed is not None:
+                self._check_reward_name(f"replicates.{name}", name)
+        if self.reward.held_out is not None:
+            self._check_reward_name("reward.held_out", HELD_OUT)
         check_independence(self.replicates)
         if self.generate_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
             raise ValueError("generate_together: needs the same rl_seeds in all replicates: change one of them")

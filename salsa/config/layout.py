@@ -4,11 +4,12 @@ checkpoints/GRID/base/MODEL      sft/MODEL/SEED     soup/MODEL/WEIGHTS    pertur
                  reward/MODEL    policy/MODEL/METHOD-sSEED
 
 With replicates: policy/MODEL/METHOD-REPLICATE-sSEED, and reward/MODEL-REPLICATE for a reward model of its own.
+reward/MODEL-held-out is the reward model that no policy is trained against (`reward.held_out`).
 """
 
 from salsa.config.config import FIRST_ROLE, Config, all_replicates
 from salsa.config.naming import Checkpoint, checkpoint_name
-from salsa.config.replicates import bind, suffix
+from salsa.config.replicates import HELD_OUT, bind, suffix
 
 
 def world_folder(config: Config) -> str:
@@ -40,6 +41,11 @@ def reward_suffix(config: Config, replicate: str) -> str:
     """Suffix of a replicate's reward model: none for the shared one."""
     own = all_replicates(config)[replicate].reward_seed is not None
     return suffix(replicate) if own else ""
+
+
+def held_out_folder(config: Config, model: str) -> str | None:
+    """Folder of the reward model that no policy is trained against, if the grid has one."""
+    return None if config.reward.held_out is None else f"{root(config)}/reward/{model}{suffix(HELD_OUT)}"
 
 
 def reward_folder(config: Config, model: str, replicate: str) -> str:

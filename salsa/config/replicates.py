@@ -21,6 +21,7 @@ from salsa.config.naming import Checkpoint, Perturbed
 ReplicateName = Annotated[str, Field(pattern=r"^([a-rt-z0-9_][a-z0-9_]*|s(\d*[a-z_][a-z0-9_]*)?)$")]
 Role = Annotated[str, Field(pattern=r"^sft-\d+$")]
 UNNAMED = ""  # the only replicate of a grid without the section
+HELD_OUT = "held-out"  # owner of the reward model that no policy is trained against; not a name of a replicate
 
 
 class Replicate(Section):

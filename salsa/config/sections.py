@@ -191,6 +191,11 @@ class Reward(Optimisation):
     )
     normalisation_prompts: TrainingData
     max_new_tokens: Count
+    held_out: Count | None = Field(
+        None,
+        description="Seed of a second reward model for scoring alone, because a policy always looks good to the model "
+        "it was trained against. Each of both is then trained on another half of the pairs",
+    )
 
 
 # Share of a GPU's memory for vLLM, beside the models in training.

@@ -2,6 +2,9 @@
 
 It starts from SFT 1 with a new scalar head. The score is normalised to mean 0 and std 1 on SFT 1's own samples; both
 numbers are stored in config.json (`reward_mean`, `reward_std`), so all methods use the same scale.
+
+With `reward.held_out` the pairs are dealt in halves: one for the reward models that policies are trained against, the
+other for a model that only scores their answers (`--held-out`).
 """
 
 import argparse
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from scipy.stats import binomtest
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import RewardConfig, RewardTrainer
@@ -62,6 +66,15 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) ->
     left_out = data.counts["rows"] - data.counts["used"]
     card = {"pairs_train": len(data.data), "dropped_train": left_out, "loss": round(result.training_loss, 5)}
     return trainer.complete_model(AutoModelForSequenceClassification, "float32").eval(), card
+
+
+def half_of(pairs: Dataset, held_out: bool, seed: int) -> Dataset:
+    """The half of the pairs for the held-out reward model, or the other one; the order stays."""
+    if len(pairs) < 2:
+        raise UserError("reward.held_out: one pair cannot be dealt in halves: give more, or remove held_out")
+    shuffled = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
+    middle = len(pairs) // 2
+    return pairs.select(sorted(shuffled[middle:] if held_out else shuffled[:middle]))
 
 
 def accuracy_interval(correct: int, count: int) -> tuple[float | None, float | None, float | None]:
@@ -142,6 +155,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
     parser.add_argument("--reward-seed", type=int, default=1, help="seed of this reward model (default 1)")
+    parser.add_argument(
+        "--held-out", action="store_true", help="train the reward model that no policy is trained against"
+    )
     add_run_argument(parser)
     parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
     parser.add_argument("--out", type=Path, required=True)
@@ -153,12 +169,21 @@ def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Reward)
     sources = {"train": settings.train, "test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs = {"sft": arguments.sft} | {key: Path(source.path) for key, source in sources.items() if source.path}
-    seeds = {"seed": arguments.seed, "reward_seed": arguments.reward_seed, "run": arguments.run}
-    root = derive_seed(run_seed(arguments.seed, arguments.run), "reward", arguments.reward_seed)
-    record = Run("reward", settings.model_dump(), inputs, seeds)
+    reward_seed: int = arguments.reward_seed
+    if arguments.held_out:
+        if settings.held_out is None:
+            raise UserError("--held-out: the settings have no held_out: give it a seed")
+        reward_seed = settings.held_out
+    seeds = {"seed": arguments.seed, "reward_seed": reward_seed, "run": arguments.run}
+    root = derive_seed(run_seed(arguments.seed, arguments.run), "reward", reward_seed)
+    record = Run("reward", {**settings.model_dump(), "is_held_out": arguments.held_out}, inputs, seeds)
     tokenizer = load_tokenizer(arguments.sft)
     sets = reward_sets(settings, arguments.seed)
     data = {name: prepare(name, wanted, tokenizer, arguments.prepared) for name, wanted in sets.items()}
+    if settings.held_out is not None:
+        pairs = data["reward.train"]
+        half = half_of(pairs.data, arguments.held_out, derive_seed(arguments.seed, "reward", "halves"))
+        data["reward.train"] = pairs._replace(data=half)
     with scratch(arguments.out) as work:
         model, card = train(arguments.sft, settings, data["reward.train"], root, work)
     gc.collect()  # frees the Trainer, whose optimiser holds three times the model's memory

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.tables.grid import generation_file, policies
+from eval.grid.layout import generation_file, policies
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID
 

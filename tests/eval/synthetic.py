@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from eval.tables.grid import (
+from eval.grid.layout import (
     Grid,
     alpha_file,
     data_file,
@@ -19,9 +19,11 @@ from eval.tables.grid import (
     score_file,
     training_file,
 )
+from salsa.config.claims import load_claims
 from salsa.config.replicates import Policy
 from salsa.runtime.jsonl import write_jsonl
 
+ROOT = Path(__file__).parents[2]
 METHODS = {
     "sft": {"algorithm": "none", "init": "sft-1"},
     "ppo": {"algorithm": "ppo", "init": "sft-1", "reference": "sft-1"},
@@ -36,6 +38,8 @@ GRID = Grid.model_validate(
         "benchmarks": ["mt_bench", "arena_hard", "ultrafeedback"],
         "graded": ["mt_bench"],
         "comparisons": {"salsa_vs_ppo": {"a": "salsa", "b": "ppo"}, "ppo_vs_sft": {"a": "ppo", "b": "sft"}},
+        "held_out": True,
+        "claims": load_claims(ROOT / "config/claims.yaml"),
         "judge": "gold-judge (gold judge)",
         "tables": {"headline": "salsa_vs_ppo"},
     }
@@ -80,7 +84,7 @@ def write_results(results: Path, questions: int = QUESTIONS, grid: Grid = GRID) 
                 for alpha in (0, 0.5, 1)
             ]
             put(alpha_file(results, model, replicate), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
-        for owner in reward_owners(grid.replicates):
+        for owner in reward_owners(grid.replicates, grid.held_out):
             path = reward_file(results, model, owner)
             path.parent.mkdir(parents=True, exist_ok=True)
             card = {
@@ -139,6 +143,7 @@ def score(rng: random.Random, question: int, method: str) -> dict:
             "category": "x",
             "turn": 1,
             "reward": rng.gauss(better, 1),
+            "reward_held_out": rng.gauss(better / 2, 1),
             "kl_sft": 2 * better,
         },
         **{

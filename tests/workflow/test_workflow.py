@@ -21,6 +21,7 @@ import yaml
 from eval.planning.assumed import assumed
 from eval.planning.plan import Plan
 from salsa.config.config import load_config
+from salsa.runtime.jsonl import read_jsonl
 from tests import documented
 
 ROOT = Path(__file__).parents[2]
@@ -90,8 +91,21 @@ def test_token_ids_are_made_once_and_counted(smoke):
     assert "| llama-mini | reward.train |" in (folder / "results/smoke/tables/data.md").read_text()
 
 
+def test_two_reward_models_share_no_pairs_and_score_all_answers(smoke):
+    folder, _ = smoke
+    results = folder / "results/smoke"
+    ours, other = (json.loads((results / f"reward/llama-mini{name}.json").read_text()) for name in ("", "-held-out"))
+    used = json.loads((results / "data/llama-mini.json").read_text())["reward.train"]["used"]
+    assert ours["pairs_train"] + other["pairs_train"] == used
+    scores = [row for file in (results / "scores").rglob("*.jsonl") for row in read_jsonl(file)]
+    assert all(row["reward_held_out"] != row["reward"] for row in scores)
+    assert "| llama-mini | held-out |" in (results / "tables/reward_model.md").read_text()
+
+
 def test_run_ends_with_the_table_and_the_paths(smoke):
     _, said = smoke
+    assert "undecided     SALSA earns more reward than PPO" in said
+    assert "Of 7 claims" in said
     assert "Adjusted win rate of salsa against ppo, judged by gold-judge (gold judge)" in said
     for benchmark in ("mt_bench", "arena_hard", "ultrafeedback"):
         assert f"llama-mini  {benchmark}" in said
@@ -121,7 +135,8 @@ def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
     while not (lock.exists() and lock.read_text().endswith("\n")):
         assert first.poll() is None and time.monotonic() < deadline, "the first run did not start"
         time.sleep(0.05)
-    made = sorted(tmp_path.rglob("*"))
+    # The first run renames its temporary files meanwhile.
+    made = [path for path in tmp_path.rglob("*") if not path.name.endswith(".tmp")]
     status, said = snakemake(tmp_path, base.format("smoke"))
     assert status != 0 and "Traceback" not in said
     [line] = [line for line in said.splitlines() if "error:" in line]
@@ -303,7 +318,8 @@ def test_commands_name_the_runs_random_draws(smoke):
     folder, _ = smoke
     for stage in ("sft", "reward", "align", "alpha", "generate"):
         logs = sorted((folder / f"logs/smoke/{stage}").rglob("*.log"))
-        assert logs and all(" --run llama-mini " in log.read_text().splitlines()[0] for log in logs), stage
+        commands = [log.read_text().splitlines()[0] for log in logs]
+        assert commands and all(re.search(" --run llama-mini(-held-out)? ", text) for text in commands), stage
 
 
 def test_report_rebuilds_everything_from_stored_results(smoke, tmp_path):

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from eval.grid.aggregate import win_rates
+from eval.grid.layout import Grid
 from eval.protocols.imitation import imitates, marks
 from eval.protocols.templates import load_templates
 from eval.report.page import markdown_table
-from eval.tables.aggregate import win_rates
 from eval.tables.formats import latex, markdown, write_table
-from eval.tables.grid import Grid
 from salsa.config.config import parse_config
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError

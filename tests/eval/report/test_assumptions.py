@@ -32,10 +32,8 @@ def test_every_setting_of_the_papers_grid_has_a_value_and_source(recorded):
 def test_defaults_count_and_missing_entries_are_found(recorded):
     settings = settings_of(load_config(PAPER))
     assert settings["ppo.lam"] == 0.95, "a default, not set in paper.yaml"
-    less = Assumptions(
-        settings={name: entry for name, entry in recorded.settings.items() if name != "ppo.lam"},
-        machinery=recorded.machinery,
-    )
+    settings_but_one = {name: entry for name, entry in recorded.settings.items() if name != "ppo.lam"}
+    less = recorded.model_copy(update={"settings": settings_but_one})
     assert [row for row in compared(less, settings) if row["setting"] == "ppo.lam"] == [
         {"setting": "ppo.lam", "value": "0.95", "standing": "not recorded", "source": ""}
     ]

@@ -155,8 +155,12 @@ def test_command(tmp_path, llamas, reward_model, tokenizer_of_sentences, monkeyp
     response = read_jsonl(tmp_path / "answers/mt.jsonl")[0]["turns"][1]["token_ids"]
     assert rows[1]["kl_sft"] == pytest.approx(direct_kl(*map(load_causal, llamas), prompt, response), rel=1e-4)
 
-    assert command(monkeypatch, *common, "--policy", llamas[1], "--out", tmp_path / "sft") == 0
+    assert not any("reward_held_out" in row for row in rows)
+
+    other = ("--held-out-reward", reward_model)
+    assert command(monkeypatch, *common, *other, "--policy", llamas[1], "--out", tmp_path / "sft") == 0
     row = read_jsonl(tmp_path / "sft/mt.jsonl")[0]
+    assert row["reward_held_out"] == row["reward"], "the same model in both roles"
     assert row["kl_sft"] == 0 and row["kl_reference"] is None and row["gold"] is None
 
     (tmp_path / "answers/mt.jsonl").write_text('{"question_id": "1", "category": "a", "turns": [{"user": "x"}]}\n')

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.coverage import Condition, coverage
-from eval.statistics.crossed import Cells, crossed_variance, ratio_influence
+from eval.statistics.crossed import Cells, Variance, crossed_variance, ratio_influence
 from eval.statistics.intervals import mean, win_rate
 
 
@@ -21,6 +21,12 @@ def grid(models: int, replicates: int, questions: int, seed: int = 1) -> pd.Data
     return pd.DataFrame({"value": values.ravel()}, index=index).reset_index()
 
 
+def variance_of_mean(frame: pd.DataFrame) -> Variance:
+    cells = Cells.of(frame)
+    _, influence = ratio_influence(frame["value"].to_numpy(), np.ones(len(frame)), cells.benchmark)
+    return crossed_variance(influence, cells)
+
+
 @pytest.mark.parametrize("models", [1, 3])
 def test_balanced_variance_is_the_analysis_of_variances(models):
     """Mean squares by statsmodels, nested in models: sum of (MS_r - MS_e) / (M^2 R Q), plus S / Q."""
@@ -34,8 +40,7 @@ def test_balanced_variance_is_the_analysis_of_variances(models):
         squares = table["sum_sq"] / table["df"]
         between += (squares["C(replicate)"] - squares["Residual"]) / (models**2 * 4 * 7)
     expected = between + frame.groupby("question_id")["value"].mean().var() / 7
-    _, influence = ratio_influence(frame["value"].to_numpy(), np.ones(len(frame)))
-    found = crossed_variance(influence, Cells.of(frame))
+    found = variance_of_mean(frame)
     assert found.value == pytest.approx(expected, rel=1e-10)
     assert (found.questions, found.over) == (7, "runs and questions")
 
@@ -57,8 +62,7 @@ def test_missing_cells_agree_with_the_bootstrap_of_both():
     cell's noise, which is small here.
     """
     frame = grid(1, 30, 40, seed=3).sample(frac=0.9, random_state=1)
-    _, influence = ratio_influence(frame["value"].to_numpy(), np.ones(len(frame)))
-    found = crossed_variance(influence, Cells.of(frame))
+    found = variance_of_mean(frame)
     table = frame.pivot(index="replicate", columns="question_id", values="value").to_numpy()
     rng = np.random.default_rng(1)
     drawn = [
@@ -66,6 +70,28 @@ def test_missing_cells_agree_with_the_bootstrap_of_both():
         for _ in range(2000)
     ]  # fmt: skip
     assert found.value == pytest.approx(np.var(drawn), rel=0.15)
+
+
+def test_benchmarks_without_common_runs_are_independent():
+    """Two benchmarks answered by one replicate each: the variance of a mean of independent means."""
+    one, two = grid(1, 1, 30, seed=1), grid(1, 1, 50, seed=2)
+    both = pd.concat([one.assign(benchmark="a"), two.assign(benchmark="b")])
+    expected = sum(variance_of_mean(part).value for part in (one, two)) / 4
+    assert variance_of_mean(both).value == pytest.approx(expected, rel=1e-12)
+
+
+def test_variance_at_the_same_numbers_is_the_variance():
+    """Of one model: several ones have degrees of freedom by model, as their runs may differ by different amounts."""
+    found = variance_of_mean(grid(1, 4, 20))
+    value, df = found.components.at(4, 20)
+    assert (value, df) == pytest.approx((found.value, found.df))
+
+
+def test_variance_at_other_numbers_is_what_they_give():
+    """Components of a large grid predict the variance of small ones."""
+    predicted, _ = variance_of_mean(grid(1, 60, 200)).components.at(3, 10)
+    drawn = [grid(1, 3, 10, seed)["value"].mean() for seed in range(1500)]
+    assert predicted == pytest.approx(np.var(drawn), rel=0.25)
 
 
 CONDITIONS = [
@@ -76,6 +102,7 @@ CONDITIONS = [
     Condition("rate", 1, 12, 80, 0.04, 0.5),
     Condition("rate", 3, 3, 80, 0.04, 0.8),
     Condition("weighted", 3, 3, 80, 0.04, 0.5),
+    Condition("rate", 3, 3, 80, 0.04, 0.5, benchmarks=3),
 ]
 
 

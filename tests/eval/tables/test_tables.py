@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from eval.grid.layout import Grid
+from eval.grid.results import GridResults
 from eval.report.figures import colours_of
 from eval.report.headline import sentence
 from eval.report.page import markdown_table, spread
 from eval.tables.formats import latex, markdown, number, with_interval
-from eval.tables.grid import Grid
 from eval.tables.judged import judge_note, overlap_note
-from eval.tables.results import GridResults
 from eval.tables.table import Table, copied, figure, has, interval, only_if
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.synthetic import GRID, QUESTIONS, REPLICATED, THREE, write_results

@@ -78,6 +78,20 @@ def test_replicate_decides_checkpoints_and_draws():
     assert options.reward_seed(SimpleNamespace(replicate="-r2")) == ["--reward-seed=2"]
 
 
+def test_held_out_reward_model_starts_like_the_shared_one_and_scores_all_policies():
+    paths, inputs, options, _ = replicated()
+    held_out = SimpleNamespace(model="llama-mini", replicate="-held-out")
+    assert "-held-out" in paths.reward_suffixes
+    assert inputs.reward_start(held_out) == "checkpoints/smoke/sft/llama-mini/3"
+    assert options.reward_seed(held_out) == ["--held-out"]
+    scored = SimpleNamespace(model="llama-mini", policy="ppo-r2-s7")
+    folder = "checkpoints/smoke/reward/llama-mini-held-out"
+    assert (inputs.held_out_reward(scored), options.held_out_reward(scored)) == (
+        [folder],
+        [f"--held-out-reward={folder}"],
+    )
+
+
 def test_another_replicate_changes_nothing_of_the_others():
     before, after = replicated(), replicated(r3={"sft": {"sft-1": 9, "sft-2": 10}, "reward_seed": 3})
     for name, values in before[3].contents.items():

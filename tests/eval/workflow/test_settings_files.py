@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from eval.benchmarks import load_benchmarks
-from eval.tables.grid import Grid, grid_of
+from eval.grid.layout import Grid, grid_of
 from eval.workflow.settings_files import SettingsFiles
 from salsa.config.config import Config, algorithm_settings, for_model, load_config, parse_config, with_local_copies
 from salsa.config.judge import Judge

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
@@ -14,7 +15,7 @@ from salsa.config.sections import World
 from salsa.models.scoring import new_head, normalisation
 from salsa.models.training import pooled_batches
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from salsa.supervised.reward import accuracy_interval
+from salsa.supervised.reward import accuracy_interval, half_of
 from salsa.supervised.sft import random_share
 from salsa.supervised.trl_trainers import StageTrainer
 from salsa.world.make import write_world
@@ -147,6 +148,26 @@ def test_only_ties_are_one_clear_line(world, base, tmp_path, command):
     assert re.search(r"error: reward.train: none of 200 rows in \S+/ties.jsonl can be used \(.*tied \d+", said)
     assert card is None
     assert not (tmp_path / "rm").exists()
+
+
+def test_reward_models_share_no_pairs():
+    """Two halves, in the order of the data, drawn by the seed; all pairs are in one of them."""
+    pairs = Dataset.from_dict({"n": list(range(101))})
+    ours, others = (list(half_of(pairs, held_out, seed=1)["n"]) for held_out in (False, True))
+    assert (len(ours), len(others)) == (50, 51)
+    assert sorted(ours + others) == list(range(101))
+    assert ours == sorted(ours) != list(range(50))
+    assert list(half_of(pairs, False, seed=2)["n"]) != ours
+
+
+def test_held_out_reward_model_needs_a_seed(world, base, tmp_path, command):
+    settings = {**SUPERVISED, "max_new_tokens": 4}
+    settings |= {key: {"path": "x.jsonl"} for key in ("train", "test", "normalisation_prompts")}
+    out = ("--out", tmp_path / "rm", "--card", tmp_path / "card.json")
+    arguments = ("--sft", base, "--settings", json.dumps(settings), "--seed", 1, "--held-out", *out)
+    status, said = command("salsa", "reward", *arguments)
+    assert status == 1
+    assert "error: --held-out: the settings have no held_out: give it a seed" in said
 
 
 def test_accuracy_of_no_pairs_is_none():

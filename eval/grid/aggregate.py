@@ -6,18 +6,18 @@ from typing import Any
 import pandas as pd
 
 from eval.benchmarks.base import MISSING_REASONS, POINTS, missing_verdicts
+from eval.grid.layout import ALL_MODELS, Grid
 from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
-from eval.tables.grid import ALL_MODELS, Grid
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
 RUN = ["model", "method", "replicate", "policy"]
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "over"]
 GRADE_COLUMNS += ["coverage", "enough_coverage", "imitating", *MISSING_REASONS]
-DIFFERENCES = ("reward", "gold")
+DIFFERENCES = ("reward", "reward_held_out", "gold", "kl_sft")
 PAIRED = ["model", "replicate", "question_id"]
-MEASURES = ("reward", "gold", "kl_sft", "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
+MEASURES = (*DIFFERENCES, "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
 def _seed_range(frame: pd.DataFrame) -> tuple[float, float, int]:
@@ -152,14 +152,14 @@ def _cells(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str, str], 
 
 
 def improvements(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:
-    """Differences in reward and gold reward between a comparison's methods, paired by replicate and question."""
+    """Differences of `DIFFERENCES` between a comparison's methods, paired by replicate and question."""
     rows = []
     for comparison, sides in grid.comparisons.items():
         for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
             for benchmark in grid.benchmarks:
                 of_cell = scores["benchmark"] == benchmark
                 frame = scores[of_cell if model == ALL_MODELS else of_cell & (scores["model"] == model)]
-                for measure in DIFFERENCES:
+                for measure in filter(scores.__contains__, DIFFERENCES):
                     a, b = (
                         frame[frame["method"] == side].groupby(PAIRED, sort=False)[measure].mean()
                         for side in (sides.a, sides.b)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.grid import aggregate, collect, run_versions
+from eval.grid.layout import Grid, measured_files
 from eval.statistics import length_control
-from eval.tables import aggregate, collect, run_versions
-from eval.tables.grid import Grid, measured_files
 
 
 class GridResults:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from eval.tables.grid import (
+from eval.grid.layout import (
     Grid,
     alpha_file,
     data_file,
@@ -125,7 +125,7 @@ def cards(results: Path, grid: Grid) -> pd.DataFrame:
                 **_json(reward_file(results, model, owner), "salsa reward"),
             }
             for model in grid.models
-            for owner in reward_owners(grid.replicates)
+            for owner in reward_owners(grid.replicates, grid.held_out)
         ]
     )
 

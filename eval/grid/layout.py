@@ -13,10 +13,13 @@ reward/MODEL for a reward model of its own.
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import Field
+
+from salsa.config.claims import Claim, load_claims
 from salsa.config.config import Config, Method, all_replicates
 from salsa.config.fields import Section
 from salsa.config.naming import Checkpoint, soup_of
-from salsa.config.replicates import Policy, Replicate, suffix
+from salsa.config.replicates import HELD_OUT, Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables
 
 ALL_MODELS = "all"  # value of the column `model` for the judgments of all models together
@@ -32,6 +35,8 @@ class Grid(Section):
     benchmarks: list[str]
     graded: list[str]
     comparisons: dict[str, Comparison]
+    held_out: bool = Field(False, description="Whether there is a reward model that no policy is trained against")
+    claims: dict[str, Claim]
     judge: str
     dated: bool = False  # whether tables show when the judge was called
     tables: Tables
@@ -47,6 +52,8 @@ def grid_of(config: Config) -> Grid:
         benchmarks=list(config.benchmarks),
         graded=[name for name, benchmark in config.benchmarks.items() if benchmark.grade],
         comparisons=config.comparisons,
+        held_out=config.reward.held_out is not None,
+        claims=load_claims(Path(config.claims)) if config.claims else {},
         judge=f"{config.judge.model} (gold judge)" if config.judge.kind == "gold" else config.judge.model,
         dated=config.judge.kind == "endpoint",
         tables=config.tables,
@@ -113,9 +120,12 @@ def reward_file(results: Path, model: str, owner: str) -> Path:
     return results / "reward" / f"{model}{suffix(owner)}.json"
 
 
-def reward_owners(replicates: Mapping[str, Replicate]) -> list[str]:
-    """Replicates with a reward model of their own; "" stands for the shared one, if a replicate uses it."""
-    return list(dict.fromkeys(name if draws.reward_seed is not None else "" for name, draws in replicates.items()))
+def reward_owners(replicates: Mapping[str, Replicate], held_out: bool) -> list[str]:
+    """Replicates with a reward model of their own; "" stands for the shared one, if a replicate uses it; `HELD_OUT` for
+    the one that no policy is trained against.
+    """
+    owners = dict.fromkeys(name if draws.reward_seed is not None else "" for name, draws in replicates.items())
+    return [*owners, *([HELD_OUT] if held_out else [])]
 
 
 def data_file(results: Path, model: str) -> Path:
@@ -145,7 +155,7 @@ def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
         files += [score_file(results, model, policy.name, b) for policy in every for b in grid.benchmarks]
         files += [training_file(results, model, policy.name) for policy in every if policy.rl_seed is not None]
         files += [alpha_file(results, model, replicate) for replicate in grid.replicates]
-        files += [reward_file(results, model, owner) for owner in reward_owners(grid.replicates)]
+        files += [reward_file(results, model, owner) for owner in reward_owners(grid.replicates, grid.held_out)]
         files.append(data_file(results, model))
     files.append(overlap_file(results))
     return {str(path.relative_to(results)): path for path in files}

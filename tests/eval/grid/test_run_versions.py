@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.tables.run_versions import differing, made_with, shown, table, warning
+from eval.grid.run_versions import differing, made_with, shown, table, warning
 from salsa.runtime.errors import UserError
 from salsa.runtime.outputs import output_file, output_folder
 from salsa.runtime.provenance import Run

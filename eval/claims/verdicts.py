@@ -1,0 +1,83 @@
+"""From figures to verdicts.
+
+A claim is about other training runs and other questions. So its interval has to be over runs, and one replicate decides
+nothing. Two-sided p-values: that of a supported claim is the largest of its conditions (each has to hold); that of a
+contradicted one the smallest of those on the other side, times the number of conditions (Bonferroni).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
+from eval.claims.settle import MORE_QUESTIONS, replicates_to_settle
+from eval.statistics.intervals import Estimate, Estimated, Interval, p_value
+from salsa.config.claims import Condition
+
+Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A condition's figure: on the claimed side of the threshold or not, and how surely."""
+
+    interval: Interval
+    claimed: bool
+    p: float
+    settled_by: tuple[int | None, int | None]  # replicates, with these questions and with 4 times as many
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and its p-value; NaN if nothing can be tested."""
+
+    verdict: Verdict
+    p: float
+
+
+def found(estimated: Estimated | None, condition: Condition, confidence: float) -> Found | None:
+    """Evaluate a condition; None if it was not measured."""
+    if estimated is None:
+        return None
+    interval = estimated.interval(confidence)
+    if np.isnan(interval.estimate):
+        return None
+    above = interval.estimate > condition.threshold
+    p = p_value(estimated.interval, condition.threshold) if "runs" in interval.over else np.nan
+    needed: tuple[int | None, int | None] = (None, None)
+    if isinstance(estimated, Estimate):
+        effect, components = interval.estimate - condition.threshold, estimated.variance.components
+        few, many = (replicates_to_settle(effect, components, confidence, more) for more in (1, MORE_QUESTIONS))
+        needed = (few, many)
+    return Found(interval, above == (condition.above is not None), p, needed)
+
+
+def judged(conditions: Sequence[Found | None], confidence: float) -> Judged:
+    """The verdict on a claim by its conditions."""
+    measured = [one for one in conditions if one is not None]
+    if len(measured) < len(conditions):
+        return Judged("not measured", np.nan)
+    if any(np.isnan(one.p) for one in measured):
+        return Judged("undecided", np.nan)
+    against = [one.p for one in measured if not one.claimed]
+    p = min(1.0, len(measured) * min(against)) if against else max(one.p for one in measured)
+    return Judged(verdict(bool(against), p, confidence), p)
+
+
+def verdict(against: bool, p: float, confidence: float) -> Verdict:
+    """By the side that a claim's figures are on, and the p-value."""
+    if np.isnan(p) or p > 1 - confidence:
+        return "undecided"
+    return "contradicted" if against else "supported"
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of one family (1979); NaN where nothing was tested, which does not count."""
+    tested = [i for i, p in enumerate(ps) if not np.isnan(p)]
+    adjusted = [np.nan] * len(ps)
+    if tested:
+        for i, p in zip(tested, multipletests([ps[i] for i in tested], method="holm")[1], strict=True):
+            adjusted[i] = float(p)
+    return adjusted

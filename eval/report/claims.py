@@ -1,0 +1,79 @@
+"""The claims and their verdicts, as the terminal and the report show them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from eval.grid.layout import ALL_MODELS
+from eval.report.assumptions import Assumptions
+from eval.report.headline import Row, read_table
+from eval.tables.formats import number
+
+VERDICTS = ("supported", "contradicted", "undecided", "not measured")
+
+
+def read_claims(results: Path) -> list[Row]:
+    """Rows of claims.csv over all models and benchmarks: one for each condition of each claim."""
+    return [row for row in read_table(results, "claims") if row["model"] == row["benchmark"] == ALL_MODELS]
+
+
+def cards(results: Path, assumptions: Assumptions) -> list[dict[str, Any]]:
+    """Each claim for the page: its verdicts, where it comes from, its conditions, and the rows of its cells."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_table(results, "claims"):
+        if row["claim"] not in found:
+            source = assumptions.claims.get(row["claim"])
+            found[row["claim"]] = {
+                **{name: row[name] for name in ("claim", "says", "verdict", "verdict_holm")},
+                "source": source.model_dump() if source else None,
+                "conditions": [],
+                "cells": [],
+            }
+        whole = row["model"] == row["benchmark"] == ALL_MODELS
+        found[row["claim"]]["conditions" if whole else "cells"].append(row | {"text": figure(row)})
+    return list(found.values())
+
+
+def figure(row: Row) -> str:
+    """A condition's figure with its interval and rule."""
+    if not row["estimate"]:
+        return f"{row['figure']}: not measured"
+    limits = f"[{shown(row['low'])}, {shown(row['high'])}]" if row["low"] else "without an interval"
+    return f"{row['figure']} {shown(row['estimate'])} {limits}, claimed {row['side']} {float(row['threshold']):g}"
+
+
+def shown(text: str) -> str:
+    """A figure with three digits."""
+    return number(float(text))
+
+
+def lines(rows: list[Row]) -> list[str]:
+    """Each claim with its verdict, and its figures below."""
+    width = max(map(len, VERDICTS)) + 2
+    text = []
+    for row in rows:
+        if row["condition"] == "1":
+            text.append(f"{row['verdict']:<{width}}{row['says']}")
+        text.append(" " * width + figure(row))
+    return text
+
+
+def sentence(rows: list[Row]) -> str:
+    """How many claims have which verdict, also with Holm's correction."""
+    claims = [row for row in rows if row["condition"] == "1"]
+    alone, corrected = (counts([row[name] for row in claims]) for name in ("verdict", "verdict_holm"))
+    if not any("runs" in row["over"] for row in rows):
+        return f"Of {len(claims)} claims {alone} (one replicate says nothing about other training runs)."
+    confidence = f"{float(claims[0]['confidence']):.0%}"
+    correction = "the same" if alone == corrected else corrected
+    return (
+        f"Of {len(claims)} claims {alone} ({confidence} intervals over training runs and questions; with Holm's "
+        f"correction {correction})."
+    )
+
+
+def counts(verdicts: list[str]) -> str:
+    """\"1 is supported, 2 are undecided\"."""
+    found = Counter(verdicts)
+    parts = [f"{found[word]} {'is' if found[word] == 1 else 'are'} {word}" for word in VERDICTS if found[word]]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
