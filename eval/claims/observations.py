@@ -7,17 +7,15 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from eval.grid.aggregate import LAST_SHARE, QUESTION, RUN, differences
 from eval.grid.results import GridResults
 from eval.statistics.intervals import Estimated, contrast_estimate, mean_estimate, rate_estimate
 from eval.statistics.runs import DifferenceOfShares, SpreadRatio
 from salsa.config.claims import Condition
-from salsa.config.sections import Comparison
 
-QUESTION = ["model", "benchmark", "replicate", "question_id"]
-RUN = ["model", "replicate"]
-POLICY = ["model", "method", "replicate", "policy"]
+REPLICATE = ["model", "replicate"]
 COLLAPSED = "collapsed"
-LAST_SHARE, LEAST_ENTROPY, LEAST_ENDED = 0.25, 0.1, 0.5
+LEAST_ENTROPY, LEAST_ENDED = 0.1, 0.5
 MIDPOINT = 0.5
 
 
@@ -33,23 +31,14 @@ def observations(results: GridResults, comparison: str | None, condition: Condit
         return judgments[(judgments["comparison"] == comparison) & (judgments["weight"] > 0)]
     sides = results.grid.comparisons[comparison]
     if condition.of == "scores":
-        return paired(results.scores, condition.measure, sides, QUESTION)
-    training = results.training
-    if condition.measure == COLLAPSED:
-        return paired(collapsed(training), COLLAPSED, sides, RUN)
-    return paired(training, condition.measure, sides, RUN)
+        return as_points(differences(results.scores, condition.measure, sides, QUESTION))
+    training = collapsed(results.training) if condition.measure == COLLAPSED else results.training
+    return as_points(differences(training, condition.measure, sides, REPLICATE))
 
 
-def paired(frame: pd.DataFrame, measure: str, sides: Comparison, by: list[str]) -> pd.DataFrame:
-    """Differences of both methods' means by these columns; the means are a and b."""
-    if measure not in frame or frame[measure].isna().all():
-        return pd.DataFrame()
-    means = frame.groupby(["method", *by], sort=False)[measure].mean()
-    methods = means.index.unique("method")
-    if not {sides.a, sides.b} <= set(methods):
-        return pd.DataFrame()
-    both = pd.DataFrame({"a": means[sides.a], "b": means[sides.b]}).dropna().reset_index()
-    return without_question(both).assign(points=both["a"] - both["b"], weight=1.0)
+def as_points(found: pd.DataFrame) -> pd.DataFrame:
+    """Differences as points of equal weight."""
+    return without_question(found.rename(columns={"difference": "points"})).assign(weight=1.0) if len(found) else found
 
 
 def without_question(runs: pd.DataFrame) -> pd.DataFrame:
@@ -62,11 +51,11 @@ def collapsed(training: pd.DataFrame) -> pd.DataFrame:
     fewer than half of the responses end, or the learned reward is below the first step's.
     """
     rows = []
-    for key, steps in training.groupby(POLICY, sort=False):
+    for key, steps in training.groupby(RUN, sort=False):
         first, last = steps.iloc[0], steps.tail(max(1, round(LAST_SHARE * len(steps))))
         fell = last["reward"].mean() < first["reward"]
         stuck = last["entropy"].mean() < LEAST_ENTROPY * first["entropy"] or last["eos_share"].mean() < LEAST_ENDED
-        rows.append({**dict(zip(POLICY, key, strict=True)), COLLAPSED: float(fell or stuck)})
+        rows.append({**dict(zip(RUN, key, strict=True)), COLLAPSED: float(fell or stuck)})
     return pd.DataFrame(rows)
 
 
@@ -74,7 +63,7 @@ def soup_gains(soups: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The soup of equal parts less the mean of its two ingredients, of each model and replicate."""
     if measure not in soups or soups[measure].isna().all():
         return pd.DataFrame()
-    by_alpha = soups.dropna(subset="alpha").pivot_table(index=RUN, columns="alpha", values=measure, sort=False)
+    by_alpha = soups.dropna(subset="alpha").pivot_table(index=REPLICATE, columns="alpha", values=measure, sort=False)
     if not {0.0, MIDPOINT, 1.0} <= set(by_alpha.columns):
         return pd.DataFrame()
     gains = by_alpha[MIDPOINT] - (by_alpha[0.0] + by_alpha[1.0]) / 2
@@ -94,8 +83,8 @@ def estimate(rows: pd.DataFrame, condition: Condition) -> Estimated | None:
     if compared.empty:
         return None
     if condition.statistic == "spread":
-        means = compared.groupby([*RUN, "benchmark"], sort=False)[["a", "b"]].mean()
-        return SpreadRatio.of(means.groupby(RUN, sort=False).mean().reset_index())
+        means = compared.groupby([*REPLICATE, "benchmark"], sort=False)[["a", "b"]].mean()
+        return SpreadRatio.of(means.groupby(REPLICATE, sort=False).mean().reset_index())
     if condition.measure == COLLAPSED:
         return DifferenceOfShares(compared["a"].sum(), compared["b"].sum(), len(compared))
     if condition.less is not None:

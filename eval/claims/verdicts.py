@@ -21,10 +21,10 @@ Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
 
 @dataclass(frozen=True)
 class Found:
-    """A condition's figure: on the claimed side of the threshold or not, and how surely."""
+    """A condition's figure, whether it is on the claimed side of the threshold, and its p-value."""
 
     interval: Interval
-    claimed: bool
+    on_claimed_side: bool
     p: float
     settled_by: tuple[int | None, int | None]  # replicates, with these questions and with 4 times as many
 
@@ -61,13 +61,13 @@ def judged(conditions: Sequence[Found | None], confidence: float) -> Judged:
         return Judged("not measured", np.nan)
     if any(np.isnan(one.p) for one in measured):
         return Judged("undecided", np.nan)
-    against = [one.p for one in measured if not one.claimed]
+    against = [one.p for one in measured if not one.on_claimed_side]
     p = min(1.0, len(measured) * min(against)) if against else max(one.p for one in measured)
     return Judged(verdict(bool(against), p, confidence), p)
 
 
 def verdict(against: bool, p: float, confidence: float) -> Verdict:
-    """By the side that a claim's figures are on, and the p-value."""
+    """The verdict by the p-value; `against` says that a figure is not on the claimed side."""
     if np.isnan(p) or p > 1 - confidence:
         return "undecided"
     return "contradicted" if against else "supported"

@@ -9,6 +9,7 @@ from eval.benchmarks.base import MISSING_REASONS, POINTS, missing_verdicts
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
+from salsa.config.sections import Comparison
 
 Row = dict[str, Any]
 LAST_SHARE = 0.25
@@ -16,7 +17,7 @@ RUN = ["model", "method", "replicate", "policy"]
 GRADE_COLUMNS = ["model", "benchmark", "method", "turn", "rating", "low", "high", "n", "over"]
 GRADE_COLUMNS += ["coverage", "enough_coverage", "imitating", *MISSING_REASONS]
 DIFFERENCES = ("reward", "reward_held_out", "gold", "kl_sft")
-PAIRED = ["model", "replicate", "question_id"]
+QUESTION = ["model", "benchmark", "replicate", "question_id"]
 MEASURES = (*DIFFERENCES, "kl_reference", "tokens", "ended", "distinct_1", "distinct_2")
 
 
@@ -151,23 +152,32 @@ def _cells(frame: pd.DataFrame, grid: Grid) -> list[tuple[tuple[str, str, str], 
     return [(key, groups[key]) for key in keys if key in groups]
 
 
+def differences(frame: pd.DataFrame, measure: str, sides: Comparison, by: list[str]) -> pd.DataFrame:
+    """Both methods' means by these columns, as a and b, and their difference; no rows if one was not measured."""
+    if measure not in frame or frame[measure].isna().all():
+        return pd.DataFrame()
+    means = frame.groupby(["method", *by], sort=False)[measure].mean()
+    if not {sides.a, sides.b} <= set(means.index.unique("method")):
+        return pd.DataFrame()
+    both = pd.DataFrame({"a": means[sides.a], "b": means[sides.b]}).dropna().reset_index()
+    return both.assign(difference=both["a"] - both["b"])
+
+
 def improvements(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     """Differences of `DIFFERENCES` between a comparison's methods, paired by replicate and question."""
     rows = []
     for comparison, sides in grid.comparisons.items():
+        found = {measure: differences(scores, measure, sides, QUESTION) for measure in DIFFERENCES}
         for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
             for benchmark in grid.benchmarks:
-                of_cell = scores["benchmark"] == benchmark
-                frame = scores[of_cell if model == ALL_MODELS else of_cell & (scores["model"] == model)]
-                for measure in filter(scores.__contains__, DIFFERENCES):
-                    a, b = (
-                        frame[frame["method"] == side].groupby(PAIRED, sort=False)[measure].mean()
-                        for side in (sides.a, sides.b)
-                    )
-                    difference = (a - b).dropna().rename("difference").reset_index()
-                    if difference.empty:
+                for measure, every in found.items():
+                    if every.empty:
                         continue
-                    interval = mean(difference["difference"], difference, grid.tables.confidence)
+                    in_cell = every["benchmark"] == benchmark
+                    part = every[in_cell if model == ALL_MODELS else in_cell & (every["model"] == model)]
+                    if part.empty:
+                        continue
+                    interval = mean(part["difference"], part, grid.tables.confidence)
                     rows.append(
                         {
                             "comparison": comparison,

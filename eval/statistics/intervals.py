@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     estimate: float
     low: float
     high: float
-    n: int  # questions
+    n: int  # questions; runs, for figures of whole runs
     over: Over = ""  # what the interval is over
 
 

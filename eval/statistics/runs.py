@@ -1,4 +1,4 @@
-"""Figures of whole runs: how much they spread, and how many of them collapsed."""
+"""Figures of whole training runs: how much they spread, and what share of them failed."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class SpreadRatio:
 
 @dataclass(frozen=True)
 class DifferenceOfShares:
-    """Share of `runs` runs of a less that of as many of b."""
+    """Difference of two shares: `a` of `runs` runs of one method, less `b` of as many of another."""
 
     a: float
     b: float

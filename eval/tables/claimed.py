@@ -20,7 +20,7 @@ from salsa.config.claims import PER_QUESTION, Claim, Condition
 ALL = ALL_MODELS  # of models or benchmarks
 Row = dict[str, Any]
 COLUMNS = ["claim", "says", "family", "condition", "confidence", "figure", "model", "benchmark"]
-COLUMNS += ["estimate", "low", "high", "side", "threshold", "n", "over", "p", "holds"]
+COLUMNS += ["estimate", "low", "high", "side", "threshold", "n", "over", "p", "on_claimed_side"]
 COLUMNS += ["verdict", "p_claim", "p_holm", "verdict_holm", "replicates_to_settle", "with_more_questions"]
 NOT_FOUND = Found(NO_INTERVAL, False, np.nan, (None, None))
 
@@ -50,7 +50,7 @@ def figures(condition: Condition, one: Found) -> Row:
         **{"estimate": interval.estimate, "low": interval.low, "high": interval.high},
         "side": "above" if condition.below is None else "below",
         "threshold": condition.threshold,
-        **{"n": interval.n, "over": interval.over, "p": one.p, "holds": one.claimed},
+        **{"n": interval.n, "over": interval.over, "p": one.p, "on_claimed_side": one.on_claimed_side},
     }
 
 
@@ -84,7 +84,7 @@ def claim_rows(results: GridResults, name: str, claim: Claim) -> list[Row]:
             cells.append(row | {"verdict": alone.verdict, "p_claim": alone.p})
         single = [cell for cell in cells if ALL not in (cell["model"], cell["benchmark"])]
         for cell, p in zip(single, holm([cell["p_claim"] for cell in single]), strict=True):
-            cell |= {"p_holm": p, "verdict_holm": corrected(cell, not cell["holds"], p, confidence)}
+            cell |= {"p_holm": p, "verdict_holm": corrected(cell, not cell["on_claimed_side"], p, confidence)}
         rows += cells
     overall = judged(every, confidence)
     for row in rows:
@@ -106,7 +106,7 @@ def rows(results: GridResults) -> pd.DataFrame:
         of_family = [name for name, claim in claims.items() if claim.family == family]
         for name, p in zip(of_family, holm([by_claim[name][0]["p_claim"] for name in of_family]), strict=True):
             whole = [row for row in by_claim[name] if row["model"] == row["benchmark"] == ALL]
-            against = not all(row["holds"] for row in whole)
+            against = not all(row["on_claimed_side"] for row in whole)
             for row in whole:
                 row |= {"p_holm": p, "verdict_holm": corrected(row, against, p, confidence)}
     return pd.DataFrame([row for part in by_claim.values() for row in part], columns=COLUMNS)
@@ -129,10 +129,10 @@ def conditions(frame: pd.DataFrame) -> pd.DataFrame:
     return whole.assign(cells=texts)
 
 
-def once(name: str) -> Column:
+def once(name: str, title: str) -> Column:
     """A column of the claim, shown in the row of its first condition."""
     return Column(
-        name.replace("verdict_holm", "with Holm's correction").replace("says", "claim"),
+        title,
         lambda shown: [
             value if number == 1 else "" for value, number in zip(shown[name], shown["condition"], strict=True)
         ],
@@ -148,13 +148,13 @@ def settled_by(row: Row) -> str:
     """How many replicates would probably decide an undecided claim."""
     if row["verdict"] != "undecided" or np.isnan(row["estimate"]):
         return "–"
-    if row["holds"] and row["p"] <= 1 - row["confidence"]:  # another condition is open
+    if row["on_claimed_side"] and row["p"] <= 1 - row["confidence"]:  # another condition is open
         return "–"
     few, many = row["replicates_to_settle"], row["with_more_questions"]
-    with_more = f"{many:.0f} with {MORE_QUESTIONS} times the questions"
     if np.isnan(few):
-        return "–" if np.isnan(many) else with_more
-    return f"{few:.0f} replicates" + (f", {with_more}" if many < few else "")
+        return "–" if np.isnan(many) else f"{many:.0f} replicates in all, with {MORE_QUESTIONS} times the questions"
+    with_more = f" ({many:.0f} with {MORE_QUESTIONS} times the questions)" if many < few else ""
+    return f"{few:.0f} replicates in all{with_more}"
 
 
 def notes(results: GridResults, frame: pd.DataFrame) -> Iterable[str]:
@@ -172,8 +172,8 @@ def notes(results: GridResults, frame: pd.DataFrame) -> Iterable[str]:
     yield (
         "With Holm's correction: the verdict if a wrong one among all claims of the family (the abstract's, ours) may "
         f"occur in {1 - grid.tables.confidence:.0%} of cases. Cells: verdicts of single models and benchmarks without "
-        "correction; claims.csv has each. To settle: replicates that would find the observed difference with a "
-        "probability of 80%, if it is the true one; salsa plan says what more replicates cost."
+        "correction; claims.csv has each. To settle: how many replicates would find the observed difference with a "
+        "probability of 80%, if it is the true one."
     )
 
 
@@ -182,7 +182,10 @@ CLAIMS = Table(
     "Claims",
     rows,
     [
-        *(once("says"), once("verdict"), once("verdict_holm"), copied("figure")),
+        once("says", "claim"),
+        once("verdict", "verdict"),
+        once("verdict_holm", "with Holm's correction"),
+        copied("figure"),
         Column("estimate", lambda shown: with_interval(shown, "estimate")),
         Column("supported if", lambda shown: [rule(row) for row in shown.to_dict("records")]),
         copied("cells"),

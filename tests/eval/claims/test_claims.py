@@ -65,7 +65,7 @@ def test_swapped_methods_give_the_mirror_image(results):
         (-there["estimate"], -there["high"], -there["low"])
     )
     assert back["p"] == pytest.approx(there["p"])
-    assert back["holds"] != there["holds"]
+    assert back["on_claimed_side"] != there["on_claimed_side"]
 
 
 def test_claim_of_what_a_grid_lacks_is_not_measured(results):
