@@ -7,6 +7,7 @@ from salsa.runtime.command import main
 COMMANDS = {
     "generate": ("eval.generation.generate", "generate a policy's answers to the benchmarks"),
     "score": ("eval.scoring.score", "score a policy's answers: reward, KL, length, gold reward"),
+    "frontier": ("eval.scoring.frontier", "measure policies and the checkpoints that they kept on held-out prompts"),
     "alpha": ("eval.scoring.alpha", "measure reward and SFT loss along the line between two SFT models"),
     "judge": ("eval.judging.judge", "compare two methods' answers pairwise, in both orders"),
     "grade": ("eval.judging.grade", "grade a policy's answers"),

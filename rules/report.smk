@@ -5,7 +5,7 @@ rule report:
     input:
         tables=rules.tables.output,
         figures=rules.figures.output,
-        answers=expand(ANSWERS, model=GRID.models, policy=PATHS.policies, benchmark=GRID.benchmarks),
+        answers=expand(ANSWERS, model=GRID.models, policy=PATHS.answering_policies, benchmark=GRID.benchmarks),
         judgments=expand(
             JUDGMENTS,
             model=GRID.models,

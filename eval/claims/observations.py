@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from eval.claims.frontier import differences_at_equal_kl
 from eval.grid.aggregate import LAST_SHARE, QUESTION, RUN, differences
 from eval.grid.results import GridResults
 from eval.statistics.intervals import Estimated, contrast_estimate, mean_estimate, rate_estimate
@@ -30,6 +31,9 @@ def observations(results: GridResults, comparison: str | None, condition: Condit
         judgments = results.judgments
         return judgments[(judgments["comparison"] == comparison) & (judgments["weight"] > 0)]
     sides = results.grid.comparisons[comparison]
+    if condition.of == "frontier":
+        equal = differences_at_equal_kl(results.frontier, results.grid, sides, condition.measure)
+        return as_points(equal.rename(columns={"mean": "difference"}))
     if condition.of == "scores":
         return as_points(differences(results.scores, condition.measure, sides, QUESTION))
     training = collapsed(results.training) if condition.measure == COLLAPSED else results.training

@@ -3,12 +3,14 @@
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from eval.benchmarks.base import MISSING_REASONS, POINTS, missing_verdicts
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.statistics.intervals import mean, win_rate
 from eval.statistics.length_control import difficulty, length_controlled
+from salsa.config.config import FIRST_ROLE
 from salsa.config.sections import Comparison
 
 Row = dict[str, Any]
@@ -161,6 +163,20 @@ def differences(frame: pd.DataFrame, measure: str, sides: Comparison, by: list[s
         return pd.DataFrame()
     both = pd.DataFrame({"a": means[sides.a], "b": means[sides.b]}).dropna().reset_index()
     return both.assign(difference=both["a"] - both["b"])
+
+
+def with_win_rates(points: pd.DataFrame, judgments: pd.DataFrame, grid: Grid, against: str) -> pd.DataFrame:
+    """The frontier's points with the win rate at the end of each run, the mean over benchmarks; one half for SFT 1 if
+    it is the opponent. Checkpoints on the way answer no benchmark.
+    """
+    names = {sides.a: name for name, sides in reversed(grid.comparisons.items()) if sides.b == against}
+    played = judgments[judgments["comparison"].isin(names.values())]
+    sums = played.groupby(["model", "a", "benchmark"])[["points", "weight"]].sum()
+    by_policy = (sums["points"] / sums["weight"]).groupby(["model", "a"]).mean()
+    rates = by_policy.reindex(pd.MultiIndex.from_frame(points[["model", "policy"]])).to_numpy()
+    opponent = grid.methods[against]
+    is_opponent = points["policy"].isna() & (opponent.algorithm == "none" and opponent.init == FIRST_ROLE)
+    return points.assign(win_rate=np.where(is_opponent, 0.5, np.where(points["steps"].isna(), rates, np.nan)))
 
 
 def improvements(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:

@@ -10,7 +10,9 @@ import pandas as pd
 from eval.grid.layout import (
     Grid,
     alpha_file,
+    answering,
     data_file,
+    frontier_file,
     grade_file,
     judgment_file,
     overlap_file,
@@ -50,7 +52,7 @@ def nonempty_rows(path: Path, stage: str) -> list[Row]:
 
 def _by_policy(grid: Grid, benchmarks: list[str]) -> Iterator[Row]:
     for model in grid.models:
-        for policy in policies(grid.methods, grid.replicates):
+        for policy in answering(grid.methods, grid.replicates):
             for benchmark in benchmarks:
                 yield {"model": model, **_columns(policy), "benchmark": benchmark}
 
@@ -106,6 +108,22 @@ def soups(results: Path, grid: Grid) -> pd.DataFrame:
             for row in read_jsonl(alpha_file(results, model, replicate))
         ]
     )
+
+
+def frontier(results: Path, grid: Grid) -> pd.DataFrame:
+    """All measured checkpoints of the frontier, with their method and beta; SFT 1 has neither."""
+    runs = {run.name: run for run in grid.frontier}
+    of_policy = {
+        policy.name: runs[policy.method] for policy in policies(grid.methods, grid.replicates) if policy.method in runs
+    }
+    rows = []
+    for model in grid.models:
+        for replicate in grid.replicates if runs else ():
+            for row in read_jsonl(frontier_file(results, model, replicate)):
+                run = of_policy.get(row["policy"])
+                place = {"model": model, "replicate": replicate}
+                rows.append({**place, "method": run and run.method, "beta": run and run.beta, **row})
+    return pd.DataFrame(rows)
 
 
 def _json(path: Path, maker: str) -> Any:

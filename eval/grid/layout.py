@@ -2,12 +2,12 @@
 
 generations/MODEL/POLICY/BENCHMARK.jsonl    scores/MODEL/POLICY/BENCHMARK.jsonl
 judgments/MODEL/BENCHMARK/COMPARISON.jsonl  grades/MODEL/POLICY/BENCHMARK.jsonl
-training/MODEL/POLICY.jsonl                 alpha/MODEL.jsonl
+training/MODEL/POLICY.jsonl                 alpha/MODEL.jsonl      frontier/MODEL.jsonl
 reward/MODEL.json   data/MODEL.json         overlap.json    calibration.json
 tables/  figures/  report.html
 
-With replicates: POLICY, COMPARISON and alpha/MODEL end with -REPLICATE (salsa/config/replicates.py), and so does
-reward/MODEL for a reward model of its own.
+With replicates: POLICY, COMPARISON, alpha/MODEL and frontier/MODEL end with -REPLICATE (salsa/config/replicates.py),
+and so does reward/MODEL for a reward model of its own.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from pydantic import Field
 from salsa.config.claims import Claim, load_claims
 from salsa.config.config import Config, Method, all_replicates
 from salsa.config.fields import Section
+from salsa.config.frontier import FrontierRun, frontier_runs
 from salsa.config.naming import Checkpoint, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables
@@ -35,6 +36,8 @@ class Grid(Section):
     benchmarks: list[str]
     graded: list[str]
     comparisons: dict[str, Comparison]
+    frontier: list[FrontierRun] = Field(default_factory=list, description="Methods at several betas")
+    frontier_against: str | None = Field(None, description="The method that the frontier's runs are judged against")
     held_out: bool = Field(False, description="Whether there is a reward model that no policy is trained against")
     claims: dict[str, Claim]
     judge: str
@@ -52,6 +55,8 @@ def grid_of(config: Config) -> Grid:
         benchmarks=list(config.benchmarks),
         graded=[name for name, benchmark in config.benchmarks.items() if benchmark.grade],
         comparisons=config.comparisons,
+        frontier=frontier_runs(config),
+        frontier_against=config.frontier.against if config.frontier else None,
         held_out=config.reward.held_out is not None,
         claims=load_claims(Path(config.claims)) if config.claims else {},
         judge=f"{config.judge.model} (gold judge)" if config.judge.kind == "gold" else config.judge.model,
@@ -68,6 +73,11 @@ def policies(methods: Mapping[str, Method], replicates: Mapping[str, Replicate])
         for replicate, draws in replicates.items()
         for seed in ([None] if entry.algorithm == "none" else draws.rl_seeds or [])
     ]
+
+
+def answering(methods: Mapping[str, Method], replicates: Mapping[str, Replicate]) -> list[Policy]:
+    """The policies that answer the benchmarks."""
+    return [policy for policy in policies(methods, replicates) if methods[policy.method].answers]
 
 
 def pairs(
@@ -115,6 +125,10 @@ def alpha_file(results: Path, model: str, replicate: str) -> Path:
     return results / "alpha" / f"{model}{suffix(replicate)}.jsonl"
 
 
+def frontier_file(results: Path, model: str, replicate: str) -> Path:
+    return results / "frontier" / f"{model}{suffix(replicate)}.jsonl"
+
+
 def reward_file(results: Path, model: str, owner: str) -> Path:
     """The card of a reward model; `owner` is its replicate, or "" for the shared one."""
     return results / "reward" / f"{model}{suffix(owner)}.json"
@@ -142,7 +156,7 @@ def calibration_file(results: Path) -> Path:
 
 def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
     """All input files of the tables, by their path below the results folder."""
-    every = policies(grid.methods, grid.replicates)
+    every, answered = policies(grid.methods, grid.replicates), answering(grid.methods, grid.replicates)
     files = []
     for model in grid.models:
         files += [
@@ -151,10 +165,11 @@ def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
             for comparison in grid.comparisons
             for replicate in grid.replicates
         ]
-        files += [grade_file(results, model, policy.name, b) for policy in every for b in grid.graded]
-        files += [score_file(results, model, policy.name, b) for policy in every for b in grid.benchmarks]
+        files += [grade_file(results, model, policy.name, b) for policy in answered for b in grid.graded]
+        files += [score_file(results, model, policy.name, b) for policy in answered for b in grid.benchmarks]
         files += [training_file(results, model, policy.name) for policy in every if policy.rl_seed is not None]
         files += [alpha_file(results, model, replicate) for replicate in grid.replicates]
+        files += [frontier_file(results, model, replicate) for replicate in grid.replicates if grid.frontier]
         files += [reward_file(results, model, owner) for owner in reward_owners(grid.replicates, grid.held_out)]
         files.append(data_file(results, model))
     files.append(overlap_file(results))

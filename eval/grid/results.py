@@ -37,6 +37,12 @@ class GridResults:
         return collect.soups(self.folder, self.grid)
 
     @cached_property
+    def frontier(self) -> pd.DataFrame:
+        points = collect.frontier(self.folder, self.grid)
+        against = self.grid.frontier_against
+        return points if against is None else aggregate.with_win_rates(points, self.judgments, self.grid, against)
+
+    @cached_property
     def reward_cards(self) -> pd.DataFrame:
         return collect.cards(self.folder, self.grid)
 

@@ -12,6 +12,7 @@ from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
 from salsa.config.config import FIRST_ROLE, Config, all_replicates
+from salsa.config.frontier import frontier_runs
 from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
@@ -181,14 +182,20 @@ class ModelJobs:
         costs, jobs = self.costs, self.jobs
         first = self._in_replicate(name, FIRST_ROLE)
         found = policies(self.config.methods, {name: replicate})
-        answers = self._answers(name, {policy.name: self._policy(policy, reward) for policy in found})
-        for policy in found:
+        trained = {policy.name: self._policy(policy, reward) for policy in found}
+        answering = [policy for policy in found if self.config.methods[policy.method].answers]
+        answers = self._answers(name, {policy.name: trained[policy.name] for policy in answering})
+        for policy in answering:
             self._add("score", [policy.name], costs.score(policy.method), [answers[policy.name], first, *rewards])
         points = [*costs.line(), *further]
         line = [self._in_replicate(name, point) for point in points]
         alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))
         parts = [name] if name else []
         self._add("alpha", parts, costs.alpha(len(points)), [*line, first, reward, *alpha_data])
+        names = {run.name for run in frontier_runs(self.config)}
+        if measured := [trained[policy.name] for policy in found if policy.method in names]:
+            needs = [*measured, first, *rewards, *jobs.files([costs.settings.alpha.prompts])]
+            self._add("frontier", parts, costs.frontier(len(measured)), needs)
         self._judgments(name, answers)
 
     def add(self) -> None:

@@ -238,21 +238,31 @@ class Costs:
 
     def alpha(self, count: int) -> Cost:
         """Answers, rewards, KL and test loss of `count` checkpoints."""
+        test, settings = self.sets["sft.test"], self.settings.alpha
+        return self._probe(count, 1, [self._passes(settings.dtype, test, 1, test.count / settings.batch_size)])
+
+    def frontier(self, policies: int) -> Cost:
+        """Answers, rewards and KL of SFT 1, and of so many policies with the checkpoints that they kept."""
+        rewards = 1 if self.settings.reward.held_out is None else 2
+        return self._probe(1 + policies * (1 + len(self.settings.ppo.checkpoints_at)), rewards, [])
+
+    def _probe(self, count: int, rewards: int, further: list[Work]) -> Cost:
+        """Measuring `count` checkpoints on the prompts of `alpha`."""
         settings = self.settings.alpha
         dtype, limit, batch = settings.dtype, settings.max_new_tokens, settings.batch_size
-        prompts, test = self.sizes.of_source(settings.prompts, "prompts"), self.sets["sft.test"]
+        prompts = self.sizes.of_source(settings.prompts, "prompts")
         rows, answer = min(settings.samples, prompts.count), self.sizes.answer(limit)
         dialogues = Rows(rows, prompts.tokens + answer)
         passes = self._passes(dtype, dialogues, predicted=answer / dialogues.tokens, batches=rows / batch)
         per_checkpoint: list[Work] = [
             self._decoding(dtype, rows, batch, prompts.tokens, limit),
-            *(replace(passes, predicted=0.0), passes, passes),
-            self._passes(dtype, test, predicted=1, batches=test.count / batch),
+            *(*[replace(passes, predicted=0.0)] * rewards, passes, passes),
+            *further,
         ]
         tokens = batch * (prompts.tokens + limit)
         extra = max(self._cache(dtype, tokens), 2 * memory.logits(self.shape, tokens))
-        footprint = Memory(0, PROCESS + 3 * self._weights(dtype) + extra)
-        return Cost((self._start(2 + count), *per_checkpoint * count), footprint)
+        footprint = Memory(0, PROCESS + (2 + rewards) * self._weights(dtype) + extra)
+        return Cost((self._start(1 + rewards + count), *per_checkpoint * count), footprint)
 
     # Parts of several stages
 

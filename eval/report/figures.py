@@ -17,14 +17,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.grid.layout import ALL_MODELS
+from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
+from eval.report.frontier_figure import frontier_figure
+from eval.report.style import COLOURS, MARKERS, colours_of
 from eval.tables.of_grid import add_results_arguments, load_results
 from salsa.runtime.outputs import output_folder
 
-# Okabe and Ito's palette, safe for colour-blind readers.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 PANELS_IN_A_ROW = 4
 INCHES_A_NAME = 1.3
 STYLE = {
@@ -47,12 +46,6 @@ CURVES = {
     "eos_share": "share with EOS",
     "explained_variance": "explained variance of the value",
 }
-
-
-def colours_of(names: list[str]) -> dict[str, Any]:
-    """A colour for each name; from a larger, less distinct palette if there are many."""
-    palette = COLOURS if len(names) <= len(COLOURS) else plt.get_cmap("tab20").colors
-    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
 
 
 def legend_columns(figure: Figure, names: list[str]) -> int:
@@ -127,8 +120,15 @@ def soup_figure(results: GridResults) -> Figure:
     return figure
 
 
+def at_own_beta(results: GridResults) -> pd.DataFrame:
+    """The training steps without the frontier's runs at other betas."""
+    others = {run.name for run in results.grid.frontier if run.name != run.method}
+    return results.training[~results.training["method"].isin(others)]
+
+
 def panels_by_model(
-    results: GridResults,
+    training: pd.DataFrame,
+    models: list[str],
     curves: Mapping[str, str],
     height: float,
     draw: Callable[[Axes, str, pd.DataFrame], None],
@@ -136,7 +136,6 @@ def panels_by_model(
     y_style: Mapping[str, Any],
 ) -> tuple[Figure, np.ndarray]:
     """One row per curve and one column per model; `draw` fills a panel from the model's training steps."""
-    models = results.grid.models
     figure, axes = plt.subplots(
         len(curves),
         len(models),
@@ -148,7 +147,7 @@ def panels_by_model(
     for row, key in enumerate(curves):
         for column, model in enumerate(models):
             axis: Axes = axes[row][column]
-            draw(axis, key, results.training[results.training["model"] == model])
+            draw(axis, key, training[training["model"] == model])
             if row == 0:
                 axis.set_title(model, fontsize=10)
             if row == len(curves) - 1:
@@ -166,7 +165,7 @@ def add_legend(figure: Figure, axes: np.ndarray, **options: Any) -> None:
 
 def training_figure(results: GridResults) -> Figure:
     """One row per metric, one column per model; thin lines are runs, thick lines their mean."""
-    training = results.training
+    training = at_own_beta(results)
     curves = {
         key: "\n".join(_lines(text))
         for key, text in CURVES.items()
@@ -183,7 +182,7 @@ def training_figure(results: GridResults) -> Figure:
             mean = part.groupby("step")[key].mean()
             axis.plot(mean.index, mean, color=colour[method], lw=1.6, label=method)
 
-    figure, axes = panels_by_model(results, curves, 1.7, draw, "PPO step", {"fontsize": 8})
+    figure, axes = panels_by_model(training, results.grid.models, curves, 1.7, draw, "PPO step", {"fontsize": 8})
     figure.align_ylabels()
     add_legend(figure, axes)
     return figure
@@ -196,9 +195,9 @@ def _lines(text: str) -> list[str]:
     return [text] if len(text) <= 18 else [" ".join(words[:half]), " ".join(words[half:])]
 
 
-def frontier_figure(results: GridResults) -> Figure:
+def reward_kl_figure(results: GridResults) -> Figure:
     """Learned and gold reward against the square root of the KL to SFT 1 (over-optimisation, Gao et al. 2022)."""
-    training = results.training
+    training = at_own_beta(results)
     curves = {key: CURVES[key] for key in ("reward", "gold") if not training[key].isna().all()}
     methods = list(dict.fromkeys(training["method"]))
     colour = colours_of(methods)
@@ -210,7 +209,7 @@ def frontier_figure(results: GridResults) -> Figure:
             x = np.sqrt(part["kl_sft_k3"])
             axis.scatter(x, part[key], s=7, alpha=0.6, color=colour[method], marker=marker, lw=0, label=method)
 
-    figure, axes = panels_by_model(results, curves, 2.3, draw, "√KL to SFT 1 (k3, nats)", {})
+    figure, axes = panels_by_model(training, results.grid.models, curves, 2.3, draw, "√KL to SFT 1 (k3, nats)", {})
     add_legend(figure, axes, markerscale=2)
     return figure
 
@@ -222,6 +221,7 @@ class Plot:
     name: str
     caption: str
     draw: Callable[[GridResults], Figure]
+    is_drawn: Callable[[Grid], bool] = lambda grid: True
 
     def save(self, folder: Path, results: GridResults) -> None:
         """Write NAME.svg and NAME.png, without matplotlib's date."""
@@ -245,9 +245,22 @@ PLOTS = [  # in the report's order
         "reward_kl",
         "Reward against distance from SFT 1, one point per step. Where the learned reward rises while the "
         "gold reward falls, the reward model is over-optimised.",
+        reward_kl_figure,
+    ),
+    Plot(
+        "frontier",
+        "Reward against the KL to SFT 1, over all betas and the checkpoints on the way. Curves: parabolas in the "
+        "square root of the KL, mean over replicates with its interval. Right: first method of the comparison minus "
+        "the second at equal KL, mean over the KL that both reach, with its interval over replicates.",
         frontier_figure,
+        is_drawn=lambda grid: bool(grid.frontier),
     ),
 ]
+
+
+def plots(grid: Grid) -> list[Plot]:
+    """The figures of a grid."""
+    return [plot for plot in PLOTS if plot.is_drawn(grid)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -258,5 +271,5 @@ def run(arguments: argparse.Namespace) -> None:
     results, record = load_results(arguments, "figures")
     settings: dict[str, Any] = STYLE
     with plt.rc_context(settings), output_folder(arguments.out, record) as folder:
-        for plot in PLOTS:
+        for plot in plots(results.grid):
             plot.save(folder, results)

@@ -14,12 +14,12 @@ from eval.grid.layout import Grid, generation_file, judgment_file
 from eval.grid.run_versions import warning
 from eval.report import claims
 from eval.report.assumptions import Assumptions, compared, load_assumptions
-from eval.report.figures import PLOTS
+from eval.report.figures import plots
 from eval.report.headline import read_headline, read_table, sentence
 from eval.tables.claimed import CLAIMS
 from eval.tables.formats import number, with_interval
 from eval.tables.judged import HEADLINE
-from eval.tables.of_grid import TABLES
+from eval.tables.of_grid import tables_of
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.outputs import output_file
@@ -166,10 +166,10 @@ def run(arguments: argparse.Namespace) -> None:
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
         tables=[
             (table.title, *markdown_table(read_text(tables / f"{table.name}.md")))
-            for table in TABLES
+            for table in tables_of(grid)
             if table not in (CLAIMS, HEADLINE)  # shown first, with the answer
         ],
-        figures=[(read_svg(figures / f"{plot.name}.svg"), plot.caption) for plot in PLOTS],
+        figures=[(read_svg(figures / f"{plot.name}.svg"), plot.caption) for plot in plots(grid)],
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
         assumptions=compared(assumptions, values),
         cells=judged_samples(arguments.results, grid),

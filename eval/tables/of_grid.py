@@ -8,7 +8,8 @@ from pathlib import Path
 
 from eval.grid.layout import Grid, measured_files
 from eval.grid.results import GridResults
-from eval.tables import claimed, judged, measured
+from eval.tables import at_equal_kl, claimed, judged, measured
+from eval.tables.table import Table
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
@@ -18,6 +19,8 @@ TABLES = [  # in the report's order
     judged.HEADLINE,
     judged.WIN_RATES,
     measured.IMPROVEMENTS,
+    at_equal_kl.EQUAL_KL,
+    at_equal_kl.FRONTIER,
     measured.SCORES,
     judged.GRADES,
     measured.SOUP,
@@ -27,6 +30,11 @@ TABLES = [  # in the report's order
     measured.OVERLAP,
     measured.RUNS,
 ]
+
+
+def tables_of(grid: Grid) -> list[Table]:
+    """The tables of a grid."""
+    return [table for table in TABLES if table.is_made(grid)]
 
 
 def add_results_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     results, record = load_results(arguments, "tables")
     with output_folder(arguments.out, record) as folder:
-        for table in TABLES:
+        for table in tables_of(results.grid):
             table.write(folder, results)
         record.extra = {
             "made_with": {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from eval.grid.layout import Grid
 from eval.grid.results import GridResults
 from eval.tables.formats import number, with_interval, write_table
 
@@ -61,6 +62,7 @@ class Table:
     columns: Sequence[Column]
     notes: Sequence[str | Notes]
     layout: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    is_made: Callable[[Grid], bool] = lambda grid: True
 
     def write(self, folder: Path, results: GridResults) -> None:
         """Write the three files."""

@@ -58,6 +58,14 @@ class Inputs:
         settings = for_model(self.config, wildcards.model)
         return self.paths.files([settings.alpha.prompts, settings.sft.test])
 
+    def frontier(self, wildcards: Wildcards) -> list[str]:
+        """Policies that the stage `frontier` measures."""
+        return [self.paths.policy(wildcards.model, name) for name in self.paths.on_the_frontier(wildcards)]
+
+    def frontier_data(self, wildcards: Wildcards) -> list[str]:
+        """Prompts."""
+        return self.paths.files([for_model(self.config, wildcards.model).alpha.prompts])
+
     def ingredients(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints that a soup's name lists."""
         return [self.paths.checkpoint(wildcards.model, name) for name in parse_soup_name(wildcards.soup)]

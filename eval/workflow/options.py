@@ -52,6 +52,11 @@ class Options:
         further = self.paths.further(wildcards)
         return line + [f"--also={self.paths.in_replicate(model, replicate, name)}" for name in further]
 
+    def frontier(self, wildcards: Wildcards) -> list[str]:
+        """Policies that the stage `frontier` measures, with their checkpoints."""
+        names = self.paths.on_the_frontier(wildcards)
+        return [f"--policy={name}={self.paths.policy(wildcards.model, name)}" for name in names]
+
     def run(self, wildcards: Wildcards) -> str:
         """Name of the job's random draws: its model and replicate."""
         return f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"

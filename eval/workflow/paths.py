@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from eval.grid.layout import calibration_file, pairs, policies, reward_owners
+from eval.grid.layout import answering, calibration_file, pairs, policies, reward_owners
 from salsa.config.config import Config, all_replicates
+from salsa.config.frontier import frontier_runs
 from salsa.config.layout import (
     checkpoint_folder,
     first_sft_folder,
@@ -117,6 +118,16 @@ class GridPaths:
         return {policy.name: policy for policy in policies(self.config.methods, self.replicates)}
 
     @cached_property
+    def answering_policies(self) -> list[str]:
+        """Names of the policies that answer the benchmarks."""
+        return [policy.name for policy in answering(self.config.methods, self.replicates)]
+
+    def on_the_frontier(self, wildcards: Wildcards) -> list[str]:
+        """Names of a replicate's policies that the stage `frontier` measures."""
+        methods, replicate = {run.name for run in frontier_runs(self.config)}, self.replicate(wildcards)
+        return [p.name for p in self.policies.values() if p.method in methods and p.replicate == replicate]
+
+    @cached_property
     def answered_together(self) -> list[str]:
         """Policies that one job of the rule `generate` answers for, with the wildcard `replicate` in their names.
 
@@ -125,7 +136,7 @@ class GridPaths:
         if not self.config.generate_together:
             return []
         first = next(iter(self.replicates))
-        of_first = [policy for policy in self.policies.values() if policy.replicate == first]
+        of_first = answering(self.config.methods, {first: self.replicates[first]})
         return [policy_name(policy.method, "{replicate}", policy.rl_seed) for policy in of_first]
 
     def replicate(self, wildcards: Wildcards) -> str:

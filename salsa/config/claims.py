@@ -9,7 +9,7 @@ from salsa.config.fields import Name, Section
 from salsa.runtime.provenance import CODE
 from salsa.runtime.settings import load_settings
 
-Source = Literal["judgments", "scores", "training", "soups"]
+Source = Literal["judgments", "scores", "training", "soups", "frontier"]
 PER_QUESTION: tuple[Source, ...] = ("judgments", "scores")
 
 
@@ -18,7 +18,9 @@ class Condition(Section):
 
     figure: str = Field(description="What the figure is, for readers")
     of: Source
-    measure: str = Field(description="win_rate for judgments; a column of scores, training or soups; or collapsed")
+    measure: str = Field(
+        description="win_rate for judgments, collapsed for training, or a column of the source's table"
+    )
     statistic: Literal["mean", "spread"] = Field(
         "mean", description="mean: a less b (a win rate as it is); spread: ratio of standard deviations over runs"
     )

@@ -22,6 +22,7 @@ from salsa.config.sections import (
     Comparison,
     DataSource,
     Dpo,
+    Frontier,
     GenerateSettings,
     Model,
     Paths,
@@ -36,7 +37,7 @@ from salsa.config.sections import (
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
-COMMON_TO_MODELS = {"reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
+COMMON_TO_MODELS = {"ppo.checkpoints_at", "reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
 FIRST_ROLE = "sft-1"
 S = TypeVar("S", bound=Section)
 
@@ -48,6 +49,7 @@ class Method(Section):
     init: Checkpoint
     reference: str | dict[str, Any] | None = Field(None, description="A checkpoint, or a strategy of references.py")
     settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
+    answers: bool = Field(True, description="Whether its policies answer the benchmarks; comparisons need it")
 
     @field_validator("init")
     @classmethod
@@ -111,10 +113,44 @@ class Config(Section):
     )
     score: Score = Score()
     alpha: Alpha
+    frontier: Frontier | None = None
     judge: Judge
     calibration: Calibration | None = None
     comparisons: dict[Name, Comparison]
     tables: Tables
+
+    @model_validator(mode="after")
+    def _frontier_is_trained(self) -> "Config":
+        """Add the frontier's runs to the methods, and their comparisons with `against`."""
+        if self.frontier is None:
+            return self
+        for method in self.frontier.methods:
+            if method not in self.methods or self.methods[method].algorithm != "ppo":
+                raise ValueError(f"frontier.methods: {method} is no method with algorithm ppo: correct it")
+            if self.beta_of(method) in self.frontier.betas:
+                raise ValueError(f"frontier.betas: {self.beta_of(method):g} is the beta of {method} already: remove it")
+            names = {at_beta(method, beta): beta for beta in self.frontier.betas}
+            for name in (method, *names) if self.frontier.against else ():
+                self._compare(name, self.frontier.against)
+            for name, beta in names.items():
+                entry = self.methods[method]
+                compared = any(name in (comparison.a, comparison.b) for comparison in self.comparisons.values())
+                settings = {**entry.settings, "beta": beta}
+                added = entry.model_copy(update={"settings": settings, "answers": compared})
+                if self.methods.setdefault(name, added) != added:
+                    raise ValueError(f"methods.{name}: a run of the frontier has this name: rename the method")
+        return self
+
+    def _compare(self, a: str, b: str | None) -> None:
+        """Add the comparison of a with b, if there is none yet."""
+        if b not in self.methods:
+            raise ValueError(f"frontier.against: no method {b}: name one of {', '.join(self.methods)}")
+        if not any((comparison.a, comparison.b) == (a, b) for comparison in self.comparisons.values()):
+            self.comparisons[f"{a}_vs_{b}"] = Comparison(a=a, b=b)
+
+    def beta_of(self, method: str) -> float:
+        """The beta of a method with algorithm ppo; a model's own settings may change it."""
+        return float(self.methods[method].settings.get("beta", self.ppo.beta))
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Config":
@@ -135,6 +171,10 @@ class Config(Section):
             for side in (comparison.a, comparison.b):
                 if side not in self.methods:
                     raise ValueError(f"comparisons.{name}: no method {side}: name one of {', '.join(self.methods)}")
+                if not self.methods[side].answers:
+                    raise ValueError(
+                        f"comparisons.{name}: {side} does not answer the benchmarks: set its answers: true"
+                    )
         if self.tables.headline not in self.comparisons:
             raise ValueError(
                 f"tables.headline: no comparison {self.tables.headline}: name one of {', '.join(self.comparisons)}"
@@ -185,6 +225,11 @@ class Config(Section):
         check_independence(self.replicates)
         if self.generate_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
             raise ValueError("generate_together: needs the same rl_seeds in all replicates: change one of them")
+
+
+def at_beta(method: str, beta: float) -> str:
+    """Name of a method at another beta."""
+    return f"{method}-b{beta:g}"
 
 
 def all_replicates(config: Config) -> dict[str, Replicate]:

@@ -244,6 +244,10 @@ class PpoSettings(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Dtype of passes and frozen models; trained weights stay float32 until saved"
     )
+    checkpoints_at: list[Count] = Field(
+        default_factory=list,
+        description="Keep the policy after these numbers of steps, too, for `frontier`; each is a whole checkpoint",
+    )
     max_kl: Positive | None = Field(
         None, description="Stop if a rollout's kl_ref_k1 (nats per response) exceeds this. Default: never"
     )
@@ -272,6 +276,8 @@ class PpoSettings(Section):
                 f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "
                 f"train_batch_size {self.train_batch_size}"
             )
+        if late := [step for step in self.checkpoints_at if step >= self.steps]:
+            raise ValueError(f"checkpoints_at: {late[0]} is not before the last of {self.steps} steps: remove it")
         return self
 
 
@@ -341,6 +347,21 @@ class Alpha(Section):
     max_new_tokens: Count
     batch_size: Count = 64
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Frontier(Section):
+    """Reward against KL at several betas, by which methods are compared at equal KL.
+
+    Each method is also trained at each beta, as a method METHOD-bBETA. It answers the benchmarks only if a comparison
+    names it. All runs, and the checkpoints that `ppo.checkpoints_at` keeps, are measured on the prompts of `alpha`.
+    With `against`, all runs also answer the benchmarks and are judged against this method.
+    """
+
+    methods: list[Name] = Field(min_length=1, description="Methods with algorithm ppo")
+    betas: list[NonNegative] = Field(min_length=1, description="Betas beside each method's own")
+    against: Name | None = Field(
+        None, description="A method that all runs are judged against, for win rates at equal KL"
+    )
 
 
 class Comparison(Section):

@@ -65,10 +65,14 @@ def dpo_sets(settings: Dpo, seed: int) -> dict[str, DataSet]:
     return _sets("dpo", "preferences", settings.max_length, seed, train=settings.train)
 
 
-def alpha_sets(settings: Alpha, test: TrainingData, room: int, context: int, seed: int) -> dict[str, DataSet]:
-    """Sets of the stage `alpha`: prompts of at most `room` tokens, and SFT's test rows up to the context length."""
+def alpha_sets(settings: Alpha, test: TrainingData | None, room: int, context: int, seed: int) -> dict[str, DataSet]:
+    """Sets of the stages `alpha` and `frontier`: prompts of at most `room` tokens; for `alpha` also SFT's test rows up
+    to the context length.
+    """
     source = settings.prompts.model_copy(update={"limit": settings.samples})
     prompts = DataSet(kind="prompts", source=source, max_length=room, seed=derive_seed(seed, "alpha", "prompts"))
+    if test is None:
+        return {"alpha.prompts": prompts}
     return {
         "alpha.prompts": prompts,
         "alpha.test": _sets("sft", "demonstrations", context, seed, test=test)["sft.test"],

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import copy
 import json
 import shutil
 from pathlib import Path
 
+from salsa.checkpoints.kept import KEPT
 from salsa.checkpoints.loading import load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
 from salsa.config.policy_arguments import add_policy_arguments, complete, reference_inputs
@@ -95,11 +97,21 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
     checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)
     board = arguments.metrics.with_suffix(".board")
+    kept = checkpoints.folder / KEPT
+
+    def keep(step: int) -> None:
+        """Save the policy after so many steps, beside the state of the unfinished run."""
+        with models.policy.complete(settings.dtype) as policy:
+            if processes.is_main():
+                with output_folder(kept / str(step)) as folder:
+                    # A copy, because saving casts the weights, and training goes on.
+                    save(copy.deepcopy(policy), models.tokenizer, folder, settings.dtype)
+
     with (
         defer_sigterm() as stop_requested,
         trackers(arguments.report_to, board, record.id(), recorded, checkpoints.newest()) as report,
     ):
-        history = train(training, checkpoints, report, stop_requested)
+        history = train(training, checkpoints, report, stop_requested, keep)
     facts = {"max_kl": settings.max_kl, "processes": processes.count()}
     record.extra = {**facts, "data": {"ppo.prompts": counts}, "last_step": history[-1]}
     with models.policy.complete(settings.dtype) as policy:
@@ -107,6 +119,8 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
             return
         with output_folder(arguments.out, record) as folder:
             save(policy, models.tokenizer, folder, settings.dtype)
+            if settings.checkpoints_at:
+                shutil.copytree(kept, folder / KEPT)
         with output_file(arguments.metrics) as path:
             write_jsonl(path, history)
         shutil.rmtree(unfinished)

@@ -175,8 +175,12 @@ def train(
     checkpoints: Checkpoints | None = None,
     report: Callable[[Metrics], None] = lambda metrics: None,
     stop_requested: Callable[[], bool] = lambda: False,
+    keep: Callable[[int], None] = lambda step: None,
 ) -> list[Metrics]:
-    """Train in place, resuming from the newest checkpoint. Returns the metrics of all steps; reports each new step."""
+    """Train in place, resuming from the newest checkpoint. Returns the metrics of all steps; reports each new step.
+
+    `keep` is called after each of `checkpoints_at` steps.
+    """
     history: list[Metrics] = []
     if checkpoints is not None:
         state, history = checkpoints.load(training.state)
@@ -191,6 +195,8 @@ def train(
             kept = f"; saved states are in {checkpoints.folder}" if checkpoints and checkpoints.newest() else ""
             raise UserError(f"ppo: step {step}: {error}{kept}") from None
         report(history[-1])
+        if step + 1 in training.settings.checkpoints_at:
+            keep(step + 1)
         if checkpoints is not None:
             checkpoints.append(history[-1])
             stopping = processes.any_process(stop_requested()) and step + 1 < total

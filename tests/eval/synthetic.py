@@ -8,6 +8,7 @@ from eval.grid.layout import (
     Grid,
     alpha_file,
     data_file,
+    frontier_file,
     generation_file,
     grade_file,
     judgment_file,
@@ -44,8 +45,28 @@ GRID = Grid.model_validate(
         "tables": {"headline": "salsa_vs_ppo"},
     }
 )
+BETAS = (0.05, 0.1, 0.2, 0.4)
+OWN_BETA = 0.2
 THREE = {f"r{n}": {"sft": {"sft-1": 2 * n - 1, "sft-2": 2 * n}, "rl_seeds": [1]} for n in (1, 2, 3)}
 REPLICATED = Grid.model_validate({**GRID.model_dump(), "replicates": THREE})
+
+
+def with_frontier(grid: Grid) -> Grid:
+    """The grid with PPO and SALSA at several betas, which answer no benchmark."""
+    runs = [
+        {"method": method, "beta": beta, "name": method if beta == OWN_BETA else f"{method}-b{beta:g}"}
+        for method in ("ppo", "salsa")
+        for beta in BETAS
+    ]
+    added = {
+        run["name"]: {**METHODS[run["method"]], "settings": {"beta": run["beta"]}, "answers": False}
+        for run in runs
+        if run["beta"] != OWN_BETA
+    }
+    methods = {**grid.model_dump()["methods"], **added}
+    return Grid.model_validate({**grid.model_dump(), "frontier": runs, "methods": methods})
+
+
 QUESTIONS = 24
 
 
@@ -76,6 +97,8 @@ def write_results(results: Path, questions: int = QUESTIONS, grid: Grid = GRID) 
                     both = pairs(grid.methods, grid.replicates, comparison, replicate)
                     rows = [judgment(rng, q, pair) for q in range(questions) for pair in both]
                     put(judgment_file(results, model, benchmark, name, replicate), rows)
+        for replicate in grid.replicates if grid.frontier else ():
+            put(frontier_file(results, model, replicate), frontier(grid, model, replicate))
         for run in policies(grid.methods, grid.replicates):
             write_policy(results, model, run, questions, rng, grid)
         for replicate in grid.replicates:
@@ -115,9 +138,31 @@ def write_results(results: Path, questions: int = QUESTIONS, grid: Grid = GRID) 
     return results
 
 
+GAIN = 0.1  # of SALSA at equal KL
+SPREAD = 0.02  # between replicates
+
+
+def frontier(grid: Grid, model: str, replicate: str) -> list[dict]:
+    """Reward d (1.2 - 0.2 d) for d = sqrt(KL), and `GAIN` more for SALSA, give or take a replicate's `SPREAD`."""
+    start = {"policy": None, "steps": None, "kl_sft": 0.0, "reward": 0.0}
+    rows = [start]
+    names = {run.name: run for run in grid.frontier}
+    for policy in policies(grid.methods, {replicate: grid.replicates[replicate]}):
+        if policy.method not in names:
+            continue
+        run = names[policy.method]
+        lift = GAIN + SPREAD * (list(grid.replicates).index(replicate) - 1) if run.method == "salsa" else 0.0
+        for steps, share in ((4, 0.5), (None, 1.0)):
+            kl = share * (0.3 / run.beta if run.method == "ppo" else 0.4 / run.beta)
+            value = kl**0.5 * (1.2 - 0.2 * kl**0.5) + lift
+            rows.append({"policy": policy.name, "steps": steps, "kl_sft": kl, "reward": value})
+    measured = {"reward_se": 0.05, "gold_se": 0.02, "tokens": 12.0, "samples": 100}
+    return [{**row, "reward_held_out": row["reward"] / 2, "gold": row["reward"] / 3, **measured} for row in rows]
+
+
 def write_policy(results: Path, model: str, run: Policy, questions: int, rng: random.Random, grid: Grid) -> None:
     """Answers, scores, grades and training metrics of one policy."""
-    for benchmark in grid.benchmarks:
+    for benchmark in grid.benchmarks if grid.methods[run.method].answers else ():
         rows = [score(rng, q, run.method) for q in range(questions)]
         put(score_file(results, model, run.name, benchmark), rows)
         turn = {"user": "Say <b>hi</b>.", "assistant": f"<script>{run.name}</script> | hi"}
@@ -130,7 +175,8 @@ def write_policy(results: Path, model: str, run: Policy, questions: int, rng: ra
         for q in range(8)
         for t in (1, 2)
     ]  # fmt: skip
-    put(grade_file(results, model, run.name, "mt_bench"), grades)
+    if grid.methods[run.method].answers:
+        put(grade_file(results, model, run.name, "mt_bench"), grades)
     if run.rl_seed is not None:
         put(training_file(results, model, run.name), [step(rng, n) for n in range(12)])
 

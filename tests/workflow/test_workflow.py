@@ -105,7 +105,7 @@ def test_two_reward_models_share_no_pairs_and_score_all_answers(smoke):
 def test_run_ends_with_the_table_and_the_paths(smoke):
     _, said = smoke
     assert "undecided     SALSA earns more reward than PPO" in said
-    assert "Of 7 claims" in said
+    assert "Of 8 claims" in said
     assert "Adjusted win rate of salsa against ppo, judged by gold-judge (gold judge)" in said
     for benchmark in ("mt_bench", "arena_hard", "ultrafeedback"):
         assert f"llama-mini  {benchmark}" in said
@@ -230,6 +230,16 @@ def test_generate_together_answers_for_all_policies_in_one_job(tmp_path):
     assert jobs == counted_by_plan(tmp_path / "together.yaml")
 
 
+def test_runs_of_the_frontier_are_judged_against_a_method(tmp_path):
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config["frontier"]["against"] = "sft"
+    (tmp_path / "judged.yaml").write_text(yaml.safe_dump(config))
+    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "judged.yaml",)))
+    benchmarks, runs, others = 3, 4, 1  # comparisons: of each run with SFT 1, and of SALSA with PPO
+    assert (int(jobs["generate"]), int(jobs["judge"])) == (runs + 1, benchmarks * (runs + others))
+    assert jobs == counted_by_plan(tmp_path / "judged.yaml")
+
+
 @pytest.mark.parametrize("grid", ["paper", "smollm2"])
 def test_plan_counts_the_jobs_of_hub_grids(grid, tmp_path):
     found = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml",)))
@@ -243,7 +253,7 @@ def counted_by_plan(*config: Path) -> dict[str, str]:
     return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
 
 
-@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 12), ("mini", 27, 108), ("paper", 27, 108)])
+@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 14), ("mini", 27, 108), ("paper", 27, 108)])
 def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
     status, said = snakemake(
         tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")
@@ -257,7 +267,7 @@ def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
 ENDS = {"tables", "figures", "report", "all"}
 JUDGED = {"judge", "grade"}
 ANSWERED = {"generate", "score", *JUDGED}
-ALIGNED = {"align", *ANSWERED}
+ALIGNED = {"align", "frontier", *ANSWERED}
 SOUPED = {"soup", "alpha", *ALIGNED}
 TUNED = {"sft", "reward", *SOUPED}
 DPO_DATA = {"path": "data/smoke/world/prefs_train.jsonl", "limit": 50}
@@ -282,7 +292,7 @@ DPO_DATA = {"path": "data/smoke/world/prefs_train.jsonl", "limit": 50}
         ({"benchmarks": {"arena_hard": {"grade": True}}}, {"grade"}),
         ({"generate": {"batch_size": 7}}, ANSWERED),
         ({"score": {"batch_size": 7}}, {"score"}),
-        ({"alpha": {"samples": 5}}, {"alpha"}),
+        ({"alpha": {"samples": 5}}, {"alpha", "frontier"}),
         ({"judge": {"noise": 0.3}}, JUDGED),
         ({"judge": {"temperature": None}}, JUDGED),
         ({"comparisons": {"again": {"a": "salsa", "b": "sft"}}}, {"judge"}),
@@ -316,7 +326,7 @@ def test_log_begins_with_a_command_that_can_be_copied(smoke, tmp_path):
 def test_commands_name_the_runs_random_draws(smoke):
     """Runs of other models and replicates draw independently. These stages draw at random for a model."""
     folder, _ = smoke
-    for stage in ("sft", "reward", "align", "alpha", "generate"):
+    for stage in ("sft", "reward", "align", "alpha", "frontier", "generate"):
         logs = sorted((folder / f"logs/smoke/{stage}").rglob("*.log"))
         commands = [log.read_text().splitlines()[0] for log in logs]
         assert commands and all(re.search(" --run llama-mini(-held-out)? ", text) for text in commands), stage

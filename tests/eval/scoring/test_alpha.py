@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from eval.scoring.alpha import Line, mean_and_error, parse_checkpoints, parse_source
+from eval.scoring.alpha import parse_checkpoints, parse_source
+from eval.scoring.probe import Probe, mean_and_error
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
 from salsa.checkpoints.soup import soup
 from salsa.config.sections import Alpha, TrainingData
@@ -52,17 +53,18 @@ def test_sft_loss_covers_the_assistants_tokens_and_eos(tmp_path, llamas, reward_
     write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": "hi"}, {"prompt": "word " * 300}])
     settings = Alpha(prompts=TrainingData(path=str(tmp_path / "prompts.jsonl")), samples=2, max_new_tokens=8)
     test = TrainingData(path=str(tmp_path / "test.jsonl"))
-    line = Line(llamas[0], reward_model, settings, test, False, 1, prepared)
-    assert (line.counts["alpha.prompts"]["used"], line.counts["alpha.prompts"]["too_long"]) == (1, 1)
-    tokenizer, [ids], [mask] = load_tokenizer(llamas[0]), line.demonstrations, line.masks
+    probe = Probe(llamas[0], {"reward": reward_model}, settings, test, False, 1, prepared)
+    assert (probe.counts["alpha.prompts"]["used"], probe.counts["alpha.prompts"]["too_long"]) == (1, 1)
+    tokenizer, [ids], [mask] = load_tokenizer(llamas[0]), probe.demonstrations, probe.masks
     marked = [i for i, mark in enumerate(mask) if mark]
     assert tokenizer.decode([ids[i] for i in marked]) == " hello<|end|> hello<|end|>"
     with torch.no_grad():
         found = load_causal(llamas[0])(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = -sum(found[i - 1, ids[i]] for i in marked) / len(marked)
-    assert line.measure(0, llamas[0])["sft_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert probe.measure(llamas[0])["sft_loss"] == pytest.approx(expected.item(), rel=1e-5)
+    short = settings.model_copy(update={"max_new_tokens": 256})
     with pytest.raises(UserError, match=r"alpha\.max_new_tokens: 256 leaves no room in a context of 256: lower it"):
-        Line(llamas[0], reward_model, settings.model_copy(update={"max_new_tokens": 256}), test, False, 1, prepared)
+        Probe(llamas[0], {"reward": reward_model}, short, test, False, 1, prepared)
 
 
 def test_mean_and_error():

@@ -64,8 +64,12 @@ def test_replicate_decides_checkpoints_and_draws():
     assert inputs.reference(of_job) == [f"{folder}/soup/llama-mini/sft-5@0.5+sft-6@0.5"]
     assert inputs.reward_model(of_job) == f"{folder}/reward/llama-mini-r2"
     assert options.run(of_job) == "llama-mini-r2"
-    trained = [f"{method}-{run}" for method in ("ppo", "salsa") for run in ("r1-s1", "r2-s7", "r2-s8")]
+    methods = ("ppo", "salsa", "ppo-b0.05", "salsa-b0.05")
+    trained = [f"{method}-{run}" for method in methods for run in ("r1-s1", "r2-s7", "r2-s8")]
     assert list(paths.policies) == ["sft-r1", "sft-r2", *trained]
+    measured = [f"{method}-r2-{seed}" for method in methods for seed in ("s7", "s8")]
+    assert options.frontier(of_job) == [f"--policy={name}={folder}/policy/llama-mini/{name}" for name in measured]
+    assert list(paths.answering_policies) == ["sft-r1", "sft-r2", *trained[:6]]
     assert paths.pairs(SimpleNamespace(comparison="ppo_vs_sft", replicate="-r2")) == [
         ("ppo-r2-s7", "sft-r2"),
         ("ppo-r2-s8", "sft-r2"),

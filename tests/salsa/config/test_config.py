@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from salsa.config.config import load_config
+from salsa.config.config import Config, algorithm_settings, load_config
+from salsa.config.frontier import frontier_runs
 from salsa.config.naming import checkpoint_name, parse_soup_name, soup_name
 from salsa.config.schema import schema
 from salsa.runtime.errors import UserError
@@ -74,6 +75,31 @@ MISTAKES = {
     "batches": (("ppo", "train_batch_size"), 7, r"rollout_batch_size 16 is not a multiple of train_batch_size 7"),
     "RL seed twice": (("rl_seeds",), [3, 2, 3], r"yaml: rl_seeds: seed 3 is listed twice: list each seed once$"),
     "whole config": (("tables", "headline"), "x_vs_y", r"mine\.yaml: tables\.headline: no comparison x_vs_y: name one"),
+    "the frontier's own beta": (
+        ("frontier", "betas"),
+        [0.1],
+        r"frontier\.betas: 0\.1 is the beta of ppo already: remove",
+    ),
+    "a frontier of an untrained method": (
+        ("frontier", "methods"),
+        ["sft"],
+        r"frontier\.methods: sft is no method with",
+    ),
+    "a frontier against nobody": (
+        ("frontier", "against"),
+        "sfft",
+        r"frontier\.against: no method sfft: name one of ",
+    ),
+    "a kept last step": (
+        ("ppo", "checkpoints_at"),
+        [2],
+        r"checkpoints_at: 2 is not before the last of 2 steps: remove it",
+    ),
+    "a comparison without answers": (
+        ("methods", "ppo", "answers"),
+        False,
+        r"comparisons\.ppo_vs_sft: ppo does not answer the bench",
+    ),
     "negative": (("judge", "noise"), -1, r"judge\.noise: Input should be greater than or equal to 0"),
 }
 
@@ -117,3 +143,36 @@ def test_settings_come_from_json_or_a_section_of_a_file():
         load_settings(f"{path}#jury", Judge)
     with pytest.raises(UserError, match="cannot read nowhere.yaml"):
         load_settings("nowhere.yaml#judge", Judge)
+
+
+def test_frontier_adds_its_runs_to_the_methods():
+    """They differ from their method in beta alone, and answer the benchmarks if a comparison names them."""
+    data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    data["frontier"] = {"methods": ["ppo", "salsa"], "betas": [0.02, 0.5]}
+    data["comparisons"]["weak_vs_sft"] = {"a": "salsa-b0.02", "b": "sft"}
+    config = Config.model_validate(data)
+    assert [(run.method, run.beta, run.name) for run in frontier_runs(config)] == [
+        ("ppo", 0.02, "ppo-b0.02"), ("ppo", 0.1, "ppo"), ("ppo", 0.5, "ppo-b0.5"),
+        ("salsa", 0.02, "salsa-b0.02"), ("salsa", 0.1, "salsa"), ("salsa", 0.5, "salsa-b0.5"),
+    ]  # fmt: skip
+    salsa, weak = config.methods["salsa"], config.methods["salsa-b0.02"]
+    assert weak.model_copy(update={"settings": salsa.settings}) == salsa
+    assert algorithm_settings(config, "llama-mini", "salsa-b0.02").beta == 0.02
+    assert [name for name, method in config.methods.items() if not method.answers] == [
+        "ppo-b0.02",
+        "ppo-b0.5",
+        "salsa-b0.5",
+    ]
+    assert Config.model_validate(config.model_dump()) == config
+
+
+def test_frontier_against_a_method_adds_comparisons():
+    """Of all runs, with the names of those that the config has."""
+    data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    data["frontier"] = {"methods": ["ppo", "salsa"], "betas": [0.02], "against": "sft"}
+    config = Config.model_validate(data)
+    added = {name: (c.a, c.b) for name, c in config.comparisons.items() if name not in data["comparisons"]}
+    assert "ppo_vs_sft" in data["comparisons"]
+    assert added == {f"{name}_vs_sft": (name, "sft") for name in ("ppo-b0.02", "salsa", "salsa-b0.02")}
+    assert all(method.answers for method in config.methods.values())
+    assert Config.model_validate(config.model_dump()) == config

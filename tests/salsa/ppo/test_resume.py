@@ -16,6 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.api import CheckpointException
 
+from salsa.checkpoints.kept import kept_checkpoints
 from salsa.checkpoints.loading import load_causal
 from salsa.config.references import Fixed
 from salsa.config.sections import Ppo
@@ -97,6 +98,21 @@ def test_saving_states_changes_nothing(align, llamas, reward_model, prompts_file
     assert trainer.train(training) == rows
     saved = load_causal(tmp_path / "saved").state_dict()
     assert all(torch.equal(weight, saved[name]) for name, weight in models.policy.model.state_dict().items())
+
+
+def test_kept_checkpoint_is_the_policy_of_a_run_that_ends_there(align, llamas, tmp_path, monkeypatch):
+    """With a constant learning rate; keeping it changes nothing of the run, and a resumed run has it, too."""
+    align("short", llamas[1], steps=1, schedule="constant")
+    align("plain", llamas[1], steps=STEPS, schedule="constant")
+    align("kept", llamas[1], steps=STEPS, schedule="constant", checkpoints_at=[1])
+    assert the_same(tmp_path, "kept", "plain")
+    assert list(kept_checkpoints(tmp_path / "plain")) == []
+    assert weights(kept_checkpoints(tmp_path / "kept")[1]) == weights(tmp_path / "short")
+    again = {"steps": STEPS, "schedule": "constant", "checkpoints_at": [1], "options": EVERY_STEP}
+    with fault(monkeypatch, trainer, "collect", STEPS, True):
+        align("resumed", llamas[1], **again)
+    align("resumed", llamas[1], **again)
+    assert weights(kept_checkpoints(tmp_path / "resumed")[1]) == weights(tmp_path / "short")
 
 
 def test_kill_9_changes_nothing(llamas, reward_model, prompts_file, tmp_path):

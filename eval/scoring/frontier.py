@@ -1,0 +1,73 @@
+"""Stage `frontier`: measure policies, and the checkpoints that they kept on their way, on held-out prompts.
+
+Output, one line per checkpoint: {policy, steps, reward, reward_se, reward_held_out, …, gold, gold_se, kl_sft, tokens,
+samples}. `steps` is null at the end of training. The first line is SFT 1 (policy null, KL 0).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from eval.scoring.probe import Probe
+from salsa.checkpoints.kept import kept_checkpoints
+from salsa.config.sections import Alpha
+from salsa.data.training_sets import PREPARED
+from salsa.runtime.errors import UserError
+from salsa.runtime.jsonl import write_jsonl
+from salsa.runtime.log import log
+from salsa.runtime.outputs import output_file
+from salsa.runtime.provenance import Run
+from salsa.runtime.seeds import add_run_argument
+from salsa.runtime.settings import load_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy", action="append", required=True, metavar="NAME=DIR", help="a policy of the frontier; repeat"
+    )
+    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
+    parser.add_argument("--reward", type=Path, required=True, help="reward model")
+    parser.add_argument(
+        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
+    )
+    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    add_run_argument(parser)
+    parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
+
+
+def parse_policies(texts: list[str]) -> dict[str, Path]:
+    """Parse NAME=DIR arguments."""
+    found = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not (name and folder):
+            raise UserError(f"--policy {text}: write it as NAME=DIR")
+        found[name] = Path(folder)
+    return found
+
+
+def run(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.settings, Alpha)
+    policies = parse_policies(arguments.policy)
+    rewards = {"reward": arguments.reward}
+    rewards |= {"reward_held_out": arguments.held_out_reward} if arguments.held_out_reward else {}
+    inputs = {**policies, "sft": arguments.sft, **rewards}
+    inputs |= {"prompts": Path(settings.prompts.path)} if settings.prompts.path else {}
+    recorded = {**json.loads(settings.model_dump_json()), "gold": arguments.gold}
+    provenance = Run("frontier", recorded, inputs, {"seed": arguments.seed, "run": arguments.run})
+    seed, run_name = arguments.seed, arguments.run
+    probe = Probe(arguments.sft, rewards, settings, None, arguments.gold, seed, arguments.prepared, run_name)
+    provenance.extra = {"data": probe.counts}
+    checkpoints: list[tuple[str | None, int | None, Path]] = [(None, None, arguments.sft)]
+    for name, folder in policies.items():
+        checkpoints += [(name, steps, path) for steps, path in kept_checkpoints(folder).items()]
+        checkpoints.append((name, None, folder))
+    rows = []
+    for policy, steps, path in checkpoints:
+        rows.append({"policy": policy, "steps": steps, **probe.measure(path)})
+        log.info("%s: reward %.3f, KL to SFT 1 %.3f", path, rows[-1]["reward"], rows[-1]["kl_sft"])
+    with output_file(arguments.out, provenance) as out:
+        write_jsonl(out, rows)

@@ -1,0 +1,62 @@
+"""Figures at equal KL: each method's curve of a figure against the KL, and the difference of two curves.
+
+Reward follows d (a - b d) against d = sqrt(KL) in RLHF (Gao et al. 2022), which is a parabola in d.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DEGREE = 2
+PARTS = (0.25, 0.5, 0.75)  # of a shared range
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A parabola in sqrt(KL), fitted by least squares; valid from the smallest KL of a policy to the largest."""
+
+    coefficients: np.ndarray
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, kl: Sequence[float], values: Sequence[float], start: float | None = None) -> "Curve | None":
+        """Fit the figures `values` of policies with this KL, and that of the start, where KL is 0.
+
+        None if there are too few points.
+        """
+        x = [*kl, *([] if start is None else [0.0])]
+        y = [*values, *([] if start is None else [start])]
+        if len({*x}) <= DEGREE or not len(kl):
+            return None
+        roots = np.sqrt(np.maximum(x, 0.0))
+        return cls(np.polynomial.polynomial.polyfit(roots, y, DEGREE), float(min(kl)), float(max(kl)))
+
+    def at(self, kl: np.ndarray) -> np.ndarray:
+        """The curve's values."""
+        return np.asarray(np.polynomial.polynomial.polyval(np.sqrt(kl), self.coefficients))
+
+    def mean(self, low: float, high: float) -> float:
+        """The curve's mean over a range of KL: each power sqrt(KL)^j has the integral KL^(j/2 + 1) / (j/2 + 1)."""
+        powers = np.arange(len(self.coefficients)) / 2 + 1
+        return float((self.coefficients * (high**powers - low**powers) / powers).sum() / (high - low))
+
+
+@dataclass(frozen=True)
+class EqualKl:
+    """Difference of two curves where both are valid: at parts of the range, and its mean over it."""
+
+    low: float
+    high: float
+    at_parts: tuple[float, ...]
+    mean: float
+
+
+def at_equal_kl(a: Curve, b: Curve) -> EqualKl | None:
+    """a less b; None if no KL is reached by both."""
+    low, high = max(a.low, b.low), min(a.high, b.high)
+    if low >= high:
+        return None
+    parts = low + (high - low) * np.array(PARTS)
+    return EqualKl(low, high, tuple((a.at(parts) - b.at(parts)).tolist()), a.mean(low, high) - b.mean(low, high))

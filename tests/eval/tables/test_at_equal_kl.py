@@ -1,0 +1,96 @@
+"""The frontier's tables, figure and claim from an invented grid in which SALSA is better by 0.1 at each KL."""
+
+import pandas as pd
+import pytest
+
+from eval.claims.frontier import differences_at_equal_kl
+from eval.grid.aggregate import with_win_rates
+from eval.grid.results import GridResults
+from eval.tables import at_equal_kl, claimed
+from salsa.config.sections import Comparison
+from tests.eval.synthetic import GAIN, REPLICATED, SPREAD, with_frontier, write_results
+
+GRID = with_frontier(REPLICATED)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> GridResults:
+    return GridResults(write_results(tmp_path_factory.mktemp("frontier"), grid=GRID), GRID)
+
+
+def test_difference_at_equal_kl_is_the_planted_one(results):
+    """SALSA's curve does not start at SFT 1's reward here, so it is fitted without it."""
+    without_start = GRID.model_copy(
+        update={"methods": {name: m.model_copy(update={"init": "sft-2"}) for name, m in GRID.methods.items()}}
+    )
+    sides = GRID.comparisons["salsa_vs_ppo"]
+    found = differences_at_equal_kl(results.frontier, without_start, sides, "reward")
+    assert list(found["mean"]) == pytest.approx([GAIN - SPREAD, GAIN, GAIN + SPREAD] * 2)
+    # Both reach from half the KL of the largest beta to the KL of the smallest.
+    assert (found["low"].iloc[0], found["high"].iloc[0]) == pytest.approx((0.5 * 0.4 / 0.4, 0.3 / 0.05))
+
+
+def test_interval_is_over_replicates_nested_in_models(results):
+    rows = at_equal_kl.equal_kl_rows(results).set_index(["comparison", "model", "measure"])
+    row = rows.loc[("salsa_vs_ppo", "all", "reward")]
+    assert row["over"] == "runs"
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    narrow = (row["high"] - row["low"]) / 2
+    single = rows.loc[("salsa_vs_ppo", "one-mini", "reward")]
+    assert narrow < (single["high"] - single["low"]) / 2, "two models have twice the replicates"
+    assert ("ppo_vs_sft", "all", "reward") not in rows.index, "SFT is not on the frontier"
+
+
+def test_claim_at_equal_kl_is_supported(results):
+    rows = claimed.rows(results)
+    mine = rows[rows["claim"] == "is_more_than_a_weaker_penalty"]
+    assert list(mine["verdict"]) == ["supported", "supported"]
+
+
+def test_table_of_runs_has_each_method_at_each_beta(results):
+    rows = at_equal_kl.run_rows(results)
+    assert len(rows) == 2 * 2 * 4
+    assert (rows["replicates"] == 3).all()
+    notes = list(at_equal_kl.turn_note(results, rows))
+    assert notes[0].startswith("one-mini, ppo: the gold reward is highest at a beta of 0.05; it still rises")
+
+
+def test_policies_that_answer_nothing_are_in_no_table_of_answers(results):
+    assert set(results.scores["method"]) == {"sft", "ppo", "salsa"}
+    assert "ppo-b0.05" in set(results.training["method"])
+
+
+def test_win_rate_of_a_run_is_over_its_matches_with_the_opponent():
+    """PPO's end: 3 of 4 points in one benchmark, 0 of 2 in another, so 3/8 on average; none for its checkpoint on the
+    way, nor for SALSA, which did not play against SFT; SFT 1 plays against itself.
+    """
+    grid = GRID.model_copy(update={"comparisons": {**GRID.comparisons, "salsa_vs_sft": Comparison(a="salsa", b="sft")}})
+    points = pd.DataFrame(
+        {"model": "one-mini", "replicate": "r1", "policy": [None, "ppo-r1-s1", "ppo-r1-s1", "salsa-r1-s1"]}
+    ).assign(steps=[None, 4, None, None])
+    matches = [
+        ("salsa_vs_ppo", "salsa-r1-s1", "first", 0, 2),
+        ("ppo_vs_sft", "ppo-r1-s1", "first", 2, 2),
+        ("ppo_vs_sft", "ppo-r1-s1", "first", 1, 2),
+        ("ppo_vs_sft", "ppo-r1-s1", "second", 0, 2),
+    ]
+    names = ["comparison", "a", "benchmark", "points", "weight"]
+    judgments = pd.DataFrame(matches, columns=names).assign(model="one-mini")
+    rates = with_win_rates(points, judgments, grid, "sft")["win_rate"]
+    assert rates.fillna(-1).tolist() == [0.5, -1, 0.375, -1]
+
+
+def test_figure_and_page_are_made(results, command):
+    settings = GRID.model_dump_json(exclude_none=True)
+    for stage, out in (("tables", "tables"), ("figures", "figures"), ("report", "report.html")):
+        status, said = command(
+            "eval", stage, "--results", results.folder, "--settings", settings, "--out", results.folder / out
+        )
+        assert status == 0, said
+    assert (results.folder / "figures/frontier.svg").exists()
+    assert "Methods at equal KL" in (results.folder / "report.html").read_text()
+    assert list(pd.read_csv(results.folder / "tables/equal_kl.csv")["model"].unique()) == [
+        "one-mini",
+        "two_mini",
+        "all",
+    ]
