@@ -169,8 +169,11 @@ def with_win_rates(points: pd.DataFrame, judgments: pd.DataFrame, grid: Grid, ag
     """The frontier's points with the win rate at the end of each run, the mean over benchmarks; one half for SFT 1 if
     it is the opponent. Checkpoints on the way answer no benchmark.
     """
-    names = {sides.a: name for name, sides in reversed(grid.comparisons.items()) if sides.b == against}
-    played = judgments[judgments["comparison"].isin(names.values())]
+    comparisons: dict[str, str] = {}  # one for each method: two comparisons of the same methods have the same matches
+    for name, sides in grid.comparisons.items():
+        if sides.b == against:
+            comparisons.setdefault(sides.a, name)
+    played = judgments[judgments["comparison"].isin(comparisons.values())]
     sums = played.groupby(["model", "a", "benchmark"])[["points", "weight"]].sum()
     by_policy = (sums["points"] / sums["weight"]).groupby(["model", "a"]).mean()
     rates = by_policy.reindex(pd.MultiIndex.from_frame(points[["model", "policy"]])).to_numpy()

@@ -21,6 +21,7 @@ from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
 from eval.report.frontier_figure import frontier_figure
 from eval.report.style import COLOURS, MARKERS, colours_of
+from eval.tables.at_equal_kl import has_frontier
 from eval.tables.of_grid import add_results_arguments, load_results
 from salsa.runtime.outputs import output_folder
 
@@ -221,7 +222,7 @@ class Plot:
     name: str
     caption: str
     draw: Callable[[GridResults], Figure]
-    is_drawn: Callable[[Grid], bool] = lambda grid: True
+    is_made: Callable[[Grid], bool] = lambda grid: True
 
     def save(self, folder: Path, results: GridResults) -> None:
         """Write NAME.svg and NAME.png, without matplotlib's date."""
@@ -253,14 +254,14 @@ PLOTS = [  # in the report's order
         "square root of the KL, mean over replicates with its interval. Right: first method of the comparison minus "
         "the second at equal KL, mean over the KL that both reach, with its interval over replicates.",
         frontier_figure,
-        is_drawn=lambda grid: bool(grid.frontier),
+        is_made=has_frontier,
     ),
 ]
 
 
 def plots(grid: Grid) -> list[Plot]:
     """The figures of a grid."""
-    return [plot for plot in PLOTS if plot.is_drawn(grid)]
+    return [plot for plot in PLOTS if plot.is_made(grid)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -45,7 +45,15 @@ def frontier_figure(results: GridResults) -> Figure:
             part = points[points["model"] == model]
             for m, method in enumerate(methods):
                 own = part[part["method"] == method]
-                axis.scatter(own["kl_sft"], own[measure], s=9, alpha=0.5, color=colour[method], marker=MARKERS[m], lw=0)
+                axis.scatter(
+                    own["kl_sft"],
+                    own[measure],
+                    s=9,
+                    alpha=0.5,
+                    color=colour[method],
+                    marker=MARKERS[m % len(MARKERS)],
+                    lw=0,
+                )
                 fitted = [curve for place, _, name, curve in every if (place, name) == (model, method)]
                 draw_mean(axis, fitted, colour[method], method, grid.tables.confidence)
             if row == 0:
@@ -91,7 +99,8 @@ def draw_differences(axis: Axes, rows: pd.DataFrame, models: list[str]) -> None:
         y = np.array([names.index(name) for name in part["model"]]) + 0.18 * number
         x = part["difference"].to_numpy()
         reach = np.nan_to_num([x - part["low"].to_numpy(), part["high"].to_numpy() - x])
-        style: dict[str, Any] = {"fmt": MARKERS[number], "color": COLOURS[-1 - number], "ms": 4, "lw": 1.2}
+        marker, colour = MARKERS[number % len(MARKERS)], COLOURS[-1 - number % len(COLOURS)]
+        style: dict[str, Any] = {"fmt": marker, "color": colour, "ms": 4, "lw": 1.2}
         axis.errorbar(x, y, xerr=reach, label=comparison, **style)
     axis.axvline(0, color="0.4", lw=0.8, ls="--")
     axis.xaxis.set_major_locator(MaxNLocator(LABELLED))

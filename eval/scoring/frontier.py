@@ -8,16 +8,14 @@ import argparse
 import json
 from pathlib import Path
 
-from eval.scoring.probe import Probe
+from eval.scoring.probe import Probe, add_probe_arguments
 from salsa.checkpoints.kept import kept_checkpoints
 from salsa.config.sections import Alpha
-from salsa.data.training_sets import PREPARED
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import add_run_argument
 from salsa.runtime.settings import load_settings
 
 
@@ -25,17 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", action="append", required=True, metavar="NAME=DIR", help="a policy of the frontier; repeat"
     )
-    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
-    parser.add_argument("--reward", type=Path, required=True, help="reward model")
     parser.add_argument(
         "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
     )
-    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    add_run_argument(parser)
-    parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
+    add_probe_arguments(parser)
 
 
 def parse_policies(texts: list[str]) -> dict[str, Path]:

@@ -61,14 +61,14 @@ def run_rows(results: GridResults) -> pd.DataFrame:
 
 
 def turn_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
-    """At which beta each method's gold reward is highest."""
+    """At which beta the mean of each method's gold reward is highest."""
     if "gold" not in rows:
         return
     for (model, method), part in rows.groupby(["model", "method"], sort=False):
         best = part.loc[part["gold"].idxmax()]
         smallest = best["beta"] == part["beta"].min()
-        turn = "it still rises at the smallest beta" if smallest else "it falls at smaller ones"
-        yield f"{model}, {method}: the gold reward is highest at a beta of {best['beta']:g}; {turn}."
+        turn = "the smallest" if smallest else "lower at each smaller one"
+        yield f"{model}, {method}: the mean gold reward is highest at a beta of {best['beta']:g}, {turn}."
 
 
 def limits(name: str) -> Column:

@@ -124,6 +124,9 @@ class Config(Section):
         """Add the frontier's runs to the methods, and their comparisons with `against`."""
         if self.frontier is None:
             return self
+        for model, changes in self.models.items():
+            if "beta" in changes.settings.get("ppo", {}):
+                raise ValueError(f"models.{model}.settings.ppo.beta: a frontier's betas are for all models: remove it")
         for method in self.frontier.methods:
             if method not in self.methods or self.methods[method].algorithm != "ppo":
                 raise ValueError(f"frontier.methods: {method} is no method with algorithm ppo: correct it")
@@ -149,7 +152,7 @@ class Config(Section):
             self.comparisons[f"{a}_vs_{b}"] = Comparison(a=a, b=b)
 
     def beta_of(self, method: str) -> float:
-        """The beta of a method with algorithm ppo; a model's own settings may change it."""
+        """The beta of a method with algorithm ppo, in models whose settings do not change it."""
         return float(self.methods[method].settings.get("beta", self.ppo.beta))
 
     @model_validator(mode="after")

@@ -52,7 +52,7 @@ def test_table_of_runs_has_each_method_at_each_beta(results):
     assert len(rows) == 2 * 2 * 4
     assert (rows["replicates"] == 3).all()
     notes = list(at_equal_kl.turn_note(results, rows))
-    assert notes[0].startswith("one-mini, ppo: the gold reward is highest at a beta of 0.05; it still rises")
+    assert notes[0] == "one-mini, ppo: the mean gold reward is highest at a beta of 0.05, the smallest."
 
 
 def test_policies_that_answer_nothing_are_in_no_table_of_answers(results):

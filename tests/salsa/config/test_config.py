@@ -85,6 +85,11 @@ MISTAKES = {
         ["sft"],
         r"frontier\.methods: sft is no method with",
     ),
+    "a frontier with a model's beta": (
+        ("models", "llama-mini", "settings"),
+        {"ppo": {"beta": 0.3}},
+        r"models\.llama-mini\.settings\.ppo\.beta: a frontier's betas are for all models: remove it",
+    ),
     "a frontier against nobody": (
         ("frontier", "against"),
         "sfft",
