@@ -29,6 +29,7 @@ COMMANDS = {
 # Commands of `python -m salsa`, through an entry point of the package (pyproject.toml).
 GRID = {
     "plan": ("eval.planning.plan", "estimate jobs, device hours, memory, disk space and judge calls"),
+    "compare": ("eval.compare.command", "say whether two finished grids agree, and what differs between them"),
     "doctor": ("eval.checks.doctor", "check what a grid depends on: access, keys, disks, GPUs, versions"),
 }
 

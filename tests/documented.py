@@ -43,7 +43,7 @@ class Block:
     @property
     def of_a_grid(self) -> bool:
         """Whether the block reads a finished mini grid."""
-        return re.search(r"checkpoints/mini|mini/generations", self.text) is not None
+        return re.search(r"checkpoints/mini|mini/generations|--like|salsa compare", self.text) is not None
 
 
 def blocks(page: Path, language: str = "sh") -> list[Block]:

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
-from eval.claims.settle import MORE_QUESTIONS, replicates_to_settle
+from eval.claims.settle import MORE_QUESTIONS, replicates_to_find
+from eval.statistics.crossed import Components
 from eval.statistics.intervals import Estimate, Estimated, Interval, p_value
 from salsa.config.claims import Condition
 
@@ -27,6 +28,7 @@ class Found:
     on_claimed_side: bool
     p: float
     settled_by: tuple[int | None, int | None]  # replicates, with these questions and with 4 times as many
+    components: Components | None = None  # of its variance, where that says what other numbers of runs would find
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ def found(estimated: Estimated | None, condition: Condition, confidence: float) 
     above = interval.estimate > condition.threshold
     p = p_value(estimated.interval, condition.threshold) if "runs" in interval.over else np.nan
     needed: tuple[int | None, int | None] = (None, None)
-    if isinstance(estimated, Estimate):
-        effect, components = interval.estimate - condition.threshold, estimated.variance.components
-        few, many = (replicates_to_settle(effect, components, confidence, more) for more in (1, MORE_QUESTIONS))
+    components = estimated.variance.components if isinstance(estimated, Estimate) else None
+    if components is not None:
+        effect = interval.estimate - condition.threshold
+        few, many = (
+            replicates_to_find(effect, components, confidence, more * components.asked) for more in (1, MORE_QUESTIONS)
+        )
         needed = (few, many)
-    return Found(interval, above == (condition.above is not None), p, needed)
+    return Found(interval, above == (condition.above is not None), p, needed, components)
 
 
 def judged(conditions: Sequence[Found | None], confidence: float) -> Judged:

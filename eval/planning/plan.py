@@ -5,15 +5,18 @@ rows and tokens. Measured runs were within a factor of two of it (docs/plan.md);
 """
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.claims.settle import POWER
 from eval.endpoints.costs import price
 from eval.planning.assumed import Device, assumed
 from eval.planning.jobs import Jobs
 from eval.planning.judge_calls import JudgeCosts
+from eval.planning.power import FINISHED, claims_file, finished_claims, powers, with_another_replicate
 from eval.planning.schedule import Run, ends, place
 from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE, Calls
@@ -159,8 +162,51 @@ def judge_lines(plan: Plan) -> list[str]:
     return [f"judge      {text}", f"           cost {cost:,.2f} in the prices' currency"]
 
 
-def format_plan(plan: Plan, hourly: float | None) -> list[str]:
-    """The lines to print. `hourly` is the price of a device hour."""
+def power_lines(plan: Plan, like: Path | None, target: float | None) -> list[str]:
+    """What the grid's replicates find, and how many find the target, with what they take; none without claims.
+
+    `like` has the results of the finished grid that the variances come from; default: the project's mini grid.
+    """
+    folder = FINISHED if like is None else like
+    if like is None and not claims_file(folder).exists():
+        return ["power      unknown: the mini grid has no tables here; name a finished grid by --like"]
+    found = powers(Sizes(plan.config), finished_claims(folder), target)
+    if not found:
+        return []
+    count = len(all_replicates(plan.config))
+    more = Plan.of(with_another_replicate(plan.config), plan.device, plan.count)
+    now, then = ((each.device_hours(), each.calls().number) for each in (plan, more))
+
+    def cost(replicates: int | None) -> tuple[str, str, str]:
+        if replicates is None:
+            return "-", "-", "-"
+        hours, calls = (a + (replicates - count) * (b - a) for a, b in zip(now, then, strict=True))
+        return f"{replicates}", f"{hours:,.1f}", f"{calls:,.0f}"
+
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    wanted = "the difference seen there" if target is None else f"a difference of {target:g}"
+    head = ("claim", "figure", "found", "to find", "replicates", "device hours", "calls")
+    rows = [
+        (one.claim, one.figure, difference(one.smallest), difference(one.target), *cost(one.replicates))
+        for one in found
+    ]
+    return [
+        "",
+        f"power      found: the smallest difference from a claim's threshold that {count} replicates find with a",
+        f"           probability of {POWER:.0%}, if runs and questions vary as in {shown};",
+        f"           then what it takes to find {wanted}",
+        "",
+        *align_columns([head, *rows]),
+    ]
+
+
+def difference(value: float) -> str:
+    """A difference from a claim's threshold; "-" if it is unknown."""
+    return "-" if math.isnan(value) else f"{value:.2g}"
+
+
+def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> list[str]:
+    """The lines to print. `hourly` is the price of a device hour; `power` are lines after the sums."""
     device, count = plan.device, plan.count
     memory = f", {device.memory:g} GB" if device.memory else ""
     ended = plan.ends()
@@ -179,6 +225,7 @@ def format_plan(plan: Plan, hourly: float | None) -> list[str]:
     lines.append(f"disk       {size(plan.disk())}{scratch}")
     lines += judge_lines(plan)
     lines += misfit_lines(plan)
+    lines += power
     lines += ["", "assumed:", *(f"- {note}" for note in plan.notes), f"- {device_note(device)}"]
     return lines
 
@@ -228,11 +275,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=8, help="the number of devices (default 8)")
     parser.add_argument("--hourly", type=float, help="the price of a device hour, in any currency")
+    parser.add_argument(
+        "--power",
+        type=float,
+        metavar="DIFFERENCE",
+        help="print how many replicates would find a difference of this size",
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="FOLDER",
+        help="results of a finished grid whose runs and questions vary alike (default: the project's results/mini)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.count < 1:
         raise UserError(f"--count {arguments.count}: must be at least 1")
     config = load_config(*arguments.config)
+    if arguments.power is not None and not arguments.power > 0:
+        raise UserError(f"--power {arguments.power:g}: must be above 0")
     plan = Plan.of(config, assumed().devices[arguments.device], arguments.count)
-    print("\n".join(format_plan(plan, arguments.hourly)))
+    print("\n".join(format_plan(plan, arguments.hourly, power_lines(plan, arguments.like, arguments.power))))

@@ -44,12 +44,13 @@ class Components:
     replicates: float  # of a model, on average
     asked: int  # questions of all benchmarks
 
-    def at(self, replicates: float, asked: float) -> tuple[float, float]:
-        """The variance, and its degrees of freedom, that these numbers would give."""
-        by_runs, by_questions = self.replicates / replicates, self.asked / asked
+    def at(self, replicates: float, asked: float, models: int | None = None) -> tuple[float, float]:
+        """The variance, and its degrees of freedom, that these numbers would give; default: as many models."""
+        models = self.models if models is None else models
+        by_runs, by_questions = self.models * self.replicates / (models * replicates), self.asked / asked
         noise = self.noise * by_runs * by_questions
         runs, questions = self.runs * by_runs + noise, self.questions * by_questions + noise
-        between = self.models * (replicates - 1)
+        between = models * (replicates - 1)
         squares = [(runs, between), (questions, asked - 1), (noise, between * (asked - 1))]
         value = max(runs + questions - noise, noise)
         return value, satterthwaite(value, [(square, df) for square, df in squares if df > 0])

@@ -1,6 +1,6 @@
 """Intervals of means and rates, over training runs and questions (crossed.py)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -116,15 +116,25 @@ def mean_estimate(values: "pd.Series[Any]", frame: pd.DataFrame, pooled: bool = 
     return Estimate(value, crossed_variance(influence, cells))
 
 
-def contrast_estimate(first: pd.DataFrame, second: pd.DataFrame) -> Estimate:
-    """`rate_estimate` of the first frame less that of the second, whose benchmarks are others."""
+def signed_estimate(parts: Sequence[tuple[int, pd.DataFrame]]) -> Estimate:
+    """Sum of the rates (`rate_estimate`) of several frames, each with its sign.
+
+    What frames share is taken into account: replicates of the same model and name, and questions of the same benchmark
+    and id.
+    """
     values, influences = [], []
-    for sign, frame in ((1, first), (-1, second)):
+    for sign, frame in parts:
         weights, points = (frame[name].to_numpy(dtype=float) for name in ("weight", "points"))
         value, influence = ratio_influence(points, weights, Cells.of(frame).benchmark)
         values.append(sign * value)
         influences.append(sign * influence)
-    return Estimate(sum(values), crossed_variance(np.concatenate(influences), Cells.of(pd.concat([first, second]))))
+    together = Cells.of(pd.concat([frame for _, frame in parts]))
+    return Estimate(sum(values), crossed_variance(np.concatenate(influences), together))
+
+
+def contrast_estimate(first: pd.DataFrame, second: pd.DataFrame) -> Estimate:
+    """`rate_estimate` of the first frame less that of the second, whose benchmarks are others."""
+    return signed_estimate([(1, first), (-1, second)])
 
 
 def win_rate(frame: pd.DataFrame, confidence: float) -> Interval:

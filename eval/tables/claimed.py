@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from eval.claims.observations import estimate, observations
-from eval.claims.settle import MORE_QUESTIONS
+from eval.claims.settle import MORE_QUESTIONS, VARIANCE
 from eval.claims.verdicts import Found, Verdict, found, holm, judged, verdict
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
@@ -22,6 +22,7 @@ Row = dict[str, Any]
 COLUMNS = ["claim", "says", "family", "condition", "confidence", "figure", "model", "benchmark"]
 COLUMNS += ["estimate", "low", "high", "side", "threshold", "n", "over", "p", "on_claimed_side"]
 COLUMNS += ["verdict", "p_claim", "p_holm", "verdict_holm", "replicates_to_settle", "with_more_questions"]
+COLUMNS += [*VARIANCE.values()]
 NOT_FOUND = Found(NO_INTERVAL, False, np.nan, (None, None))
 
 
@@ -71,7 +72,9 @@ def claim_rows(results: GridResults, name: str, claim: Claim) -> list[Row]:
         whole = found(estimate(observed, condition), condition, confidence)
         every.append(whole)
         few, many = (whole or NOT_FOUND).settled_by
-        settled = {"replicates_to_settle": few, "with_more_questions": many}
+        settled: Row = {"replicates_to_settle": few, "with_more_questions": many}
+        if whole is not None and whole.components is not None:
+            settled |= {VARIANCE[name]: value for name, value in vars(whole.components).items()}
         rows.append({**place, "model": ALL, "benchmark": ALL, **figures(condition, whole or NOT_FOUND), **settled})
         if observed.empty:
             continue

@@ -217,7 +217,7 @@ def test_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
         shutil.copytree(smoke[0] / name, tmp_path / name)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    text = re.sub(r"(?<=[/ ])mini(?=[/.])", "smoke", block.text).replace("8123", port)
+    text = re.sub(r"(?<=[/ ])mini(?=[/.\s])", "smoke", block.text).replace("8123", port)
     text = re.sub(r"-r1(?=[-. ])", "", text)
     documented.run(replace(block, text=text), documented.checkout(tmp_path))
 

@@ -102,6 +102,17 @@ def test_another_model_leaves_the_cells_of_others_as_they_are(results):
     )
 
 
+def test_order_of_rows_and_names_of_replicates_change_nothing(results):
+    other = GridResults(results.folder, REPLICATED)
+    names = {"r1": "x", "r2": "a", "r3": "m"}
+    for name in ("judgments", "scores"):
+        frame = getattr(results, name).sample(frac=1, random_state=1)
+        setattr(other, name, frame.assign(replicate=frame["replicate"].map(names)))
+    shown = ["estimate", "low", "high", "p", "p_claim", "p_holm", "verdict", "verdict_holm"]
+    there, back = claimed.rows(results), claimed.rows(other)
+    pd.testing.assert_frame_equal(there[shown], back[shown])
+
+
 def test_collapsed_runs_are_those_that_end_worse_or_stuck():
     steps = pd.DataFrame({"reward": [0.0, 1, 2, 3], "entropy": [1.0, 1, 1, 1], "eos_share": 1.0})
     runs = {

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from eval.claims.settle import replicates_to_settle
+from eval.claims.settle import replicates_to_find
 from eval.claims.verdicts import Found, found, holm, judged
 from eval.statistics.crossed import Components
 from eval.statistics.intervals import Interval, mean_estimate, p_value, rate_estimate
@@ -87,7 +87,7 @@ def test_one_replicate_decides_nothing():
 def test_replicates_that_settle_a_claim_find_the_effect():
     """By simulation, in about 80 % of draws."""
     components = Components(runs=0.03, questions=0.01, noise=0.01, models=1, replicates=3, asked=12)
-    needed = replicates_to_settle(0.4, components, 0.95)
+    needed = replicates_to_find(0.4, components, 0.95, components.asked)
     assert needed is not None
     rng = np.random.default_rng(1)
     sd_run, sd_question, sd_noise = np.sqrt([0.03 * 3, 0.01 * 12, 0.01 * 36])
@@ -103,8 +103,8 @@ def test_replicates_that_settle_a_claim_find_the_effect():
 
 def test_more_replicates_do_not_settle_what_questions_leave_open():
     components = Components(runs=0.01, questions=0.04, noise=0.0, models=1, replicates=3, asked=12)
-    assert replicates_to_settle(0.2, components, 0.95) is None
-    assert replicates_to_settle(0.2, components, 0.95, questions=16) is not None
+    assert replicates_to_find(0.2, components, 0.95, components.asked) is None
+    assert replicates_to_find(0.2, components, 0.95, 16 * components.asked) is not None
 
 
 def test_spread_covers_the_ratio_of_correlated_runs():

@@ -25,7 +25,7 @@ def call(*words: str) -> tuple[int, str]:
 
 
 def test_every_command_has_one_place():
-    grid = {"plan", "doctor", "schema"}
+    grid = {"plan", "compare", "doctor", "schema"}
     assert set(TRAIN) | grid == set(SALSA) and not set(TRAIN) & grid
     assert {*JUDGE, *MEASURE, "judge"} == {*EVAL, "pairs"} and not set(JUDGE) & set(MEASURE)
 
