@@ -13,11 +13,12 @@
 # make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
 # make test-gpu          on a machine with a GPU: PPO equals PPO on the CPU; the smoke grid in bfloat16 (5 minutes)
 # make test-deepspeed    PPO with two processes under DeepSpeed's ZeRO-3, in its own environment (3 minutes)
+# make trial             verdicts where nothing differs, and where a planted effect does (30 minutes on two cores)
 # make coverage          what the intervals of the tables cover, by simulation (15 minutes)
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
-.PHONY: mini test coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 # Makes the default environment's packages importable in another one.
@@ -133,6 +134,9 @@ test-deepspeed: .venv-deepspeed/.ready
 bench-ppo: .venv-trl/.ready $(VENV)/.ready
 	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16
 	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --reload
+
+trial: $(VENV)/.ready
+	$(BIN)/python -m pytest -o addopts= -rP tests/trial
 
 coverage: $(VENV)/.ready
 	$(BIN)/python benchmarks/coverage.py

@@ -1,6 +1,7 @@
-# Each policy's answers to all benchmarks, and their scores. With `generate_together` one job answers for all policies of
-# a model and replicate, so that the engine starts once.
-ANSWERED = {"policy": PATHS.answered_together} if GRID.generate_together else {}
+# Each policy's answers to all benchmarks, and their scores. With `policies_together` one job answers for all policies of
+# a model and replicate, and one scores them, so that engines and libraries start once.
+TOGETHER = {"policy": PATHS.together} if GRID.policies_together else {}
+JOB = "all{replicate}" if GRID.policies_together else "{policy}"
 
 
 rule generate:
@@ -8,9 +9,9 @@ rule generate:
         policies=INPUTS.answering_policies,
         questions=INPUTS.questions(),
     output:
-        expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True, **ANSWERED),
+        expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True, **TOGETHER),
     log:
-        f"{LOGS}/generate/{{model}}/{'all{replicate}' if GRID.generate_together else '{policy}'}.log",
+        f"{LOGS}/generate/{{model}}/{JOB}.log",
     conda:
         ENVIRONMENT
     resources:
@@ -32,30 +33,31 @@ rule generate:
 
 rule score:
     input:
-        policy=INPUTS.policy,
+        policies=INPUTS.answering_policies,
         sft=INPUTS.first_sft,
-        reference=INPUTS.final_reference,
+        references=INPUTS.final_references,
         reward=INPUTS.reward_model,
         held_out_reward=INPUTS.held_out_reward,
-        answers=expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True),
+        answers=expand(ANSWERS, benchmark=GRID.benchmarks, allow_missing=True, **TOGETHER),
     output:
-        expand(SCORES, benchmark=GRID.benchmarks, allow_missing=True),
+        expand(SCORES, benchmark=GRID.benchmarks, allow_missing=True, **TOGETHER),
     log:
-        f"{LOGS}/score/{{model}}/{{policy}}.log",
+        f"{LOGS}/score/{{model}}/{JOB}.log",
     conda:
         ENVIRONMENT
     resources:
         launcher="python",
     params:
-        reference=OPTIONS.final_reference,
+        policies=OPTIONS.answering_policies,
+        references=OPTIONS.final_references,
         held_out_reward=OPTIONS.held_out_reward,
-        answers=lambda wildcards, input: str(Path(input.answers[0]).parent),
+        answers=lambda wildcards, input: str(Path(input.answers[0]).parents[1]),
         benchmarks=[f"--benchmark={name}" for name in sorted(GRID.benchmarks)],
         gold=GOLD,
         settings=SETTINGS.path("{model}/score"),
         content=SETTINGS.content("{model}/score"),
-        out=lambda wildcards, output: str(Path(output[0]).parent),
+        out=lambda wildcards, output: str(Path(output[0]).parents[1]),
     shell:
-        "{resources.launcher} -m eval score --policy {input.policy:q} --sft {input.sft:q} {params.reference:q} "
+        "{resources.launcher} -m eval score {params.policies:q} --sft {input.sft:q} {params.references:q} "
         "--reward {input.reward:q} {params.held_out_reward:q} --generations {params.answers:q} {params.benchmarks:q} {params.gold} "
         "--settings {params.settings:q} --out {params.out:q} > {log:q} 2>&1"

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from eval.benchmarks import Question, load_benchmarks, load_questions, temperature
 from eval.generation.engines import Engine, context_length, eos_ids, generate_all, load_engine
 from eval.generation.partial import PartialAnswers
+from eval.generation.policies import add_policies_argument, checkpoints_by_name
 from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, GenerateSettings
-from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
@@ -89,23 +89,8 @@ def answer_questions(
     return rows
 
 
-def named_folder(text: str) -> tuple[str, Path]:
-    """Parse NAME=FOLDER."""
-    name, _, folder = text.partition("=")
-    if not name or not folder or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text}: write it as NAME=FOLDER, for example salsa-s1=checkpoints/salsa-s1")
-    return name, Path(folder)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--policy",
-        action="append",
-        type=named_folder,
-        required=True,
-        metavar="NAME=FOLDER",
-        help="a policy and its checkpoint; repeat for several policies of one model",
-    )
+    add_policies_argument(parser)
     parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
     parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
     parser.add_argument("--seed", type=int, required=True, help="the config's seed")
@@ -116,13 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, GenerateSettings)
     benchmarks = load_benchmarks(arguments.benchmarks)
-    names = [policy for policy, _ in arguments.policy]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"--policy {', '.join(twice)}: given more than once: use each name once")
+    policies = checkpoints_by_name(arguments.policy)
     # Questions first, so that a broken benchmark file is reported before a model is loaded.
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
     engine, done = None, []
-    for policy, folder in arguments.policy:
+    for policy, folder in policies.items():
         tokenizer = load_tokenizer(folder)
         if engine is None:
             engine = load_engine(folder, tokenizer, settings)

@@ -58,7 +58,7 @@ def grid_of(config: Config) -> Grid:
         frontier=frontier_runs(config),
         frontier_against=config.frontier.against if config.frontier else None,
         held_out=config.reward.held_out is not None,
-        claims=load_claims(Path(config.claims)) if config.claims else {},
+        claims=load_claims(config.claims),
         judge=f"{config.judge.model} (gold judge)" if config.judge.kind == "gold" else config.judge.model,
         dated=config.judge.kind == "endpoint",
         tables=config.tables,

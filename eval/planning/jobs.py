@@ -144,7 +144,7 @@ class ModelJobs:
     def _answers(self, replicate: str, trained: dict[str, str]) -> dict[str, str]:
         """The job that generates each policy's answers; `trained` has the jobs that train the replicate's policies."""
         questions = [job for benchmark in self.config.benchmarks.values() for job in self.jobs.questions(benchmark)]
-        if self.config.generate_together:
+        if self.config.policies_together:
             parts, needs = [f"all{suffix(replicate)}"], [*trained.values(), *questions]
             return dict.fromkeys(trained, self._add("generate", parts, self.costs.generate(len(trained)), needs))
         cost = self.costs.generate(1)
@@ -185,8 +185,11 @@ class ModelJobs:
         trained = {policy.name: self._policy(policy, reward) for policy in found}
         answering = [policy for policy in found if self.config.methods[policy.method].answers]
         answers = self._answers(name, {policy.name: trained[policy.name] for policy in answering})
-        for policy in answering:
-            self._add("score", [policy.name], costs.score(policy.method), [answers[policy.name], first, *rewards])
+        together = self.config.policies_together
+        for scored in [answering] if together and answering else [[policy] for policy in answering]:
+            parts = [f"all{suffix(name)}"] if together else [scored[0].name]
+            cost = costs.score([policy.method for policy in scored])
+            self._add("score", parts, cost, [*(answers[policy.name] for policy in scored), first, *rewards])
         points = [*costs.line(), *further]
         line = [self._in_replicate(name, point) for point in points]
         alpha_data = jobs.files((costs.settings.alpha.prompts, costs.settings.sft.test))

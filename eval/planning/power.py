@@ -72,7 +72,7 @@ def can_be_measured(condition: Condition, config: Config) -> bool:
 def powers(sizes: Sizes, finished: pd.DataFrame, target: float | None) -> list[Power]:
     """Power of each condition that the grid can measure. `target` is the difference to find (default: the observed)."""
     config = sizes.local
-    claims = load_claims(Path(config.claims)) if config.claims else {}
+    claims = load_claims(config.claims)
     replicates, models, confidence = len(all_replicates(config)), len(config.models), config.tables.confidence
     found = []
     for name, claim in claims.items():

@@ -4,6 +4,7 @@ The stages' own modules define what they do; this module only counts it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from eval.grid.layout import alpha_line
@@ -208,8 +209,8 @@ class Costs:
         per_device = PROCESS + self._weights(dtype) + self._cache(dtype, cached * longest) + extra
         return Cost(tuple(work), Memory(0, per_device))
 
-    def score(self, method: str) -> Cost:
-        """Rewards and KL of one policy's answers to all benchmarks."""
+    def score(self, methods: Sequence[str]) -> Cost:
+        """Rewards and KL of the answers of policies of these methods to all benchmarks, in one job."""
         settings, dtype = self.settings.score, self.settings.score.dtype
         tokens, answer_tokens, rows = 0.0, 0.0, 0.0
         for name, benchmark in self.settings.benchmarks.items():
@@ -219,10 +220,8 @@ class Costs:
                 answer_tokens += count * answer
                 rows += count
         dialogues = Rows(rows, tokens / rows)
-        definition = self.config.methods[method]
-        policy = str(definition.init) if definition.algorithm == "none" else f"policy of {method}"
-        strategy, _ = definition.reference_parts()
-        models = len({FIRST_ROLE, policy} | (set() if strategy.moves else self._references(method)))
+        of_policies = [self._scored_models(method) for method in methods]
+        passed, models = sum(map(len, of_policies)), max(map(len, of_policies))
         passes = self._passes(dtype, dialogues, predicted=answer_tokens / tokens, batches=rows / settings.batch_size)
         reward = replace(passes, predicted=0.0)
         longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
@@ -230,7 +229,15 @@ class Costs:
         extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, in_batch)
         footprint = Memory(0, PROCESS + models * self._weights(dtype) + extra)
         rewards = 1 if self.settings.reward.held_out is None else 2
-        return Cost((self._start(rewards + models), *[reward] * rewards, *[passes] * models), footprint)
+        work = [reward] * (rewards * len(methods)) + [passes] * passed
+        return Cost((self._start(rewards + len(set().union(*of_policies))), *work), footprint)
+
+    def _scored_models(self, method: str) -> set[str]:
+        """The language models that pass over the answers of a method's policy."""
+        definition = self.config.methods[method]
+        policy = str(definition.init) if definition.algorithm == "none" else f"policy of {method}"
+        strategy, _ = definition.reference_parts()
+        return {FIRST_ROLE, policy} | (set() if strategy.moves else self._references(method))
 
     def line(self) -> list[Checkpoint]:
         """The checkpoints along the line that the stage alpha measures."""

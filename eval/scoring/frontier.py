@@ -8,10 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
+from eval.generation.policies import add_policies_argument, checkpoints_by_name
 from eval.scoring.probe import Probe, add_probe_arguments
 from salsa.checkpoints.kept import kept_checkpoints
 from salsa.config.sections import Alpha
-from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
@@ -20,29 +20,16 @@ from salsa.runtime.settings import load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--policy", action="append", required=True, metavar="NAME=DIR", help="a policy of the frontier; repeat"
-    )
+    add_policies_argument(parser)
     parser.add_argument(
         "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
     )
     add_probe_arguments(parser)
 
 
-def parse_policies(texts: list[str]) -> dict[str, Path]:
-    """Parse NAME=DIR arguments."""
-    found = {}
-    for text in texts:
-        name, _, folder = text.partition("=")
-        if not (name and folder):
-            raise UserError(f"--policy {text}: write it as NAME=DIR")
-        found[name] = Path(folder)
-    return found
-
-
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Alpha)
-    policies = parse_policies(arguments.policy)
+    policies = checkpoints_by_name(arguments.policy)
     rewards = {"reward": arguments.reward}
     rewards |= {"reward_held_out": arguments.held_out_reward} if arguments.held_out_reward else {}
     inputs = {**policies, "sft": arguments.sft, **rewards}

@@ -1,4 +1,4 @@
-"""Stage `score`: score a policy's answers without a judge: learned reward, KL, length, diversity, gold reward.
+"""Stage `score`: score the answers of policies without a judge: learned reward, KL, length, diversity, gold reward.
 
 Output, one line per question and turn: {question_id, category, turn, reward, reward_held_out, kl_sft, kl_reference,
 tokens, ended, distinct_N…, gold}. KL compares full distributions at temperature 1, summed over the tokens of the
@@ -6,11 +6,14 @@ sampled answer, in nats.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from eval.generation.generate import dialogue
+from eval.generation.policies import add_policies_argument, checkpoints_by_name, named_folder
 from eval.scoring.kl import response_kl
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
 from salsa.config.policy_arguments import reference_inputs
@@ -26,6 +29,7 @@ from salsa.runtime.settings import load_settings
 from salsa.world.gold import gold_reward
 
 Row = dict[str, Any]
+Figures = dict[str, list[float] | None]
 
 
 def distinct(tokens: Sequence[int], n: int) -> float | None:
@@ -54,25 +58,16 @@ def read_answers(path: Path) -> list[Row]:
 
 
 def score_rows(
-    answers: list[Row],
-    reward: list[float],
-    held_out: list[float] | None,
-    kl_sft: list[float],
-    kl_reference: list[float] | None,
-    gold: bool,
-    distinct_n: list[int],
+    answers: Sequence[Row], figures: Mapping[str, Sequence[float] | None], gold: bool, distinct_n: Sequence[int]
 ) -> list[Row]:
-    """The output rows of one benchmark."""
+    """The output rows of one benchmark. `figures` have a value per answer; None where the policy has no such figure."""
     rows = []
     for i, answer in enumerate(answers):
         users = [message["content"] for message in answer["messages"] if message["role"] == "user"]
         rows.append(
             {
                 **{key: answer[key] for key in ("question_id", "category", "turn")},
-                "reward": reward[i],
-                **({} if held_out is None else {"reward_held_out": held_out[i]}),
-                "kl_sft": kl_sft[i],
-                "kl_reference": None if kl_reference is None else kl_reference[i],
+                **{name: None if values is None else values[i] for name, values in figures.items()},
                 "tokens": len(answer["token_ids"]),
                 "ended": answer["ended"],
                 **{f"distinct_{n}": distinct(answer["token_ids"], n) for n in distinct_n},
@@ -83,72 +78,127 @@ def score_rows(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", type=Path, required=True, help="checkpoint that gave the answers")
+    add_policies_argument(parser)
     parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL to it is measured for all methods")
     parser.add_argument(
         "--reference",
-        type=Path,
-        nargs="+",
+        action="append",
+        type=named_folder,
         default=[],
-        help="checkpoints of the method's reference; none for an untrained method or a moving reference",
+        metavar="NAME=FOLDER",
+        help="a checkpoint of a policy's reference; repeat; none for an untrained method or a moving reference",
     )
-    parser.add_argument("--strategy", default=strategy_json(Fixed()), help="how the reference uses them")
+    parser.add_argument(
+        "--strategy",
+        action="append",
+        type=named_strategy,
+        default=[],
+        metavar="NAME=JSON",
+        help="how a policy's reference uses its checkpoints; default: fixed",
+    )
     parser.add_argument("--reward", type=Path, required=True, help="reward model")
     parser.add_argument(
-        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that the policy was not trained against"
+        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
     )
-    parser.add_argument("--generations", type=Path, required=True, help="folder with NAME.jsonl for each benchmark")
+    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
     parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="a benchmark; repeat")
     parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
     parser.add_argument("--settings", default="{}", help="the config's score section: JSON or FILE.yaml#section")
-    parser.add_argument("--out", type=Path, required=True, help="folder for NAME.jsonl of each benchmark")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
+
+
+def named_strategy(text: str) -> tuple[str, str]:
+    """Parse NAME=JSON."""
+    name, _, strategy = text.partition("=")
+    if not name or not strategy:
+        raise argparse.ArgumentTypeError(f"{text}: write it as NAME=JSON")
+    return name, strategy
+
+
+class Answered:
+    """A policy with its answers to all benchmarks."""
+
+    def __init__(self, name: str, checkpoint: Path, arguments: argparse.Namespace):
+        self.name, self.checkpoint = name, checkpoint
+        self.references = [folder for policy, folder in arguments.reference if policy == name]
+        strategy = dict(arguments.strategy).get(name, strategy_json(Fixed()))
+        self.strategy = parse_strategy(strategy, len(self.references)) if self.references else Fixed()
+        self.files = {each: arguments.generations / name / f"{each}.jsonl" for each in arguments.benchmark}
+        self.answers = {benchmark: read_answers(file) for benchmark, file in self.files.items()}
+        tokenizer = load_tokenizer(checkpoint)
+        self.pad: int = tokenizer.pad_token_id
+        rows = [answer for of_benchmark in self.answers.values() for answer in of_benchmark]
+        self.prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in rows]
+        self.responses = [answer["token_ids"] for answer in rows]
+
+    def by_benchmark(self, figures: Figures) -> Iterator[tuple[str, list[Row], Figures]]:
+        """Each benchmark with its answers and their part of the figures."""
+        begin = 0
+        for benchmark, answers in self.answers.items():
+            part = slice(begin, begin + len(answers))
+            yield benchmark, answers, {name: values and values[part] for name, values in figures.items()}
+            begin += len(answers)
+
+
+def all_rewards(policies: Sequence[Answered], folder: Path, settings: Score) -> dict[str, list[float]]:
+    """Rewards of all answers of each policy. The model is freed before others are loaded."""
+    model, mean_and_std = load_reward(folder, settings.dtype), normalisation(folder)
+    found = {}
+    for policy in policies:
+        sequences = [prompt + response for prompt, response in zip(policy.prompts, policy.responses, strict=True)]
+        found[policy.name] = rewards(model, sequences, policy.pad, settings.batch_size, *mean_and_std)
+    return found
+
+
+class Divergences:
+    """KL to SFT 1 and to the references of policies. Models that consecutive policies share stay loaded."""
+
+    def __init__(self, sft: Path, settings: Score):
+        self.sft, self.settings = sft.resolve(), settings
+        self.loaded: dict[Path, PreTrainedModel] = {}
+
+    def measure(self, policy: Answered) -> Figures:
+        """The KL of all answers of a policy, to SFT 1 and to its reference; None for the reference if it has none."""
+        # A checkpoint with two roles (PPO's reference is SFT 1) is loaded and measured once.
+        own, references = policy.checkpoint.resolve(), [path.resolve() for path in policy.references]
+        others = list(dict.fromkeys([self.sft, *references]))
+        needed = dict.fromkeys([own, *others])
+        self.loaded = {path: model for path, model in self.loaded.items() if path in needed}
+        self.loaded |= {path: load_causal(path, self.settings.dtype) for path in needed if path not in self.loaded}
+        models = [self.loaded[path] for path in others]
+        texts = (policy.prompts, policy.responses, policy.pad)
+        kl = dict(zip(others, response_kl(self.loaded[own], models, *texts, self.settings.batch_size), strict=True))
+        by_answer = zip(*(kl[path] for path in references), strict=True)
+        to_reference = [policy.strategy.combine(values) for values in by_answer] if references else None
+        return {"kl_sft": kl[self.sft], "kl_reference": to_reference}
 
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Score)
-    strategy = parse_strategy(arguments.strategy, len(arguments.reference)) if arguments.reference else Fixed()
-    folders = {key: getattr(arguments, key) for key in ("policy", "sft", "reward")}
-    folders |= reference_inputs(arguments.reference)
-    folders |= {"held_out_reward": arguments.held_out_reward} if arguments.held_out_reward else {}
-    recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(strategy)}
-    files = {name: arguments.generations / f"{name}.jsonl" for name in arguments.benchmark}
-    runs = {name: Run("score", recorded, {**folders, "generations": file}, {}) for name, file in files.items()}
-    answers = {name: read_answers(file) for name, file in files.items()}
-    all_answers = [answer for rows in answers.values() for answer in rows]
-    tokenizer = load_tokenizer(arguments.policy)
-    pad = tokenizer.pad_token_id
-    prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in all_answers]
-    responses = [answer["token_ids"] for answer in all_answers]
-
-    sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-
-    def rewarded(folder: Path) -> list[float]:
-        """Rewards of all answers. The model is freed before others are loaded."""
-        return rewards(load_reward(folder, settings.dtype), sequences, pad, settings.batch_size, *normalisation(folder))
-
-    reward = rewarded(arguments.reward)
-    held_out = rewarded(arguments.held_out_reward) if arguments.held_out_reward else None
-
-    # A checkpoint with two roles (PPO's reference is SFT 1) is loaded and measured once.
-    policy, sft = arguments.policy.resolve(), arguments.sft.resolve()
-    references = [path.resolve() for path in arguments.reference]
-    others = list(dict.fromkeys([sft, *references]))
-    loaded = {path: load_causal(path, settings.dtype) for path in dict.fromkeys([policy, *others])}
-    models = [loaded[path] for path in others]
-    kl = dict(
-        zip(others, response_kl(loaded[policy], models, prompts, responses, pad, settings.batch_size), strict=True)
-    )
-    parts_of_answers = zip(*(kl[path] for path in references), strict=True)
-    reference_kl = [strategy.combine(parts) for parts in parts_of_answers] if references else None
-
-    begin = 0
-    for name, benchmark_answers in answers.items():
-        part = slice(begin, begin + len(benchmark_answers))
-        begin += len(benchmark_answers)
-        reference = reference_kl[part] if reference_kl is not None else None
-        other_reward = held_out[part] if held_out is not None else None
-        measured = (reward[part], other_reward, kl[sft][part], reference)
-        rows = score_rows(benchmark_answers, *measured, arguments.gold, settings.distinct_n)
-        with output_file(arguments.out / f"{name}.jsonl", runs[name]) as path:
-            write_jsonl(path, rows)
-        log.info("%s: scored %d answers", name, len(rows))
+    checkpoints = checkpoints_by_name(arguments.policy)
+    named = {name for name, _ in (*arguments.reference, *arguments.strategy)}
+    if unknown := sorted(named - checkpoints.keys()):
+        raise UserError(f"--reference, --strategy: no policy {unknown[0]}: name one that --policy gives")
+    policies = [Answered(name, checkpoint, arguments) for name, checkpoint in checkpoints.items()]
+    reward_models = {"reward": arguments.reward}
+    reward_models |= {"held_out_reward": arguments.held_out_reward} if arguments.held_out_reward else {}
+    runs = {}
+    for policy in policies:
+        strategy = strategy_data(policy.strategy)
+        recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy}
+        inputs = {"policy": policy.checkpoint, "sft": arguments.sft, **reward_models}
+        inputs |= reference_inputs(policy.references)
+        for benchmark, file in policy.files.items():
+            runs[policy.name, benchmark] = Run("score", recorded, {**inputs, "generations": file}, {})
+    rewarded = {name: all_rewards(policies, folder, settings) for name, folder in reward_models.items()}
+    divergences = Divergences(arguments.sft, settings)
+    for policy in policies:
+        figures: Figures = {"reward": rewarded["reward"][policy.name]}
+        if arguments.held_out_reward:
+            figures["reward_held_out"] = rewarded["held_out_reward"][policy.name]
+        figures |= divergences.measure(policy)
+        for benchmark, answers, part in policy.by_benchmark(figures):
+            rows = score_rows(answers, part, arguments.gold, settings.distinct_n)
+            with output_file(arguments.out / policy.name / f"{benchmark}.jsonl", runs[policy.name, benchmark]) as path:
+                write_jsonl(path, rows)
+            log.info("%s: scored %d answers of %s", benchmark, len(rows), policy.name)

@@ -102,17 +102,15 @@ class Inputs:
         """Checkpoints of a method's reference."""
         return self.paths.reference(wildcards.model, wildcards.method, self.paths.replicate(wildcards))
 
-    def policy(self, wildcards: Wildcards) -> str:
-        """Checkpoint that answers for a policy."""
-        return self.paths.policy(wildcards.model, wildcards.policy)
-
     def answering_policies(self, wildcards: Wildcards) -> list[str]:
-        """Checkpoints of a job that answers benchmarks: one policy's, or those of all policies of a replicate."""
+        """Checkpoints whose answers a job makes or scores: one policy's, or those of all policies of a replicate."""
         return [self.paths.policy(wildcards.model, policy) for policy in self.paths.answering(wildcards)]
 
-    def final_reference(self, wildcards: Wildcards) -> list[str]:
-        """The reference at the end of a policy's training; empty if it moved with the policy and is gone."""
-        return self.paths.final_reference(wildcards.model, wildcards.policy)
+    def final_references(self, wildcards: Wildcards) -> list[str]:
+        """References of a job's policies at the end of training. One that moved with its policy is gone."""
+        names = self.paths.answering(wildcards)
+        found = [path for name in names for path in self.paths.final_reference(wildcards.model, name)]
+        return list(dict.fromkeys(found))
 
     def questions(self) -> list[str]:
         """Question files of all benchmarks."""

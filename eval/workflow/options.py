@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from eval.grid.layout import alpha_line
 from eval.workflow.paths import GridPaths, Wildcards
-from salsa.config.config import Method
 from salsa.config.naming import parse_soup_name
 from salsa.config.references import Fixed, strategy_json
 from salsa.config.replicates import HELD_OUT, suffix
@@ -75,24 +74,24 @@ class Options:
 
     def strategy(self, wildcards: Wildcards) -> list[str]:
         """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""
-        return self._strategy(self.config.methods[wildcards.method])
-
-    def _strategy(self, method: Method) -> list[str]:
-        strategy, _ = method.reference_parts()
+        strategy, _ = self.config.methods[wildcards.method].reference_parts()
         return [] if strategy == Fixed() else [f"--strategy={strategy_json(strategy)}"]
 
     def answering_policies(self, wildcards: Wildcards) -> list[str]:
-        """Policies of a job that answers benchmarks, with their checkpoints."""
+        """Policies whose answers a job makes or scores, with their checkpoints."""
         policies = self.paths.answering(wildcards)
         return [f"--policy={policy}={self.paths.policy(wildcards.model, policy)}" for policy in policies]
 
-    def final_reference(self, wildcards: Wildcards) -> list[str]:
-        """The reference at the end of a policy's training. Nothing if it moved with the policy and is gone."""
-        checkpoints = self.paths.final_reference(wildcards.model, wildcards.policy)
-        if not checkpoints:
-            return []
-        method = self.config.methods[self.paths.policies[wildcards.policy].method]
-        return ["--reference", *checkpoints, *self._strategy(method)]
+    def final_references(self, wildcards: Wildcards) -> list[str]:
+        """References of a job's policies at the end of training. One that moved with its policy is gone."""
+        found = []
+        for name in self.paths.answering(wildcards):
+            checkpoints = self.paths.final_reference(wildcards.model, name)
+            found += [f"--reference={name}={folder}" for folder in checkpoints]
+            strategy, _ = self.config.methods[self.paths.policies[name].method].reference_parts()
+            if checkpoints and strategy != Fixed():
+                found.append(f"--strategy={name}={strategy_json(strategy)}")
+        return found
 
     def pairs(self, wildcards: Wildcards) -> list[str]:
         """Pairs of policies to compare."""

@@ -128,12 +128,12 @@ class GridPaths:
         return [p.name for p in self.policies.values() if p.method in methods and p.replicate == replicate]
 
     @cached_property
-    def answered_together(self) -> list[str]:
-        """Policies that one job of the rule `generate` answers for, with the wildcard `replicate` in their names.
+    def together(self) -> list[str]:
+        """Policies that share a job of `generate` and one of `score`, with the wildcard `replicate` in their names.
 
-        None unless the config says `generate_together`, which needs the same RL seeds in all replicates.
+        None unless the config says `policies_together`, which needs the same RL seeds in all replicates.
         """
-        if not self.config.generate_together:
+        if not self.config.policies_together:
             return []
         first = next(iter(self.replicates))
         of_first = answering(self.config.methods, {first: self.replicates[first]})
@@ -183,10 +183,10 @@ class GridPaths:
         return f"{self.checkpoints}/policy/{model}/{name}"
 
     def answering(self, wildcards: Wildcards) -> list[str]:
-        """Policies that a job answers benchmarks with: one, or all policies of a replicate."""
-        if not self.answered_together:
+        """Policies whose answers a job makes or scores: one, or all policies of a replicate."""
+        if not self.together:
             return [wildcards.policy]
-        return [name.format(replicate=wildcards.replicate) for name in self.answered_together]
+        return [name.format(replicate=wildcards.replicate) for name in self.together]
 
     def reference(self, model: str, method: str, replicate: str) -> list[str]:
         """Checkpoints of a method's reference in a replicate."""

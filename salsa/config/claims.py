@@ -1,11 +1,13 @@
 """Claims as data: what is measured, between which methods, and what supports the claim. The grid computes verdicts."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from salsa.config.fields import Name, Section
+from salsa.runtime.errors import UserError
 from salsa.runtime.provenance import CODE
 from salsa.runtime.settings import load_settings
 
@@ -68,6 +70,13 @@ class Claims(Section):
     claims: dict[Name, Claim]
 
 
-def load_claims(path: Path) -> dict[str, Claim]:
-    """Load and validate the file. A relative path is looked for in the working folder, then in the project's."""
-    return load_settings(str(path if path.exists() else CODE / path), Claims, "claims").claims
+def load_claims(files: Iterable[str | Path]) -> dict[str, Claim]:
+    """The claims of all files. A relative path is looked for in the working folder, then in the project's."""
+    found: dict[str, Claim] = {}
+    for file in map(Path, files):
+        path = file if file.exists() else CODE / file
+        claims = load_settings(str(path), Claims, "claims").claims
+        if twice := sorted(found.keys() & claims.keys()):
+            raise UserError(f"{path}: claims.{twice[0]}: another file of claims has this name, too: rename one")
+        found |= claims
+    return found

@@ -86,8 +86,9 @@ class Config(Section):
     assumptions: str | None = Field(
         None, description="File that says where each setting comes from (config/assumptions.yaml), for the report"
     )
-    claims: str | None = Field(
-        None, description="File of the claims on which the grid gives a verdict (config/claims.yaml)"
+    claims: list[str] = Field(
+        default_factory=list,
+        description="Files of the claims on which the grid gives a verdict ([config/claims.yaml])",
     )
     paths: Paths = Paths()
     world: World | None = None
@@ -106,9 +107,9 @@ class Config(Section):
     methods: dict[Name, Method]
     benchmarks: dict[Name, BenchmarkSettings]
     generate: GenerateSettings = GenerateSettings()
-    generate_together: bool = Field(
+    policies_together: bool = Field(
         False,
-        description="Answer the benchmarks for all policies of a model in one job, starting the engine once; "
+        description="One job answers the benchmarks for all policies of a model and replicate, and one scores them; "
         "default: one job per policy",
     )
     score: Score = Score()
@@ -226,8 +227,8 @@ class Config(Section):
         if self.reward.held_out is not None:
             self._check_reward_name("reward.held_out", HELD_OUT)
         check_independence(self.replicates)
-        if self.generate_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
-            raise ValueError("generate_together: needs the same rl_seeds in all replicates: change one of them")
+        if self.policies_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
+            raise ValueError("policies_together: needs the same rl_seeds in all replicates: change one of them")
 
 
 def at_beta(method: str, beta: float) -> str:

@@ -40,7 +40,7 @@ GRID = Grid.model_validate(
         "graded": ["mt_bench"],
         "comparisons": {"salsa_vs_ppo": {"a": "salsa", "b": "ppo"}, "ppo_vs_sft": {"a": "ppo", "b": "sft"}},
         "held_out": True,
-        "claims": load_claims(ROOT / "config/claims.yaml"),
+        "claims": load_claims([ROOT / "config/claims.yaml"]),
         "judge": "gold-judge (gold judge)",
         "tables": {"headline": "salsa_vs_ppo"},
     }

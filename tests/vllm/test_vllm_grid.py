@@ -11,7 +11,7 @@ from tests.workflow.test_workflow import ROOT, snakemake
 def test_smoke_grid(tmp_path, python):
     """The engine starts once for all policies; greedy answers equal those of transformers."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config |= {"generate": {"engine": "vllm"}, "generate_together": True}
+    config |= {"generate": {"engine": "vllm"}, "policies_together": True}
     config["ppo"]["rollout"] = "vllm"
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(tmp_path, config=(tmp_path / "smoke.yaml",))

@@ -222,11 +222,11 @@ def test_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
     documented.run(replace(block, text=text), documented.checkout(tmp_path))
 
 
-def test_generate_together_answers_for_all_policies_in_one_job(tmp_path):
+def test_policies_together_share_the_jobs_of_answers_and_scores(tmp_path):
     config = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
-    (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "generate_together": True}))
+    (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "policies_together": True}))
     jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "together.yaml",)))
-    assert (int(jobs["generate"]), int(jobs["score"])) == (9, 27), "one job per model and replicate"
+    assert (int(jobs["generate"]), int(jobs["score"])) == (9, 9), "one job per model and replicate"
     assert jobs == counted_by_plan(tmp_path / "together.yaml")
 
 
@@ -244,6 +244,17 @@ def test_runs_of_the_frontier_are_judged_against_a_method(tmp_path):
 def test_plan_counts_the_jobs_of_hub_grids(grid, tmp_path):
     found = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml",)))
     assert found == counted_by_plan(ROOT / f"config/{grid}.yaml")
+
+
+def test_ten_replicates_have_the_settings_of_the_mini_grid(tmp_path):
+    names = ("config/mini.yaml", "config/replicated.yaml")
+    mini, replicated = load_config(ROOT / names[0]), load_config(*(ROOT / name for name in names))
+    sections = ("world", "base", "models", "sft", "reward", "ppo", "benchmarks", "generate", "score", "judge", "seed")
+    assert all(getattr(mini, section) == getattr(replicated, section) for section in sections)
+    assert all(replicated.methods[name] == method for name, method in mini.methods.items())
+    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=names))
+    assert (jobs["sft"], jobs["align"], jobs["score"]) == ("60", "330", "30")
+    assert jobs == counted_by_plan(*(ROOT / name for name in names))
 
 
 def counted_by_plan(*config: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The claims of a grid: from results to the table, its mirror image, the file of claims and its sources."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,11 @@ from eval.grid.results import GridResults
 from eval.report.assumptions import load_assumptions
 from eval.tables import claimed
 from salsa.config.claims import Claim, load_claims
+from salsa.runtime.errors import UserError
 from tests.eval.synthetic import GRID, REPLICATED, write_results
 
 ROOT = Path(__file__).parents[3]
-CLAIMS = load_claims(ROOT / "config/claims.yaml")
+CLAIMS = load_claims([ROOT / "config/claims.yaml"])
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,13 @@ def test_gain_of_a_soup_is_above_the_mean_of_its_ingredients():
 def test_register_has_a_source_for_each_claim():
     """The abstract's family and nothing else has its sentence from the abstract."""
     sources = load_assumptions(ROOT / "config/assumptions.yaml").claims
-    assert {name: claim.family for name, claim in CLAIMS.items()} == {
-        name: source.standing for name, source in sources.items()
+    claims = load_claims([ROOT / "config/claims.yaml", ROOT / "config/claims-ablations.yaml"])
+    assert {name: claim.family == "abstract" for name, claim in claims.items()} == {
+        name: source.standing == "abstract" for name, source in sources.items()
     }
+
+
+def test_two_files_of_claims_cannot_share_a_name(tmp_path):
+    shutil.copy(ROOT / "config/claims.yaml", tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match=r"mine.yaml: claims.deviates_further: another file .* rename one"):
+        load_claims([ROOT / "config/claims.yaml", tmp_path / "mine.yaml"])

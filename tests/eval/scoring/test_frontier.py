@@ -41,8 +41,3 @@ def test_policies_and_their_kept_checkpoints_are_measured(frontier, tmp_path, ll
     assert start == tenth and start["kl_sft"] == 0
     assert ninth == end and end["kl_sft"] > 0
     assert all(row["reward_held_out"] == row["reward"] and row["gold"] is not None for row in rows)
-
-
-def test_policy_without_a_folder_is_refused(frontier, capsys):
-    assert frontier("--policy", "ppo-s1") == 1
-    assert "--policy ppo-s1: write it as NAME=DIR" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_distinct():
     assert distinct([1], 2) is None
 
 
-def generations(folder, tokenizer) -> None:
+def generations(file, tokenizer) -> None:
     """A two-turn question, and one that was too long."""
     texts = ["The grass is green.", "It is seven."]
     ids = [[*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for text in texts]
@@ -123,12 +123,12 @@ def generations(folder, tokenizer) -> None:
         {"user": f"Turn {i}?", "assistant": text, "tokens": len(row), "ended": True, "token_ids": row}
         for i, (text, row) in enumerate(zip(texts, ids, strict=True))
     ]
-    folder.mkdir()
+    file.parent.mkdir(parents=True)
     rows = [
         {"question_id": "1", "category": "a", "turns": turns, "error": None},
         {"question_id": "2", "category": "b", "turns": [], "error": "prompt_too_long"},
     ]
-    write_jsonl(folder / "mt.jsonl", rows)
+    write_jsonl(file, rows)
 
 
 def command(monkeypatch, *arguments: object) -> int:
@@ -137,11 +137,12 @@ def command(monkeypatch, *arguments: object) -> int:
 
 
 def test_command(tmp_path, llamas, reward_model, tokenizer_of_sentences, monkeypatch, capsys):
-    generations(tmp_path / "answers", tokenizer_of_sentences)
+    for name in ("ppo", "sft", "mixed"):
+        generations(tmp_path / f"answers/{name}/mt.jsonl", tokenizer_of_sentences)
     common = ("--reward", reward_model, "--generations", tmp_path / "answers", "--benchmark", "mt", "--sft", llamas[1])
-    trained = (*common, "--policy", llamas[0], "--reference", llamas[1], "--out", tmp_path / "scores")
-    assert command(monkeypatch, *trained, "--gold") == 0
-    rows = read_jsonl(tmp_path / "scores/mt.jsonl")
+    ppo = (f"--policy=ppo={llamas[0]}", f"--reference=ppo={llamas[1]}")
+    assert command(monkeypatch, *common, *ppo, "--gold", "--out", tmp_path / "scores") == 0
+    rows = read_jsonl(tmp_path / "scores/ppo/mt.jsonl")
     assert [(row["question_id"], row["turn"]) for row in rows] == [("1", 1), ("1", 2)]
     assert all(
         row["kl_sft"] == row["kl_reference"] > 0 and row["gold"] is not None and row["distinct_1"] for row in rows
@@ -152,19 +153,30 @@ def test_command(tmp_path, llamas, reward_model, tokenizer_of_sentences, monkeyp
         {"role": "user", "content": "Turn 1?"},
     ]
     prompt = render(tokenizer_of_sentences, messages, add_generation_prompt=True)
-    response = read_jsonl(tmp_path / "answers/mt.jsonl")[0]["turns"][1]["token_ids"]
+    response = read_jsonl(tmp_path / "answers/ppo/mt.jsonl")[0]["turns"][1]["token_ids"]
     assert rows[1]["kl_sft"] == pytest.approx(direct_kl(*map(load_causal, llamas), prompt, response), rel=1e-4)
-
     assert not any("reward_held_out" in row for row in rows)
 
     other = ("--held-out-reward", reward_model)
-    assert command(monkeypatch, *common, *other, "--policy", llamas[1], "--out", tmp_path / "sft") == 0
-    row = read_jsonl(tmp_path / "sft/mt.jsonl")[0]
+    sft = (f"--policy=sft={llamas[1]}",)
+    assert command(monkeypatch, *common, *other, *sft, "--out", tmp_path / "sft") == 0
+    row = read_jsonl(tmp_path / "sft/sft/mt.jsonl")[0]
     assert row["reward_held_out"] == row["reward"], "the same model in both roles"
     assert row["kl_sft"] == 0 and row["kl_reference"] is None and row["gold"] is None
 
-    (tmp_path / "answers/mt.jsonl").write_text('{"question_id": "1", "category": "a", "turns": [{"user": "x"}]}\n')
-    assert command(monkeypatch, *trained) == 1
+    mixed = [f"--policy=mixed={llamas[0]}", *(f"--reference=mixed={folder}" for folder in llamas)]
+    mixed.append('--strategy=mixed={"mean_kl": {}}')
+    assert command(monkeypatch, *common, *mixed, "--out", tmp_path / "mixed") == 0
+    assert command(monkeypatch, *common, "--gold", *mixed, *ppo, *sft, "--out", tmp_path / "all") == 0
+    assert read_jsonl(tmp_path / "all/ppo/mt.jsonl") == rows, "alone and with others"
+    row = read_jsonl(tmp_path / "all/mixed/mt.jsonl")[1]
+    assert row["kl_reference"] == pytest.approx(rows[1]["kl_sft"] / 2), "the mean of the KLs to itself and to SFT 1"
+    assert {**row, "gold": None} == read_jsonl(tmp_path / "mixed/mixed/mt.jsonl")[1]
+
+    assert command(monkeypatch, *common, *sft, f"--reference=sft-2={llamas[0]}", "--out", tmp_path / "no") == 1
+    assert "no policy sft-2" in capsys.readouterr().err
+    (tmp_path / "answers/ppo/mt.jsonl").write_text('{"question_id": "1", "category": "a", "turns": [{"user": "x"}]}\n')
+    assert command(monkeypatch, *common, *ppo, "--out", tmp_path / "scores") == 1
     assert "mt.jsonl:1: no token_ids" in capsys.readouterr().err
 
 

@@ -36,12 +36,15 @@ def test_options_name_the_jobs_inputs_and_strategy(grid):
                 assert paths.policy(model, name).endswith(f"policy/{model}/{name}")
                 assert len(inputs.reference(wildcards)) == len(checkpoints) > 0
             [answering] = options.answering_policies(wildcards)
-            assert answering == f"--policy={name}={inputs.policy(wildcards)}"
+            assert answering == f"--policy={name}={paths.policy(model, name)}"
             for given in options.strategy(wildcards):
                 assert parse_strategy(given.removeprefix("--strategy="), len(checkpoints)) == strategy
-            scored = options.final_reference(wildcards)
-            assert scored[1 : 1 + len(inputs.final_reference(wildcards))] == inputs.final_reference(wildcards)
+            references = inputs.final_references(wildcards)
+            scored = options.final_references(wildcards)
+            assert scored[: len(references)] == [f"--reference={name}={folder}" for folder in references]
             assert bool(scored) == (bool(checkpoints) and not strategy.moves)
+            for given in scored[len(references) :]:
+                assert parse_strategy(given.removeprefix(f"--strategy={name}="), len(checkpoints)) == strategy
             moving += strategy.moves
     assert moving, "the grid has a moving reference, which is gone when answers are scored"
 
@@ -106,7 +109,7 @@ def test_another_replicate_changes_nothing_of_the_others():
         *(SimpleNamespace(model="llama-mini", policy=name, benchmark="mt_bench") for name in before[0].policies),
     ):
         if hasattr(of_job, "policy"):
-            inputs, options = ("policy", "answering_policies", "final_reference"), ("run", "answering_policies")
+            inputs, options = ("answering_policies", "final_references"), ("run", "answering_policies")
         else:
             inputs, options = ("init", "reference", "alpha_line"), ("run", "alpha_line", "pairs", "strategy")
         for name in (*inputs, "first_sft", "reward_model"):
@@ -116,7 +119,7 @@ def test_another_replicate_changes_nothing_of_the_others():
 
 
 def test_one_job_answers_for_all_policies_of_a_replicate():
-    local = with_local_copies(load_config(ROOT / "config/mini.yaml"))[0].model_copy(update={"generate_together": True})
+    local = with_local_copies(load_config(ROOT / "config/mini.yaml"))[0].model_copy(update={"policies_together": True})
     paths = GridPaths(local, str(ROOT))
     for replicate in paths.suffixes:
         wildcards = SimpleNamespace(model="gemma-mini", replicate=replicate)

@@ -82,7 +82,7 @@ def test_stage_reads_what_the_config_says(names, tmp_path):
         ({"judge": {"temperature": None}}, {"judge", "assumptions"}),
         ({"world": {"published_judge": {"noise": 0.5}}}, {"published_judge", "assumptions"}),
         ({"benchmarks": {"arena_hard": {"judge_prompts": "j"}}}, {"benchmarks", "assumptions"}),
-        ({"paths": {"checkpoints": "/scratch"}, "generate_together": True}, {"assumptions"}),
+        ({"paths": {"checkpoints": "/scratch"}, "policies_together": True}, {"assumptions"}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
