@@ -186,7 +186,8 @@ class ModelJobs:
         answering = [policy for policy in found if self.config.methods[policy.method].answers]
         answers = self._answers(name, {policy.name: trained[policy.name] for policy in answering})
         together = self.config.policies_together
-        for scored in [answering] if together and answering else [[policy] for policy in answering]:
+        groups = [answering] if together else [[policy] for policy in answering]
+        for scored in filter(None, groups):
             parts = [f"all{suffix(name)}"] if together else [scored[0].name]
             cost = costs.score([policy.method for policy in scored])
             self._add("score", parts, cost, [*(answers[policy.name] for policy in scored), first, *rewards])

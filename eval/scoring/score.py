@@ -115,7 +115,7 @@ def named_strategy(text: str) -> tuple[str, str]:
     return name, strategy
 
 
-class Answered:
+class AnsweredPolicy:
     """A policy with its answers to all benchmarks."""
 
     def __init__(self, name: str, checkpoint: Path, arguments: argparse.Namespace):
@@ -140,7 +140,7 @@ class Answered:
             begin += len(answers)
 
 
-def all_rewards(policies: Sequence[Answered], folder: Path, settings: Score) -> dict[str, list[float]]:
+def all_rewards(policies: Sequence[AnsweredPolicy], folder: Path, settings: Score) -> dict[str, list[float]]:
     """Rewards of all answers of each policy. The model is freed before others are loaded."""
     model, mean_and_std = load_reward(folder, settings.dtype), normalisation(folder)
     found = {}
@@ -157,7 +157,7 @@ class Divergences:
         self.sft, self.settings = sft.resolve(), settings
         self.loaded: dict[Path, PreTrainedModel] = {}
 
-    def measure(self, policy: Answered) -> Figures:
+    def measure(self, policy: AnsweredPolicy) -> Figures:
         """The KL of all answers of a policy, to SFT 1 and to its reference; None for the reference if it has none."""
         # A checkpoint with two roles (PPO's reference is SFT 1) is loaded and measured once.
         own, references = policy.checkpoint.resolve(), [path.resolve() for path in policy.references]
@@ -179,13 +179,12 @@ def run(arguments: argparse.Namespace) -> None:
     named = {name for name, _ in (*arguments.reference, *arguments.strategy)}
     if unknown := sorted(named - checkpoints.keys()):
         raise UserError(f"--reference, --strategy: no policy {unknown[0]}: name one that --policy gives")
-    policies = [Answered(name, checkpoint, arguments) for name, checkpoint in checkpoints.items()]
+    policies = [AnsweredPolicy(name, checkpoint, arguments) for name, checkpoint in checkpoints.items()]
     reward_models = {"reward": arguments.reward}
     reward_models |= {"held_out_reward": arguments.held_out_reward} if arguments.held_out_reward else {}
     runs = {}
     for policy in policies:
-        strategy = strategy_data(policy.strategy)
-        recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy}
+        recorded = {**settings.model_dump(), "gold": arguments.gold, "reference": strategy_data(policy.strategy)}
         inputs = {"policy": policy.checkpoint, "sft": arguments.sft, **reward_models}
         inputs |= reference_inputs(policy.references)
         for benchmark, file in policy.files.items():

@@ -74,8 +74,12 @@ class Options:
 
     def strategy(self, wildcards: Wildcards) -> list[str]:
         """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""
-        strategy, _ = self.config.methods[wildcards.method].reference_parts()
-        return [] if strategy == Fixed() else [f"--strategy={strategy_json(strategy)}"]
+        return [f"--strategy={text}" for text in self._strategy(wildcards.method)]
+
+    def _strategy(self, method: str) -> list[str]:
+        """A method's use of its reference's checkpoints, as JSON. Nothing for a fixed one."""
+        strategy, _ = self.config.methods[method].reference_parts()
+        return [] if strategy == Fixed() else [strategy_json(strategy)]
 
     def answering_policies(self, wildcards: Wildcards) -> list[str]:
         """Policies whose answers a job makes or scores, with their checkpoints."""
@@ -88,9 +92,9 @@ class Options:
         for name in self.paths.answering(wildcards):
             checkpoints = self.paths.final_reference(wildcards.model, name)
             found += [f"--reference={name}={folder}" for folder in checkpoints]
-            strategy, _ = self.config.methods[self.paths.policies[name].method].reference_parts()
-            if checkpoints and strategy != Fixed():
-                found.append(f"--strategy={name}={strategy_json(strategy)}")
+            if checkpoints:
+                method = self.paths.policies[name].method
+                found += [f"--strategy={name}={text}" for text in self._strategy(method)]
         return found
 
     def pairs(self, wildcards: Wildcards) -> list[str]:

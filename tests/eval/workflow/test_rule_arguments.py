@@ -125,7 +125,16 @@ def test_one_job_answers_for_all_policies_of_a_replicate():
         wildcards = SimpleNamespace(model="gemma-mini", replicate=replicate)
         names = [name for name, policy in paths.policies.items() if suffix(policy.replicate) == replicate]
         assert Inputs(paths).answering_policies(wildcards) == [paths.policy("gemma-mini", name) for name in names]
-        assert len(Options(paths, {}).answering_policies(wildcards)) == len(names) == 3
+        options = Options(paths, {})
+        assert len(options.answering_policies(wildcards)) == len(names) == 3
+        references = [given.partition("=")[2] for given in options.final_references(wildcards)]
+        expected = [
+            f"{name}={folder}"
+            for name in names
+            for folder in paths.reference("gemma-mini", paths.policies[name].method, replicate.removeprefix("-"))
+        ]
+        assert references == expected
+        assert set(Inputs(paths).final_references(wildcards)) == {text.partition("=")[2] for text in references}
 
 
 def test_mini_world_is_one_input():
