@@ -13,7 +13,7 @@
 # make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
 # make test-gpu          on a machine with a GPU: PPO equals PPO on the CPU; the smoke grid in bfloat16 (5 minutes)
 # make test-deepspeed    PPO with two processes under DeepSpeed's ZeRO-3, in its own environment (3 minutes)
-# make trial             false verdicts between two runs of one recipe, and the power to find a planted effect (30 minutes)
+# make trial             false verdicts between two runs of one recipe, and the power to find a planted effect (25 minutes)
 # make coverage          what the intervals of the tables cover, by simulation (15 minutes)
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)

@@ -1,4 +1,4 @@
-"""Put the harness on trial, through the whole pipeline: `make trial`, 30 minutes on two cores.
+"""Put the harness on trial, through the whole pipeline: `make trial`, 25 minutes on two cores.
 
 The grid trains PPO twice in each replicate, from two SFT models: `ppo` and `again`. Both follow one recipe, so no claim
 about their difference is true. Many draws come from the one grid: a draw takes three of its six replicates, and in each
