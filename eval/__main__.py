@@ -21,7 +21,7 @@ COMMANDS = {
     "download": ("eval.benchmarks.download", "download a file and check its checksum"),
     "overlap": ("eval.benchmarks.overlap", "find benchmark questions among training prompts"),
     "tables": ("eval.tables.of_grid", "make the tables"),
-    "figures": ("eval.report.figures", "make the figures"),
+    "figures": ("eval.figures.of_grid", "make the figures"),
     "report": ("eval.report.page", "make the HTML report"),
     "show": ("eval.report.terminal", "print the claims, the headline table and the paths of all results"),
 }

@@ -29,6 +29,7 @@ rule report:
         ENVIRONMENT
     params:
         results=lambda wildcards: RESULTS,
+        ledger=PATHS.ledger,
         settings=SETTINGS.path("tables"),
         content=SETTINGS.content("tables"),
         calibration=OPTIONS.calibration(),
@@ -36,4 +37,4 @@ rule report:
         assumptions_content=SETTINGS.content("assumptions") if GRID.assumptions else "",
     shell:
         "python -m eval report --results {params.results:q} --settings {params.settings:q} "
-        "{params.calibration:q} {params.assumptions:q} --out {output.html:q} > {log:q} 2>&1"
+        "{params.calibration:q} {params.assumptions:q} --ledger {params.ledger:q} --out {output.html:q} > {log:q} 2>&1"

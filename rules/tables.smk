@@ -45,6 +45,12 @@ rule figures:
             caption="captions/win_rates.rst",
         ),
         report(
+            f"{RESULTS}/figures/improvements.svg",
+            category="Figures",
+            labels={"figure": "differences in reward and KL"},
+            caption="captions/improvements.rst",
+        ),
+        report(
             f"{RESULTS}/figures/soup.svg",
             category="Figures",
             labels={"figure": "soups"},

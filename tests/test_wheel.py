@@ -30,7 +30,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 def test_wheel_holds_the_packages_and_their_data_only(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    kinds = ("*.py", "*.yaml", "*.j2")
+    kinds = ("*.py", "*.yaml", "*.j2", "*.css", "*.js")
     sources = {
         str(p.relative_to(ROOT)) for top in ("salsa", "eval") for kind in kinds for p in (ROOT / top).rglob(kind)
     }

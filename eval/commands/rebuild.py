@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from eval.figures import of_grid as figures
 from eval.grid.layout import grid_of, measured_files
-from eval.report import figures, page, terminal
-from eval.tables import of_grid
+from eval.report import page, terminal
+from eval.tables import of_grid as tables
 from eval.workflow.options import Options
 from eval.workflow.paths import GridPaths
 from eval.workflow.settings_files import SettingsFiles
@@ -39,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     common = ["--results", str(results), "--settings", settings.path("tables")]
     extra = [*options.calibration(), *options.assumptions(settings.path("assumptions"))]
     for module, words in (
-        (of_grid, [*common, "--out", str(results / "tables")]),
+        (tables, [*common, "--out", str(results / "tables")]),
         (figures, [*common, "--out", str(results / "figures")]),
-        (page, [*common, *extra, "--out", str(results / "report.html")]),
+        (page, [*common, *extra, "--ledger", paths.ledger, "--out", str(results / "report.html")]),
         (terminal, ["--results", str(results), "--below-floor", config.tables.below_floor]),
     ):
         parser = argparse.ArgumentParser()

@@ -183,17 +183,20 @@ def with_win_rates(points: pd.DataFrame, judgments: pd.DataFrame, grid: Grid, ag
 
 
 def improvements(scores: pd.DataFrame, grid: Grid) -> pd.DataFrame:
-    """Differences of `DIFFERENCES` between a comparison's methods, paired by replicate and question."""
+    """Differences of `DIFFERENCES` between a comparison's methods, paired by replicate and question.
+
+    One row for each model and benchmark, and for all of them.
+    """
     rows = []
     for comparison, sides in grid.comparisons.items():
         found = {measure: differences(scores, measure, sides, QUESTION) for measure in DIFFERENCES}
         for model in [*grid.models, *([ALL_MODELS] if len(grid.models) > 1 else [])]:
-            for benchmark in grid.benchmarks:
+            for benchmark in [*grid.benchmarks, *([ALL_MODELS] if len(grid.benchmarks) > 1 else [])]:
                 for measure, every in found.items():
                     if every.empty:
                         continue
-                    in_cell = every["benchmark"] == benchmark
-                    part = every[in_cell if model == ALL_MODELS else in_cell & (every["model"] == model)]
+                    part = every if model == ALL_MODELS else every[every["model"] == model]
+                    part = part if benchmark == ALL_MODELS else part[part["benchmark"] == benchmark]
                     if part.empty:
                         continue
                     interval = mean(part["difference"], part, grid.tables.confidence)

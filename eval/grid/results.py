@@ -60,6 +60,11 @@ class GridResults:
         return run_versions.made_with(measured_files(self.folder, self.grid).values())
 
     @cached_property
+    def improvements(self) -> pd.DataFrame:
+        """Differences in reward and KL of all comparisons."""
+        return aggregate.improvements(self.scores, self.grid)
+
+    @cached_property
     def win_rates(self) -> pd.DataFrame:
         """Win rates of all comparisons; logs a warning where length may have decided."""
         rates = aggregate.win_rates(self.judgments, self.grid)

@@ -70,13 +70,17 @@ def differing(found: Found) -> list[str]:
 
 
 def table(found: Found) -> pd.DataFrame:
-    """One row per value, for the machine's properties and for those that differ."""
+    """One row per value, for the machine's properties and for those that differ.
+
+    The most common value of a property has no paths, which may be thousands: it has all that the others lack.
+    """
     differ = differing(found)
     rows = []
     for name, values in found.items():
         if name in differ or name in MACHINE:
             runs = sum(map(len, values.values()))
-            rows += [(name, value, len(paths), runs, ";".join(paths)) for value, paths in values.items()]
+            for number, (value, paths) in enumerate(values.items()):
+                rows.append((name, value, len(paths), runs, ";".join(paths) if number else ""))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -1,6 +1,6 @@
-"""What people look at: figures, the HTML report, the headline in the terminal.
+"""What people read: the HTML report, the claims and the headline in the terminal.
 
-In: the tables that `eval.tables` wrote, and sample answers.
-Out: SVG and PNG figures, one self-contained HTML page, a few lines in the terminal.
-Open first: page.py (the report), then figures.py.
+In: tables and figures, judged answers, the judge's texts, and the records of the runs.
+Out: one self-contained HTML page, a few lines in the terminal.
+Open first: page.py with report.html.j2 and page.js (the report), then samples.py (its judged answers).
 """

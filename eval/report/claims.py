@@ -2,10 +2,8 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from eval.grid.layout import ALL_MODELS
-from eval.report.assumptions import Assumptions
 from eval.report.headline import Row, read_table
 from eval.tables.formats import number
 
@@ -15,23 +13,6 @@ VERDICTS = ("supported", "contradicted", "undecided", "not measured")
 def read_claims(results: Path) -> list[Row]:
     """Rows of claims.csv over all models and benchmarks: one for each condition of each claim."""
     return [row for row in read_table(results, "claims") if row["model"] == row["benchmark"] == ALL_MODELS]
-
-
-def cards(results: Path, assumptions: Assumptions) -> list[dict[str, Any]]:
-    """Each claim for the page: its verdicts, where it comes from, its conditions, and the rows of its cells."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in read_table(results, "claims"):
-        if row["claim"] not in found:
-            source = assumptions.claims.get(row["claim"])
-            found[row["claim"]] = {
-                **{name: row[name] for name in ("claim", "says", "verdict", "verdict_holm")},
-                "source": source.model_dump() if source else None,
-                "conditions": [],
-                "cells": [],
-            }
-        whole = row["model"] == row["benchmark"] == ALL_MODELS
-        found[row["claim"]]["conditions" if whole else "cells"].append(row | {"text": figure(row)})
-    return list(found.values())
 
 
 def figure(row: Row) -> str:

@@ -9,6 +9,8 @@ from eval.grid.layout import ALL_MODELS
 from salsa.runtime.errors import UserError
 
 Row = dict[str, str]
+LARGEST_FIELD = 2**30  # characters; runs.csv lists the paths of all runs that differ from the others
+csv.field_size_limit(LARGEST_FIELD)
 CELLS = {"win_rates": ("comparison", "model", "benchmark"), "grades": ("model", "benchmark", "method")}
 
 

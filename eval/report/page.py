@@ -1,6 +1,8 @@
-"""Stage `report`: one self-contained HTML page with tables, figures and sample answers side by side."""
+"""Stage `report`: one self-contained HTML page with claims, tables, figures, judged answers and their runs."""
 
 import argparse
+import base64
+import hashlib
 import html
 import json
 from pathlib import Path
@@ -10,25 +12,28 @@ import jinja2
 import pandas as pd
 
 from eval.archives.calibration import card_rows
-from eval.grid.layout import Grid, generation_file, judgment_file
+from eval.figures.of_grid import plots
+from eval.grid.layout import Grid
 from eval.grid.run_versions import warning
 from eval.report import claims
 from eval.report.assumptions import Assumptions, compared, load_assumptions
-from eval.report.figures import plots
+from eval.report.claim_cards import cards
 from eval.report.headline import read_headline, read_table, sentence
+from eval.report.run_ids import describe_replicates, policy_pairs, sft_runs
+from eval.report.samples import browser_data
 from eval.tables.claimed import CLAIMS
 from eval.tables.formats import number, with_interval
 from eval.tables.judged import HEADLINE
 from eval.tables.of_grid import tables_of
 from salsa.runtime.errors import UserError
-from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings, load_values
 from salsa.runtime.texts import visible
 
 TEMPLATES = Path(__file__).parent
-SAMPLES = 10
+STYLE, SCRIPT = TEMPLATES / "page.css", TEMPLATES / "page.js"
+NO_RECORD = "no record"
 Row = dict[str, Any]
 
 
@@ -51,53 +56,6 @@ def markdown_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
 def _unescaped(text: str) -> str:
     """The inverse of formats.markdown_text."""
     return html.unescape(text.replace(r"\|", "|"))
-
-
-def spread(rows: list[Row], count: int) -> list[Row]:
-    """`count` evenly spaced rows, starting with the first; a selection that does not depend on outcomes."""
-    return rows if len(rows) <= count else [rows[i * len(rows) // count] for i in range(count)]
-
-
-def judged_samples(results: Path, grid: Grid) -> list[Row]:
-    """Samples of judged matches of each cell, with questions and both answers."""
-    cells = []
-    for model in grid.models:
-        answers: dict[tuple[str, str], dict[str, list[Row]]] = {}
-        for comparison in grid.comparisons:
-            for benchmark in grid.benchmarks:
-                files = [judgment_file(results, model, benchmark, comparison, name) for name in grid.replicates]
-                rows = [row for file in files for row in read_jsonl(file)]
-                shown = spread([row for row in rows if row["consistent"] is not None], SAMPLES)
-                for policy in {row[side] for row in shown for side in "ab"}:
-                    if (policy, benchmark) not in answers:
-                        file = generation_file(results, model, policy, benchmark)
-                        answers[policy, benchmark] = {row["question_id"]: row["turns"] for row in read_jsonl(file)}
-                cells.append(
-                    {
-                        "model": model,
-                        "benchmark": benchmark,
-                        "comparison": comparison,
-                        "asked": sum(row["consistent"] is not None for row in rows),
-                        "samples": [sample(row, answers, benchmark) for row in shown],
-                    }
-                )
-    return cells
-
-
-def sample(row: Row, answers: dict[tuple[str, str], dict[str, list[Row]]], benchmark: str) -> Row:
-    """A judgment for the page: both dialogues and the outcome of each game."""
-    sides = {row[side]: answers[row[side], benchmark][row["question_id"]][: row["turn"]] for side in "ab"}
-    names = {"a": row["a"], "b": row["b"]}
-    games = [
-        f"{names[game['order'][0]]} shown first: {names.get(game['outcome'], game['outcome'])}"
-        + (" (strong)" if game["strong"] else "")
-        for game in row["games"]
-    ]
-    turns = [
-        {"user": first["user"], "answers": {name: turns[i]["assistant"] for name, turns in sides.items()}}
-        for i, first in enumerate(sides[row["a"]])
-    ]
-    return {"question": row["question_id"], "category": row["category"], "turns": turns, "games": games}
 
 
 def calibration(path: Path) -> Row:
@@ -123,6 +81,38 @@ def shown(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
+def content_hash(script: str) -> str:
+    """A script as the Content-Security-Policy names it: the page runs this one and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def in_a_sentence(title: str) -> str:
+    """A title as a part of a sentence."""
+    return title[:1].lower() + title[1:]
+
+
+def run_rows(results: Path, grid: Grid) -> dict[str, list[list[str]]]:
+    """The training runs of each comparison, one row for each pair of policies."""
+    rows: dict[str, list[list[str]]] = {name: [] for name in grid.comparisons}
+    for pair in policy_pairs(results, grid):
+        seed = "" if pair.rl_seed is None else str(pair.rl_seed)
+        ids = (pair.a_run or NO_RECORD, pair.b_run or NO_RECORD)
+        place = [pair.model, pair.replicate or "the only one", sft_runs(pair.sft), seed]
+        rows[pair.comparison].append([*place, pair.a, ids[0], pair.b, ids[1]])
+    return rows
+
+
+def assumption_rows(assumptions: Assumptions, values: Row) -> Row | None:
+    """The settings with their sources, and how many the abstract states; None without any."""
+    rows = compared(assumptions, values)
+    if not rows:
+        return None
+    return {
+        "rows": [[row[name] for name in ("setting", "value", "standing", "source")] for row in rows],
+        "stated": sum(row["standing"] == "abstract" for row in rows),
+    }
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
     parser.add_argument("--settings", required=True, help="a Grid (eval/grid/layout.py): JSON or FILE.yaml")
@@ -133,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--assumptions", type=Path, metavar="FILE.yaml", help="the config's assumptions; needs --values"
     )
     parser.add_argument("--values", default="{}", help="the grid's settings by dotted name: JSON or FILE.yaml")
+    parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="the ledger, for the judge's texts")
     parser.add_argument("--out", type=Path, required=True)
 
 
@@ -147,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
     headline = read_headline(arguments.results)
     assumptions = load_assumptions(arguments.assumptions) if arguments.assumptions else Assumptions.none()
     claimed = claims.read_claims(arguments.results)
+    script = SCRIPT.read_text(encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -157,7 +149,12 @@ def run(arguments: argparse.Namespace) -> None:
     )
     page = environment.get_template("report.html.j2").render(
         grid=grid,
-        claims=claims.cards(arguments.results, assumptions),
+        methods=[name for name, method in grid.methods.items() if method.answers],
+        replicates=describe_replicates(grid.replicates),
+        style=STYLE.read_text(encoding="utf-8"),
+        script=script,
+        script_hash=content_hash(script),
+        claims=cards(arguments.results, grid, assumptions),
         verdicts=claims.sentence(claimed) if claimed else "",
         claim_notes=markdown_table(read_text(tables / "claims.md"))[2],
         headline=headline,
@@ -165,16 +162,18 @@ def run(arguments: argparse.Namespace) -> None:
         made_alike=warning(read_table(arguments.results, "runs")),
         headline_notes=markdown_table(read_text(tables / "headline.md"))[2],
         tables=[
-            (table.title, *markdown_table(read_text(tables / f"{table.name}.md")))
+            (table.name, table.title, *markdown_table(read_text(tables / f"{table.name}.md")))
             for table in tables_of(grid)
             if table not in (CLAIMS, HEADLINE)  # shown first, with the answer
         ],
-        figures=[(read_svg(figures / f"{plot.name}.svg"), plot.caption) for plot in plots(grid)],
+        table_titles={table.name: in_a_sentence(table.title) for table in tables_of(grid)},
+        figures=[(plot, read_svg(figures / f"{plot.name}.svg")) for plot in plots(grid)],
+        figure_titles={plot.name: f"Figure: {in_a_sentence(plot.title)}" for plot in plots(grid)},
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
-        assumptions=compared(assumptions, values),
-        cells=judged_samples(arguments.results, grid),
+        assumptions=assumption_rows(assumptions, values),
+        data=browser_data(arguments.results, grid, arguments.ledger),
+        runs=run_rows(arguments.results, grid),
         inputs=record.inputs,
-        replicates=grid.replicates,
     )
     with output_file(arguments.out, record) as path:
         path.write_text(page, encoding="utf-8")

@@ -13,7 +13,7 @@ from eval.claims.verdicts import Found, Verdict, found, holm, judged, verdict
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 from eval.statistics.intervals import NO_INTERVAL
-from eval.tables.formats import with_interval
+from eval.tables.formats import NOTHING, with_interval
 from eval.tables.table import Column, Table, copied
 from salsa.config.claims import PER_QUESTION, Claim, Condition
 
@@ -128,7 +128,7 @@ def conditions(frame: pd.DataFrame) -> pd.DataFrame:
     for row in whole.to_dict("records"):
         mine = cells[(cells["claim"] == row["claim"]) & (cells["condition"] == row["condition"])]
         counts = Counter(mine["verdict"])
-        texts.append(", ".join(f"{counts[word]} {word}" for word in counts) or "–")
+        texts.append(", ".join(f"{counts[word]} {word}" for word in counts) or NOTHING)
     return whole.assign(cells=texts)
 
 
@@ -150,12 +150,12 @@ def rule(row: Row) -> str:
 def settled_by(row: Row) -> str:
     """How many replicates would probably decide an undecided claim."""
     if row["verdict"] != "undecided" or np.isnan(row["estimate"]):
-        return "–"
+        return NOTHING
     if row["on_claimed_side"] and row["p"] <= 1 - row["confidence"]:  # another condition is open
-        return "–"
+        return NOTHING
     few, many = row["replicates_to_settle"], row["with_more_questions"]
     if np.isnan(few):
-        return "–" if np.isnan(many) else f"{many:.0f} replicates in all, with {MORE_QUESTIONS} times the questions"
+        return NOTHING if np.isnan(many) else f"{many:.0f} replicates in all, with {MORE_QUESTIONS} times the questions"
     with_more = f" ({many:.0f} with {MORE_QUESTIONS} times the questions)" if many < few else ""
     return f"{few:.0f} replicates in all{with_more}"
 

@@ -10,6 +10,7 @@ import pandas as pd
 from salsa.runtime.texts import visible
 
 CSV_DIGITS = 6
+NOTHING = "–"  # in place of a missing figure
 FORMULA = ("=", "+", "-", "@", "\t")
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
@@ -18,7 +19,7 @@ LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
 def number(value: Any, digits: int = 3) -> str:
     """A figure as text; a dash for None and NaN. Never "-0.000"."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):

@@ -8,7 +8,7 @@ import pandas as pd
 from eval.benchmarks.overlap import RUN_OF_WORDS, SHARE_ALIKE
 from eval.grid import aggregate, run_versions
 from eval.grid.results import GridResults
-from eval.tables.formats import number, with_interval
+from eval.tables.formats import NOTHING, number, with_interval
 from eval.tables.judged import interval_note
 from eval.tables.table import Column, Table, copied, figure, has, interval, only_if
 from salsa.data.rows import CHOICES, FAULTS
@@ -22,7 +22,7 @@ def scores_by_method(rows: pd.DataFrame) -> pd.DataFrame:
         index=CELL, columns="measure", values="text", aggfunc="first", sort=False
     )
     counts = rows.groupby(CELL, sort=False)[["n", "seeds"]].first().reset_index()
-    return wide.reset_index().fillna("–").merge(counts, on=CELL)
+    return wide.reset_index().fillna(NOTHING).merge(counts, on=CELL)
 
 
 SCORES = Table(
@@ -45,7 +45,7 @@ SCORES = Table(
 IMPROVEMENTS = Table(
     "improvements",
     "Differences in reward and KL, paired by question",
-    lambda results: aggregate.improvements(results.scores, results.grid),
+    lambda results: results.improvements,
     [
         *map(copied, ("comparison", "model", "benchmark", "measure")),
         interval("difference", "difference"),

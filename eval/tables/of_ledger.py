@@ -16,7 +16,7 @@ from eval.ledger.calls import Entry, rare_garbage_collection, read_calls
 from eval.ledger.index import read_index
 from eval.statistics import length_control
 from eval.statistics.bootstrap import add_confidence_argument
-from eval.tables.formats import markdown, number, with_control, with_interval
+from eval.tables.formats import NOTHING, markdown, number, with_control, with_interval
 from eval.tables.ledger_aggregate import (
     ALL,
     Judged,
@@ -75,7 +75,7 @@ def shown_single(table: pd.DataFrame) -> pd.DataFrame:
                 row[category] = number(mean, 2)
         row["coverage"] = cover(part.loc[[overall]])[0]
         rows.append(row)
-    shown = pd.DataFrame(rows).fillna("–")
+    shown = pd.DataFrame(rows).fillna(NOTHING)
     return shown[[*(name for name in shown if name != "coverage"), "coverage"]]
 
 

@@ -15,6 +15,8 @@ from salsa.config.config import parse_config, with_local_copies
 from salsa.runtime.errors import UserError, disk_fault
 from salsa.workflow.grid_lock import hold
 
+DEFAULT_RATE = (100, 1)  # jobs, seconds
+
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -41,6 +43,17 @@ def load_grid(
             pinned_files(benchmark, missing_is_fine=True)
         paths = GridPaths(local, workflow_folder)
         return paths, Inputs(paths), Options(paths, to_fetch), SettingsFiles(local, written, paths.settings)
+
+
+def lift_default_rate(scheduler: Any) -> None:
+    """Lift Snakemake's default limit of 100 new jobs per second; a limit of your own stays.
+
+    While there is one, each finished job makes Snakemake 9.27 look at all open jobs once more in every second
+    (snakemake/snakemake#3744): after 600 jobs that takes a quarter of a core.
+    """
+    limiter = getattr(scheduler, "job_rate_limiter", None)
+    if limiter and (limiter.max_jobs, limiter.timespan) == DEFAULT_RATE:
+        scheduler.job_rate_limiter = None
 
 
 def lock_grid(paths: GridPaths) -> None:

@@ -152,6 +152,19 @@ def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
     assert status == 0, said
 
 
+def test_interrupted_run_says_how_to_resume(tmp_path):
+    process = start(tmp_path, "checkpoints/smoke/base/llama-mini", "--configfile", str(ROOT / "config/smoke.yaml"))
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "logs/smoke/base/llama-mini.log").exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the job did not start"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Interrupted: rerun the same command to resume." in said, said
+    assert "TypeError" not in said
+
+
 def test_misspelt_cell_ends_with_the_nearest_names(tmp_path):
     status, said = snakemake(tmp_path, CELL.replace("mt_bench", "mtbench"), "--dry-run")
     assert status != 0 and "Traceback" not in said
@@ -249,6 +262,7 @@ def test_plan_counts_the_jobs_of_hub_grids(grid, tmp_path):
 def test_ten_replicates_have_the_settings_of_the_mini_grid(tmp_path):
     names = ("config/mini.yaml", "config/replicated.yaml")
     mini, replicated = load_config(ROOT / names[0]), load_config(*(ROOT / name for name in names))
+    replicated.benchmarks["mt_bench"].grade = True
     sections = ("world", "base", "models", "sft", "reward", "ppo", "benchmarks", "generate", "score", "judge", "seed")
     assert all(getattr(mini, section) == getattr(replicated, section) for section in sections)
     assert all(replicated.methods[name] == method for name, method in mini.methods.items())
@@ -362,6 +376,32 @@ def test_report_rebuilds_everything_from_stored_results(smoke, tmp_path):
         assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
 
 
+@pytest.mark.parametrize(("arguments", "limit"), [((), "None"), (("--max-jobs-per-timespan", "50/1s"), "50")])
+def test_only_a_limit_of_your_own_limits_how_many_jobs_start(arguments, limit, tmp_path):
+    report = 'print("limit:", getattr(workflow.scheduler.job_rate_limiter, "max_jobs", None))'
+    (tmp_path / "Snakefile").write_text(f'include: "{ROOT / "Snakefile"}"\nonsuccess:\n    {report}\n')
+    (tmp_path / "environment.yml").symlink_to(ROOT / "environment.yml")
+    own = ("--snakefile", str(tmp_path / "Snakefile"))
+    status, said = snakemake(tmp_path, "data/smoke/world", *own, *arguments)
+    assert status == 0 and f"limit: {limit}\n" in said, said
+
+
+def test_report_names_runs_and_shows_the_judge_texts(smoke):
+    folder, _ = smoke
+    page = (folder / "results/smoke/report.html").read_text()
+    data = json.loads(re.search('<script type="application/json" id="data">(.*?)</script>', page)[1])
+    for pair in data["pairs"]:
+        for side in "ab":
+            policy = folder / "checkpoints/smoke/policy" / pair["model"] / pair["policies"][side]
+            if policy.exists():  # SFT is no policy of its own
+                assert pair["runs"][side] == json.loads((policy / "run.json").read_text())["id"]
+                assert f"<td>{pair['policies'][side]}</td><td>{pair['runs'][side]}</td>" in page
+    assert len(data["samples"]) > 10
+    assert all(sample["run"] for sample in data["samples"])
+    games = [game for sample in data["samples"] for game in sample["games"]]
+    assert games and all("[[" in data["texts"][game["text"]] for game in games), "the judge's verdict"
+
+
 def test_models_share_the_points_of_alpha(tmp_path):
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
     config["models"]["llama-mini"]["settings"] = {"alpha": {"points": [0, 1]}}
@@ -388,7 +428,15 @@ def test_snakemake_report_contains_tables_figures_and_page(smoke, tmp_path):
     status, said = snakemake(folder, "--report", str(tmp_path / "report.html"))
     assert status == 0, said
     page = (tmp_path / "report.html").read_text()
-    for shown in ("headline.csv", "win_rates.svg", "soup.svg", "training.svg", "reward_kl.svg", "report.html"):
+    for shown in (
+        "headline.csv",
+        "win_rates.svg",
+        "improvements.svg",
+        "soup.svg",
+        "training.svg",
+        "reward_kl.svg",
+        "report.html",
+    ):
         assert shown in page
 
 

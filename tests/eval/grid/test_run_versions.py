@@ -54,7 +54,7 @@ def test_runs_are_found_through_their_inputs(run):
         *(f"results/scores/{name}.jsonl" for name in "ab"),
     ]
     assert differing(found) == [] and warning(table(found).astype(str).to_dict("records")) is None
-    assert set(shown(table(found))["which"]) == {"all"}
+    assert set(shown(table(found))["which"]) == {"all"} and set(table(found)["paths"]) == {""}
     assert set(table(found)["property"]) >= {"processor", "device"} and "torch" not in set(table(found)["property"])
 
 

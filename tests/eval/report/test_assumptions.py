@@ -40,7 +40,7 @@ def test_defaults_count_and_missing_entries_are_found(recorded):
 
 
 def test_changes_of_another_grid_are_marked_and_machinery_is_left_out(recorded):
-    settings = settings_of(load_config(PAPER, ROOT / "config/beta.yaml"))
+    settings = settings_of(load_config(PAPER, ROOT / "config/ablations.yaml"))
     found = {row["setting"]: row for row in compared(recorded, settings)}
     assert found["ppo.beta"]["standing"] == "assumed"
     settings["ppo.beta"] = 0.1

@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from eval.figures.style import colours_of
 from eval.grid.layout import Grid
 from eval.grid.results import GridResults
-from eval.report.figures import colours_of
-from eval.report.headline import sentence
-from eval.report.page import markdown_table, spread
+from eval.report.headline import read_table, sentence
+from eval.report.page import SCRIPT, markdown_table
 from eval.tables.formats import latex, markdown, number, with_interval
 from eval.tables.judged import judge_note, overlap_note
 from eval.tables.table import Table, copied, figure, has, interval, only_if
@@ -87,6 +87,24 @@ def test_differences_are_paired_by_question(results, command):
     expected = (found["ppo-s1"] + found["ppo-s2"]) / 2 - found["sft"]
     assert row["difference"] == pytest.approx(expected, abs=1e-5)
     assert 0 < row["low"] < row["difference"] < row["high"]
+
+
+def test_differences_over_all_models_and_benchmarks_are_those_of_the_claims(results, command):
+    """The table and the claims compute them apart."""
+    folder = tables(command, results)
+    table, claims = pd.read_csv(folder / "improvements.csv"), pd.read_csv(folder / "claims.csv")
+    for claim, condition, measure in (
+        ("earns_more_reward", 1, "reward"),
+        ("earns_more_reward", 2, "reward_held_out"),
+        ("is_better_in_truth", 1, "gold"),
+        ("deviates_further", 1, "kl_sft"),
+    ):
+        row = table[(table["comparison"] == "salsa_vs_ppo") & (table["measure"] == measure)]
+        cells = claims[(claims["claim"] == claim) & (claims["condition"] == condition)]
+        both = row.merge(cells, on=["model", "benchmark"], suffixes=("", "_claimed"))
+        assert len(both) == len(row) == 3 * 4
+        for name, claimed in (("difference", "estimate"), ("low", "low_claimed"), ("high", "high_claimed")):
+            assert both[name].to_numpy() == pytest.approx(both[claimed].to_numpy(), abs=2e-6)
 
 
 def test_missing_judgments_are_reported(results, command):
@@ -215,6 +233,13 @@ def test_missing_file_is_one_line(results, command):
     assert not (results / "tables").exists()
 
 
+def test_a_table_with_the_paths_of_thousands_of_runs_can_be_read(tmp_path):
+    (tmp_path / "tables").mkdir()
+    paths = ";".join(f"results/replicated/mini/judgments/llama-mini/mt_bench/{n}.jsonl" for n in range(5000))
+    pd.DataFrame({"property": ["torch"], "paths": [paths]}).to_csv(tmp_path / "tables/runs.csv", index=False)
+    assert read_table(tmp_path, "runs") == [{"property": "torch", "paths": paths}]
+
+
 def test_show_prints_the_table(results, command, monkeypatch, capsys):
     import sys
 
@@ -243,7 +268,7 @@ def test_figures_and_report(results, command, tmp_path):
     tables(command, results)
     for out in (results / "figures", tmp_path / "again"):
         assert make(command, results, "figures", out)[0] == 0
-    for name in ("win_rates", "soup", "training", "reward_kl"):
+    for name in ("win_rates", "improvements", "soup", "training", "reward_kl"):
         for form in ("svg", "png"):
             first, again = (folder / f"{name}.{form}" for folder in (results / "figures", tmp_path / "again"))
             assert first.read_bytes() == again.read_bytes()
@@ -251,13 +276,13 @@ def test_figures_and_report(results, command, tmp_path):
         assert make(command, results, "report", out)[0] == 0
     page = (results / "report.html").read_text()
     assert page == (tmp_path / "again.html").read_text()
-    assert "&lt;script&gt;salsa-s1&lt;/script&gt;" in page, "answers are text, never markup"
-    assert "<script" not in page
+    assert r"\u003cscript\u003esalsa-s1\u003c/script\u003e" in page, "answers are data, never markup"
+    assert page.count("<script") == 2 and f"<script>{SCRIPT.read_text()}</script>" in page, "the data and the script"
     assert "src=" not in page
     assert 'href="http' not in page
     assert "url(http" not in page
-    assert page.count("<svg") == 4
-    assert page.count('class="verdict"') == 10 * 2 * 2 * 3, "ten judged samples per cell"
+    assert page.count("<svg") == 5
+    assert f"{2 * 2 * 2 * 3 * QUESTIONS} of {2 * 2 * 2 * 3 * QUESTIONS} judgments" in page
     assert "Salsa is better than ppo in " in page
     assert str(tmp_path) not in page
     assert "What is assumed" not in page
@@ -291,11 +316,6 @@ def test_better_needs_the_interval_and_without_replicates_every_pair_on_one_side
     row |= dict(zip(("low", "high", "pair_low", "pair_high"), map(str, (*limits, *pairs)), strict=True))
     said = sentence([row, {**row, "win_rate": ""}, {**row, "model": "all"}])
     assert said.startswith(f"a is {expected} and not measured in 1 (95% interval")
-
-
-def test_samples_are_spread_evenly():
-    assert spread([{"n": n} for n in range(25)], 10) == [{"n": n} for n in (0, 2, 5, 7, 10, 12, 15, 17, 20, 22)]
-    assert spread([{"n": 1}], 10) == [{"n": 1}]
 
 
 def test_numbers_and_tables_as_text():

@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from eval.claims.frontier import curves, is_measured
+from eval.figures.style import COLOURS, MARKERS, colours_of
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
-from eval.report.style import COLOURS, MARKERS, colours_of
 from eval.statistics.frontier import Curve
 from eval.tables.at_equal_kl import MEASURES, equal_kl_rows
 
