@@ -7,16 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eval.figures.style import MARKERS, colours_of, legend_columns
+from eval.figures.style import LABELS, MARKERS, colours_of, legend_columns
+from eval.grid.aggregate import DIFFERENCES
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 
-LABELS = {
-    "reward": "learned reward",
-    "reward_held_out": "held-out reward model",
-    "gold": "gold reward",
-    "kl_sft": "KL to SFT 1 (nats)",
-}
 PANELS_IN_A_ROW = 2
 LABELLED = 5  # intervals between ticks that have room for their labels
 
@@ -27,7 +22,7 @@ def differences_figure(results: GridResults) -> Figure:
     table = results.improvements
     if len(grid.benchmarks) > 1:
         table = table[table["benchmark"] == ALL_MODELS]
-    measures = [name for name in LABELS if name in set(table["measure"])]
+    measures = [name for name in DIFFERENCES if name in set(table["measure"])]
     names = list(dict.fromkeys(table["model"]))
     colour = colours_of(names)
     columns = max(1, min(len(measures), PANELS_IN_A_ROW))

@@ -11,18 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from eval.claims.frontier import curves, is_measured
-from eval.figures.style import COLOURS, MARKERS, colours_of
+from eval.figures.style import COLOURS, LABELS, MARKERS, colours_of
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
 from eval.statistics.frontier import Curve
 from eval.tables.at_equal_kl import MEASURES, equal_kl_rows
 
-LABELS = {
-    "reward": "learned reward",
-    "reward_held_out": "held-out reward model",
-    "gold": "gold reward",
-    "win_rate": "win rate",
-}
 POINTS = 61
 LABELLED = 4  # intervals between ticks that have room for their labels
 
@@ -59,7 +53,7 @@ def frontier_figure(results: GridResults) -> Figure:
             if row == 0:
                 axis.set_title(model, fontsize=10)
             if row == len(measures) - 1:
-                axis.set_xlabel("KL to SFT 1 (nats)")
+                axis.set_xlabel(LABELS["kl_sft"])
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
         draw_differences(panels[row][-1], equal[equal["measure"] == measure] if len(equal) else equal, grid.models)

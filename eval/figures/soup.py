@@ -4,22 +4,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from eval.figures.style import COLOURS, MANY, MARKERS, legend_columns
+from eval.figures.style import COLOURS, LABELS, MANY, MARKERS, legend_columns
 from eval.grid.results import GridResults
+
+MEASURES = ("reward", "gold", "sft_loss", "kl_sft")
 
 
 def soup_figure(results: GridResults) -> Figure:
     """Reward, gold reward, SFT loss and KL against alpha, one line per model and replicate."""
     grid, line = results.grid, results.soups[results.soups["alpha"].notna()]
-    panels = {
-        "reward": "learned reward",
-        "gold": "gold reward",
-        "sft_loss": "SFT loss (nats per token)",
-        "kl_sft": "KL to SFT 1 (nats)",
-    }
-    panels = {key: text for key, text in panels.items() if not line[key].isna().all()}
+    panels = [key for key in MEASURES if not line[key].isna().all()]
     figure, axes = plt.subplots(1, len(panels), figsize=(2.8 * len(panels), 3.0), squeeze=False)
-    for axis, (key, text) in zip(axes[0], panels.items(), strict=True):
+    for axis, key in zip(axes[0], panels, strict=True):
         for m, model in enumerate(grid.models):
             for number, (part, errors) in enumerate(soup_lines(line[line["model"] == model], key)):
                 axis.errorbar(
@@ -34,7 +30,7 @@ def soup_figure(results: GridResults) -> Figure:
                     label=None if number else model,
                 )
         axis.set_xlabel("alpha, weight of the second model")
-        axis.set_title(text, fontsize=10)
+        axis.set_title(LABELS[key], fontsize=10)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns(figure, labels))
     return figure

@@ -1,4 +1,4 @@
-"""What all figures share: style, colours, markers, legends."""
+"""What all figures share: style, labels, colours, markers, legends."""
 
 from typing import Any
 
@@ -12,6 +12,14 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette, safe for colour-blind readers.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
+LABELS = {  # of measures
+    "reward": "learned reward",
+    "reward_held_out": "held-out reward model",
+    "gold": "gold reward",
+    "win_rate": "win rate",
+    "kl_sft": "KL to SFT 1 (nats)",
+    "sft_loss": "SFT loss (nats per token)",
+}
 INCHES_A_NAME = 1.3
 MANY = 4  # more replicates or runs than this are drawn as one
 STYLE: dict[str, Any] = {

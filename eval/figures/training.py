@@ -10,14 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.figures.style import MANY, MARKERS, colours_of, legend_columns
+from eval.figures.style import LABELS, MANY, MARKERS, colours_of, legend_columns
 from eval.grid.results import GridResults
 
 CURVES = {
-    "reward": "learned reward",
-    "gold": "gold reward",
+    **{name: LABELS[name] for name in ("reward", "gold")},
     "kl_ref_k1": "KL to the reference (nats)",
-    "kl_sft_k1": "KL to SFT 1 (nats)",
+    "kl_sft_k1": LABELS["kl_sft"],
     "entropy": "entropy (nats per token)",
     "length": "response length (tokens)",
     "eos_share": "share with EOS",

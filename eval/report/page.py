@@ -5,6 +5,7 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from eval.report import claims
 from eval.report.assumptions import Assumptions, compared, load_assumptions
 from eval.report.claim_cards import cards
 from eval.report.headline import read_headline, read_table, sentence
-from eval.report.run_ids import describe_replicates, policy_pairs, sft_runs
+from eval.report.run_ids import PolicyPair, describe_replicates, policy_pairs, sft_runs
 from eval.report.samples import browser_data
 from eval.tables.claimed import CLAIMS
 from eval.tables.formats import number, with_interval
@@ -91,10 +92,10 @@ def in_a_sentence(title: str) -> str:
     return title[:1].lower() + title[1:]
 
 
-def run_rows(results: Path, grid: Grid) -> dict[str, list[list[str]]]:
+def run_rows(pairs: Iterable[PolicyPair], grid: Grid) -> dict[str, list[list[str]]]:
     """The training runs of each comparison, one row for each pair of policies."""
     rows: dict[str, list[list[str]]] = {name: [] for name in grid.comparisons}
-    for pair in policy_pairs(results, grid):
+    for pair in pairs:
         seed = "" if pair.rl_seed is None else str(pair.rl_seed)
         ids = (pair.a_run or NO_RECORD, pair.b_run or NO_RECORD)
         place = [pair.model, pair.replicate or "the only one", sft_runs(pair.sft), seed]
@@ -138,6 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
     headline = read_headline(arguments.results)
     assumptions = load_assumptions(arguments.assumptions) if arguments.assumptions else Assumptions.none()
     claimed = claims.read_claims(arguments.results)
+    pairs = policy_pairs(arguments.results, grid)
     script = SCRIPT.read_text(encoding="utf-8")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -171,8 +173,8 @@ def run(arguments: argparse.Namespace) -> None:
         figure_titles={plot.name: f"Figure: {in_a_sentence(plot.title)}" for plot in plots(grid)},
         calibration=calibration(arguments.calibration) if arguments.calibration else None,
         assumptions=assumption_rows(assumptions, values),
-        data=browser_data(arguments.results, grid, arguments.ledger),
-        runs=run_rows(arguments.results, grid),
+        data=browser_data(arguments.results, grid, pairs, arguments.ledger),
+        runs=run_rows(pairs, grid),
         inputs=record.inputs,
     )
     with output_file(arguments.out, record) as path:

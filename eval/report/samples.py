@@ -9,7 +9,7 @@ samples       {id, pair, benchmark, question, category, verdict, turns, games, r
               turns are {user, a, b, differ: {a, b}} and games {order, outcome, strong, text}
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 from eval.benchmarks.base import POINTS
 from eval.grid.layout import Grid, generation_file, judgment_file
 from eval.ledger.calls import read_calls
-from eval.report.differences import differing_spans
-from eval.report.run_ids import PolicyPair, policy_pairs, run_id
+from eval.report.differing_words import differing_spans
+from eval.report.run_ids import PolicyPair, run_id
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.texts import visible
 
@@ -155,11 +155,10 @@ def select(
     return texts, samples
 
 
-def browser_data(results: Path, grid: Grid, ledger: Path | None) -> Row:
+def browser_data(results: Path, grid: Grid, pairs: Sequence[PolicyPair], ledger: Path | None) -> Row:
     """The data of the sample browser, with the number of judgments that the samples stand for."""
     cells = list(read_cells(results, grid))
     answers, calls = Answers(results), read_calls(ledger, without=("messages",)) if ledger else {}
-    pairs: list[PolicyPair] = policy_pairs(results, grid)
     numbers = {(pair.comparison, pair.model, pair.a, pair.b): number for number, pair in enumerate(pairs)}
     in_each = max(1, SAMPLES // max(1, len(cells)))
     texts, samples = select(cells, in_each, numbers, answers, calls)

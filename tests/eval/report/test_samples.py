@@ -1,6 +1,8 @@
 """The data of the report's sample browser."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 
 from eval.grid.layout import generation_file, judgment_file
 from eval.report import samples
-from eval.report.differences import differing_spans
-from eval.report.run_ids import describe_replicates
+from eval.report.differing_words import differing_spans
+from eval.report.run_ids import describe_replicates, policy_pairs
 from eval.report.samples import NO_VERDICT, ORDERS_DISAGREE, browser_data, spread, verdict
 from salsa.config.replicates import Replicate
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
@@ -22,6 +24,10 @@ SPACES = st.sampled_from([" ", "\n", "  ", "\t\n"])
 @pytest.fixture
 def results(tmp_path):
     return write_results(tmp_path / "results")
+
+
+def data_of(results: Path, ledger: Path | None = None) -> dict[str, Any]:
+    return browser_data(results, GRID, policy_pairs(results, GRID), ledger)
 
 
 def without(text: str, spans: list[tuple[int, int]]) -> list[str]:
@@ -73,7 +79,7 @@ def test_verdict_of_both_orders(outcomes, expected):
 
 
 def test_all_judgments_with_answers_and_places(results):
-    data = browser_data(results, GRID, None)
+    data = data_of(results)
     assert len(data["samples"]) == data["judgments"] == 2 * 2 * 2 * 3 * QUESTIONS
     assert len({sample["id"] for sample in data["samples"]}) == len(data["samples"])
     for sample in data["samples"]:
@@ -99,7 +105,7 @@ def test_identical_answers_are_counted_and_judge_texts_come_from_the_ledger(resu
     (tmp_path / "ledger").mkdir()
     call = {"key": "k", "judge": "j", "outcome": "answered", "text": "[[A]] \x1b[2J", "cost": None, "messages": []}
     (tmp_path / "ledger/calls.jsonl").write_text(json.dumps(call) + "\n")
-    data = browser_data(results, GRID, tmp_path / "ledger")
+    data = data_of(results, tmp_path / "ledger")
     assert (data["identical"], len(data["samples"])) == (1, data["judgments"])
     first = data["samples"][0]
     assert first["id"].endswith("/0/1") and "s2" in first["id"], "the second seed's pair on question 0"
@@ -111,18 +117,18 @@ def test_an_answer_that_is_missing_is_none(results):
     rows = read_jsonl(file)
     rows[0]["turns"] = []
     write_jsonl(file, rows)
-    [turn] = browser_data(results, GRID, None)["samples"][0]["turns"]
+    [turn] = data_of(results)["samples"][0]["turns"]
     assert turn["b"] is None and turn["a"] is not None and turn["user"] is not None
     assert turn["differ"] == {"a": [], "b": []}
 
 
 def test_the_page_stays_within_its_limits(results, monkeypatch):
     monkeypatch.setattr(samples, "SAMPLES", 120)
-    data = browser_data(results, GRID, None)
+    data = data_of(results)
     cells = 2 * 2 * 3
     assert len(data["samples"]) == 120 and data["judgments"] == cells * 2 * QUESTIONS
     monkeypatch.setattr(samples, "CHARACTERS", 10)
-    data = browser_data(results, GRID, None)
+    data = data_of(results)
     assert len(data["samples"]) == cells, "one of each cell is the least"
 
 
