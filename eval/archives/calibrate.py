@@ -162,28 +162,10 @@ def text(card: dict[str, Any]) -> str:
     return "\n".join([*parts, f"Judge: {card['judge']}, {dates}, {calls}. Brackets: intervals over n questions.\n"])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--archive", type=Path, required=True, help="a ledger with verdicts and their prompts")
-    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
-    parser.add_argument(
-        "--items", type=int, help="answers or matches to draw for each benchmark and archived judge; default: all"
-    )
-    parser.add_argument("--templates", metavar="T.jsonl", help="FastChat's judge_prompts.jsonl, for system prompts")
-    Resampling.add_arguments(parser)
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path)
-    target.add_argument(
-        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
-    )
-
-
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.items is not None and arguments.items < 1:
-        raise UserError("--items: at least 1")
     settings = load_settings(arguments.settings, Judge)
     templates = load_templates(arguments.templates)
-    draw = Resampling.from_arguments(arguments)
+    draw = Resampling(arguments.confidence, arguments.resamples, arguments.seed)
     cells, left_out = matches(arguments.archive, templates)
     games = draw_games(cells, arguments.items, arguments.seed)
     if not games:

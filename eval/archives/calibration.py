@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from eval.statistics.bootstrap import Resampling
 from eval.statistics.intervals import Interval, mean, win_rate
@@ -102,7 +102,7 @@ def correlation(table: pd.DataFrame, one: str, other: str, draw: Resampling, *na
 
     def spearman(resample: np.ndarray) -> float:
         x, y = values[np.concatenate([questions[int(n)] for n in resample])].T
-        return float(stats.spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
+        return float(scipy.stats.spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
 
     return draw.statistic(spearman, len(questions), *names)
 

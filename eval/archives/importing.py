@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eval.archives.formats import AGAIN, FORMATS, UNKNOWN, Archived, read_rows
+from eval.archives.formats import AGAIN, UNKNOWN, Archived, read_rows
 from eval.benchmarks import Benchmark, of_protocol
 from eval.benchmarks.loading import read_questions
 from eval.ledger.calls import Entry, Ledger, call_key
@@ -164,19 +164,6 @@ def store(ledger: Ledger, form: str, verdicts: list[Archived], summary: Summary)
     # Calls first, so that the index never names a missing call.
     ledger.add(*calls.new)
     add_to_index(ledger.folder, entries)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", required=True, choices=FORMATS, help="format of the file (docs/formats.md)")
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--ledger", type=Path, required=True, help="ledger folder to add the verdicts to")
-    parser.add_argument("--judge", default=UNKNOWN, metavar="NAME", help="the judge, if the file does not say")
-    parser.add_argument(
-        "--questions",
-        type=Path,
-        metavar="Q.jsonl",
-        help="question file, for categories; not needed for MT-Bench's own questions",
-    )
 
 
 def with_categories(verdicts: list[Archived], path: Path, benchmark: Benchmark) -> list[Archived]:

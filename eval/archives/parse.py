@@ -8,16 +8,10 @@ for [[C]]).
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from eval.protocols.verdicts import READERS, read
+from eval.protocols.verdicts import read
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", required=True, choices=READERS)
-    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="lines with a field `text`")
 
 
 def run(arguments: argparse.Namespace) -> None:

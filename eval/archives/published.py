@@ -6,7 +6,6 @@ like any other tool's and calibrates its own judge against it; the faults of bot
 
 import argparse
 import random
-from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Question, find
@@ -50,13 +49,6 @@ def pair_row(question: Question, turn: int, texts: dict[str, list[str]], setting
         # FastChat's files have no system prompt.
         row |= {f"{game}_user_prompt": messages[-1]["content"], f"{game}_judgment": reply}
     return row
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--questions", type=Path, required=True, help="the mini world's MT-Bench questions")
-    parser.add_argument("--settings", required=True, help="a judge section of kind gold: JSON or FILE.yaml#section")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

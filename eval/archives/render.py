@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Benchmark, Question, Row, of_protocol
@@ -17,23 +16,9 @@ from eval.judging.answers import load_any_answers
 from eval.judging.prompts import pair_messages, single_messages
 from eval.ledger.index import SINGLE
 from eval.protocols.templates import Templates, load_templates
-from eval.protocols.verdicts import READERS
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
 from salsa.runtime.log import log
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--protocol", required=True, choices=READERS)
-    parser.add_argument("--questions", type=Path, required=True, metavar="Q.jsonl")
-    parser.add_argument(
-        "--templates", metavar="T.jsonl", help="templates in the format of FastChat's judge_prompts.jsonl"
-    )
-    parser.add_argument("--references", type=Path, metavar="R.jsonl", help="reference answers in FastChat's format")
-    parser.add_argument("--answers", type=Path, required=True, metavar="A.jsonl")
-    parser.add_argument(
-        "--answers-b", type=Path, metavar="B.jsonl", help="answers of the other side; not for single answers"
-    )
 
 
 def calls(

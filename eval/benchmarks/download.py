@@ -1,7 +1,6 @@
 """Stage `download`: download a file and check its sha256."""
 
 import argparse
-from pathlib import Path
 
 import httpx2
 
@@ -12,12 +11,6 @@ from salsa.runtime.provenance import Run, sha256
 
 RETRIES = 3
 TIMEOUT_SECONDS = 60
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--sha256", required=True, help="expected hex digest")
-    parser.add_argument("--out", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -88,13 +88,6 @@ def overlap(rows: Iterable[dict[str, Any]], benchmarks: dict[str, list[Question]
     return {name: index.result() for name, index in indices.items()}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sets", required=True, help="data sets by name (training_sets.DataSet): JSON or FILE.yaml")
-    parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
-
-
 def run(arguments: argparse.Namespace) -> None:
     sets, benchmarks = load_sets(arguments.sets), load_benchmarks(arguments.benchmarks)
     inputs = {name: Path(wanted.source.path) for name, wanted in sets.items() if wanted.source.path is not None}

@@ -95,20 +95,7 @@ def format_outcomes(outcomes: Sequence[tuple[Check, Outcome]], width: int) -> li
     return lines
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="the grid's config; further files are merged over it"
-    )
-    parser.add_argument(
-        "--device", choices=sorted(assumed().devices), help="the devices of the jobs (default: this machine's GPUs)"
-    )
-    parser.add_argument("--count", type=int, help="the number of devices (default: this machine's GPUs, or 1)")
-    parser.add_argument("--profile", type=Path, help="the Snakemake profile (a folder) that sends jobs to a cluster")
-
-
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.count is not None and arguments.count < 1:
-        raise UserError(f"--count {arguments.count}: must be at least 1")
     config = load_config(*arguments.config)
     checks = all_checks(config, arguments.device, arguments.count, arguments.profile)
     outcomes = list(zip(checks, run_checks(checks, CHECK_SECONDS), strict=True))

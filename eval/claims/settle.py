@@ -3,7 +3,7 @@
 import bisect
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from eval.statistics.crossed import Components
 
@@ -26,7 +26,7 @@ def detectable(
 ) -> float:
     """Smallest effect that is found with `POWER`: (t of the confidence + t of the power) standard errors."""
     variance, df = components.at(replicates, asked, models)
-    return float((stats.t.ppf((1 + confidence) / 2, df) + stats.t.ppf(POWER, df)) * np.sqrt(variance))
+    return float((scipy.stats.t.ppf((1 + confidence) / 2, df) + scipy.stats.t.ppf(POWER, df)) * np.sqrt(variance))
 
 
 def replicates_to_find(

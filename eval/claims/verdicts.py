@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from eval.claims.settle import MORE_QUESTIONS, replicates_to_find
 from eval.statistics.crossed import Components
@@ -80,6 +79,8 @@ def verdict(against: bool, p: float, confidence: float) -> Verdict:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of one family (1979); NaN where nothing was tested, which does not count."""
+    from statsmodels.stats.multitest import multipletests  # takes a second to load
+
     tested = [i for i, p in enumerate(ps) if not np.isnan(p)]
     adjusted = [np.nan] * len(ps)
     if tested:

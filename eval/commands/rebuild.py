@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from eval.commands.arguments import DEFAULT
 from eval.figures import of_grid as figures
 from eval.grid.layout import grid_of, measured_files
 from eval.report import page, terminal
@@ -12,17 +13,11 @@ from eval.workflow.paths import GridPaths
 from eval.workflow.settings_files import SettingsFiles
 from eval.workflow.start import lock_grid
 from salsa.config.config import load_config, with_local_copies
+from salsa.runtime.command import parse
 from salsa.runtime.errors import UserError
 from salsa.runtime.provenance import CODE
 
-DEFAULT = Path("config/mini.yaml")
 LISTED = 3
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, nargs="+", action="extend", metavar="FILE", help=f"the grid (default: {DEFAULT})"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -45,6 +40,4 @@ def run(arguments: argparse.Namespace) -> None:
         (page, [*common, *extra, "--ledger", paths.ledger, "--out", str(results / "report.html")]),
         (terminal, ["--results", str(results), "--below-floor", config.tables.below_floor]),
     ):
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        module.run(parser.parse_args(words))
+        module.run(parse(module.__name__, words))

@@ -25,7 +25,6 @@ from salsa.runtime.outputs import output_file
 from salsa.runtime.settings import load_settings
 from salsa.runtime.texts import visible
 
-MARGIN = 0.05
 SHOWN = 20
 HEAD = ("claim", "figure", "model", "benchmark", "a", "b", "a - b", "interval", "")
 
@@ -67,21 +66,7 @@ def listed(title: str, found: list[Difference]) -> list[str]:
     return ["", f"{title} (a | b):", *lines, *more] if found else ["", f"{title}: none"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, help="results folder of the first grid, such as results/mini")
-    parser.add_argument("b", type=Path, help="results folder of the second grid")
-    parser.add_argument(
-        "--margin",
-        type=float,
-        default=MARGIN,
-        help=f"a difference in win rates that does not matter (default {MARGIN:g})",
-    )
-    parser.add_argument("--out", type=Path, help="CSV file with all differences, those of all cells among them")
-
-
 def run(arguments: argparse.Namespace) -> None:
-    if not arguments.margin > 0:
-        raise UserError(f"--margin {arguments.margin:g}: must be above 0")
     a, b = load_results(arguments.a), load_results(arguments.b)
     rows, confidence = differences(a, b), a.grid.tables.confidence
     lines = [f"a: {arguments.a}", f"b: {arguments.b}", "", *figure_lines(rows, confidence)]

@@ -5,10 +5,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 from eval.claims.frontier import curves, is_measured
 from eval.figures.style import COLOURS, LABELS, MARKERS, colours_of
@@ -82,7 +82,8 @@ def draw_mean(axis: Axes, fitted: list[Curve], colour: Any, label: str, confiden
     middle = values.mean(axis=0)
     axis.plot(x, middle, color=colour, lw=1.6, label=label)
     if len(fitted) > 1:
-        reach = stats.t.ppf((1 + confidence) / 2, len(fitted) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(fitted))
+        t = scipy.stats.t.ppf((1 + confidence) / 2, len(fitted) - 1)
+        reach = t * values.std(axis=0, ddof=1) / np.sqrt(len(fitted))
         axis.fill_between(x, middle - reach, middle + reach, color=colour, alpha=0.15, lw=0)
 
 

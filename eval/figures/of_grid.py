@@ -20,7 +20,7 @@ from eval.figures.win_rates import win_rates_figure
 from eval.grid.layout import Grid
 from eval.grid.results import GridResults
 from eval.tables.at_equal_kl import has_frontier
-from eval.tables.of_grid import add_results_arguments, load_results
+from eval.tables.of_grid import load_results
 from salsa.runtime.outputs import output_folder
 
 
@@ -100,10 +100,6 @@ PLOTS = [  # in the report's order
 def plots(grid: Grid) -> list[Plot]:
     """The figures of a grid."""
     return [plot for plot in PLOTS if plot.is_made(grid)]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_results_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

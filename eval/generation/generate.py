@@ -17,14 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from eval.benchmarks import Question, load_benchmarks, load_questions, temperature
 from eval.generation.engines import Engine, context_length, eos_ids, generate_all, load_engine
 from eval.generation.partial import PartialAnswers
-from eval.generation.policies import add_policies_argument, checkpoints_by_name
 from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, GenerateSettings
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 
 PROMPT_TOO_LONG = "prompt_too_long"
@@ -89,19 +88,10 @@ def answer_questions(
     return rows
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_policies_argument(parser)
-    parser.add_argument("--benchmarks", required=True, help="the config's benchmarks: JSON or FILE.yaml#benchmarks")
-    parser.add_argument("--settings", default="{}", help="the config's generate section: JSON or FILE.yaml#section")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    add_run_argument(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
-
-
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, GenerateSettings)
     benchmarks = load_benchmarks(arguments.benchmarks)
-    policies = checkpoints_by_name(arguments.policy)
+    policies = arguments.policy
     # Questions first, so that a broken benchmark file is reported before a model is loaded.
     questions = {name: load_questions(benchmark, arguments.seed) for name, benchmark in benchmarks.items()}
     engine, done = None, []

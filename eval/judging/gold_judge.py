@@ -113,11 +113,6 @@ def serving(settings: Judge, port: int) -> Iterator[str]:
         server.server_close()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--port", type=int, default=8123)
-
-
 def run(arguments: argparse.Namespace) -> None:
     with serving(load_settings(arguments.settings, Judge), arguments.port) as url:
         log.info("gold judge: serving at %s; stop it with Ctrl-C", url)

@@ -16,7 +16,7 @@ from eval.judging.estimate import estimate_all
 from eval.judging.judge import call_reference, missing_reason, readable, warn_of_cut
 from eval.judging.prompts import single_messages
 from eval.judging.rounds import ask_all
-from eval.judging.task import JudgingTask, add_task_arguments
+from eval.judging.task import JudgingTask
 from eval.ledger.index import SINGLE, IndexEntry, add_to_index
 from eval.protocols.imitation import imitates
 from eval.protocols.verdicts import rating
@@ -34,11 +34,6 @@ def index_entry(model: str, row: Row, who: dict[str, str]) -> IndexEntry:
     lengths = {"lengths": row["lengths"]} if "lengths" in row else {}
     verdict = lengths | ({"call": row["call"]} if "call" in row else {"missing": row["outcome"]})
     return IndexEntry(protocol=SINGLE, models=(model,), source="grade", **about, **verdict, **who)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_task_arguments(parser)
-    parser.add_argument("--policy", required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

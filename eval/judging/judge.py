@@ -23,7 +23,7 @@ from eval.judging.client import JudgeSession, Messages, judge_id
 from eval.judging.estimate import estimate_all
 from eval.judging.prompts import pair_messages
 from eval.judging.rounds import ask_all
-from eval.judging.task import JudgingTask, add_task_arguments
+from eval.judging.task import JudgingTask
 from eval.ledger.calls import FINISHED, Entry
 from eval.ledger.index import IndexEntry, add_to_index
 from eval.protocols.imitation import imitates
@@ -242,18 +242,6 @@ def to_play(
         return await play(client, benchmark, templates, *game)
 
     return [(match, order) for match in to_judge for order in ("ab", "ba")], work
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_task_arguments(parser)
-    parser.add_argument(
-        "--pair",
-        nargs=2,
-        action="append",
-        required=True,
-        metavar=("A", "B"),
-        help="two policies; repeat for several pairs",
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Benchmark, Question, find, load_benchmark, load_questions
@@ -10,22 +9,6 @@ from eval.protocols.templates import Templates, load_templates
 from salsa.config.judge import Judge
 from salsa.config.sections import BenchmarkSettings
 from salsa.runtime.settings import load_settings
-
-
-def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of both stages. Either --out or --estimate is required."""
-    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
-    parser.add_argument(
-        "--benchmark", required=True, metavar="NAME=SETTINGS", help="NAME=JSON or NAME=FILE.yaml#benchmarks.NAME"
-    )
-    parser.add_argument("--settings", required=True, help="the config's judge section: JSON or FILE.yaml#judge")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--ledger", type=Path, required=True, help="folder that stores calls; may be shared")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path)
-    target.add_argument(
-        "--estimate", action="store_true", help="print calls, tokens and cost without calling the judge"
-    )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE, Calls
 from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
-from salsa.runtime.errors import UserError
 
 SHARED = "all models"
 HEAD = (
@@ -266,34 +265,7 @@ def device_note(device: Device) -> str:
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, nargs="+", required=True, help="the grid's config; further files are merged over it"
-    )
-    parser.add_argument(
-        "--device", choices=sorted(assumed().devices), default="h100", help="default h100; cpu is one CPU core"
-    )
-    parser.add_argument("--count", type=int, default=8, help="the number of devices (default 8)")
-    parser.add_argument("--hourly", type=float, help="the price of a device hour, in any currency")
-    parser.add_argument(
-        "--power",
-        type=float,
-        metavar="DIFFERENCE",
-        help="print how many replicates would find a difference of this size",
-    )
-    parser.add_argument(
-        "--like",
-        type=Path,
-        metavar="FOLDER",
-        help="results of a finished grid whose runs and questions vary alike (default: the project's results/mini)",
-    )
-
-
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.count < 1:
-        raise UserError(f"--count {arguments.count}: must be at least 1")
     config = load_config(*arguments.config)
-    if arguments.power is not None and not arguments.power > 0:
-        raise UserError(f"--power {arguments.power:g}: must be above 0")
     plan = Plan.of(config, assumed().devices[arguments.device], arguments.count)
     print("\n".join(format_plan(plan, arguments.hourly, power_lines(plan, arguments.like, arguments.power))))

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from eval.grid.run_versions import warning
 from eval.report import claims
@@ -43,13 +42,6 @@ def limits(row: Row) -> str:
     """The interval, with the coverage if it is below the floor."""
     mark = "" if row["enough_coverage"] == "True" else f" (coverage {float(row['coverage']):.0%})"
     return f"[{text(row, 'low')}, {text(row, 'high')}]{mark}"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument(
-        "--below-floor", choices=("fail", "mark"), default="mark", help="what to do about cells with too few verdicts"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:

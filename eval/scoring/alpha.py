@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from eval.scoring.probe import Probe, add_probe_arguments
+from eval.scoring.probe import Probe
 from salsa.config.sections import Alpha, TrainingData
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
@@ -41,26 +41,6 @@ def parse_source(text: str) -> TrainingData:
     if text.lstrip().startswith("{") or "#" in text:
         return load_settings(text, TrainingData, "--test")
     return TrainingData(path=text)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint", action="append", required=True, metavar="ALPHA=DIR", help="a point of the line; repeat"
-    )
-    parser.add_argument(
-        "--also",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a further checkpoint, with alpha null; repeat",
-    )
-    parser.add_argument(
-        "--test",
-        required=True,
-        help="held-out demonstrations: a JSONL file, JSON, or FILE.yaml#sft.test",
-    )
-    add_probe_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

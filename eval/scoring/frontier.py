@@ -8,8 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from eval.generation.policies import add_policies_argument, checkpoints_by_name
-from eval.scoring.probe import Probe, add_probe_arguments
+from eval.scoring.probe import Probe
 from salsa.checkpoints.kept import kept_checkpoints
 from salsa.config.sections import Alpha
 from salsa.runtime.jsonl import write_jsonl
@@ -19,17 +18,9 @@ from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_policies_argument(parser)
-    parser.add_argument(
-        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
-    )
-    add_probe_arguments(parser)
-
-
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Alpha)
-    policies = checkpoints_by_name(arguments.policy)
+    policies = arguments.policy
     rewards = {"reward": arguments.reward}
     rewards |= {"reward_held_out": arguments.held_out_reward} if arguments.held_out_reward else {}
     inputs = {**policies, "sft": arguments.sft, **rewards}

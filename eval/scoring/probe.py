@@ -1,6 +1,5 @@
 """Measure checkpoints on held-out prompts: rewards, gold reward, KL to SFT 1, length, SFT loss."""
 
-import argparse
 import json
 import math
 import statistics
@@ -17,28 +16,16 @@ from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
 from salsa.config.sections import Alpha, TrainingData
 from salsa.data.rows import Messages, user_turns
 from salsa.data.token_cache import IGNORED, prepare
-from salsa.data.training_sets import PREPARED, alpha_sets
+from salsa.data.training_sets import alpha_sets
 from salsa.models.scoring import normalisation, rewards
 from salsa.runtime.errors import UserError
-from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.world.gold import gold_reward
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
     """Mean and its standard error."""
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the stages that measure checkpoints on held-out prompts."""
-    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL is measured to it")
-    parser.add_argument("--reward", type=Path, required=True, help="reward model")
-    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    add_run_argument(parser)
-    parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
 
 
 class Probe:

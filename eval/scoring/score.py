@@ -13,10 +13,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from eval.generation.generate import dialogue
-from eval.generation.policies import add_policies_argument, checkpoints_by_name, named_folder
 from eval.scoring.kl import response_kl
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
-from salsa.config.policy_arguments import reference_inputs
+from salsa.config.arguments import reference_inputs
 from salsa.config.references import Fixed, parse_strategy, strategy_data, strategy_json
 from salsa.config.sections import Score
 from salsa.models.scoring import normalisation, rewards
@@ -75,44 +74,6 @@ def score_rows(
             }
         )
     return rows
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_policies_argument(parser)
-    parser.add_argument("--sft", type=Path, required=True, help="SFT 1: KL to it is measured for all methods")
-    parser.add_argument(
-        "--reference",
-        action="append",
-        type=named_folder,
-        default=[],
-        metavar="NAME=FOLDER",
-        help="a checkpoint of a policy's reference; repeat; none for an untrained method or a moving reference",
-    )
-    parser.add_argument(
-        "--strategy",
-        action="append",
-        type=named_strategy,
-        default=[],
-        metavar="NAME=JSON",
-        help="how a policy's reference uses its checkpoints; default: fixed",
-    )
-    parser.add_argument("--reward", type=Path, required=True, help="reward model")
-    parser.add_argument(
-        "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
-    )
-    parser.add_argument("--generations", type=Path, required=True, help="folder with POLICY/BENCHMARK.jsonl")
-    parser.add_argument("--benchmark", action="append", required=True, metavar="NAME", help="a benchmark; repeat")
-    parser.add_argument("--gold", action="store_true", help="add the mini world's gold reward")
-    parser.add_argument("--settings", default="{}", help="the config's score section: JSON or FILE.yaml#section")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the files POLICY/BENCHMARK.jsonl")
-
-
-def named_strategy(text: str) -> tuple[str, str]:
-    """Parse NAME=JSON."""
-    name, _, strategy = text.partition("=")
-    if not name or not strategy:
-        raise argparse.ArgumentTypeError(f"{text}: write it as NAME=JSON")
-    return name, strategy
 
 
 class AnsweredPolicy:
@@ -175,11 +136,7 @@ class Divergences:
 
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, Score)
-    checkpoints = checkpoints_by_name(arguments.policy)
-    named = {name for name, _ in (*arguments.reference, *arguments.strategy)}
-    if unknown := sorted(named - checkpoints.keys()):
-        raise UserError(f"--reference, --strategy: no policy {unknown[0]}: name one that --policy gives")
-    policies = [AnsweredPolicy(name, checkpoint, arguments) for name, checkpoint in checkpoints.items()]
+    policies = [AnsweredPolicy(name, checkpoint, arguments) for name, checkpoint in arguments.policy.items()]
     reward_models = {"reward": arguments.reward}
     reward_models |= {"held_out_reward": arguments.held_out_reward} if arguments.held_out_reward else {}
     runs = {}

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from eval.statistics.crossed import Cells
 from eval.statistics.logistic import fit
@@ -39,7 +38,9 @@ def scores(matches: pd.DataFrame, pairs: Iterable[Pair], confidence: float) -> d
     design = np.zeros((len(matches), len(names)))
     design[rows, a], design[rows, b] = 1, -1
     # Only differences are identified, so the first model of each connected group has strength 0.
-    _, group = connected_components(coo_array((np.ones(len(rows)), (a, b)), shape=(len(names),) * 2), directed=False)
+    _, group = scipy.sparse.csgraph.connected_components(
+        scipy.sparse.coo_array((np.ones(len(rows)), (a, b)), shape=(len(names),) * 2), directed=False
+    )
     free = [number for number in range(len(names)) if number not in {int(np.argmax(group == g)) for g in set(group)}]
     weights = matches["weight"].to_numpy(dtype=float)
     model_fit = fit(matches["points"].to_numpy() / weights, weights, design[:, free], Cells.of(matches))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+import scipy
 
 from eval.statistics.crossed import Cells, Over, Variance, crossed_variance, mean_weights, ratio_influence
 
@@ -66,12 +66,12 @@ def p_value(interval: Callable[[float], Interval], threshold: float) -> float:
         return 1.0
     if distance(SMALLEST_P) >= 0:
         return SMALLEST_P
-    return float(optimize.brentq(distance, SMALLEST_P, LARGEST_P, xtol=1e-9, rtol=1e-6))
+    return float(scipy.optimize.brentq(distance, SMALLEST_P, LARGEST_P, xtol=1e-9, rtol=1e-6))
 
 
 def t_interval(estimate: float, variance: Variance, confidence: float) -> Interval:
     """Student's interval."""
-    reach = float(stats.t.ppf((1 + confidence) / 2, variance.df)) * np.sqrt(variance.value)
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, variance.df)) * np.sqrt(variance.value)
     return Interval(estimate, estimate - reach, estimate + reach, variance.questions, variance.over)
 
 
@@ -86,11 +86,11 @@ def rate_interval(estimate: float, variance: Variance, games: float, confidence:
     tail = (1 - confidence) / 2
     size = float(variance.questions)
     if 0 < estimate < 1 and variance.value > 0:
-        shrink = stats.norm.ppf(1 - tail) / stats.t.ppf(1 - tail, variance.df)
+        shrink = scipy.stats.norm.ppf(1 - tail) / scipy.stats.t.ppf(1 - tail, variance.df)
         size = min(estimate * (1 - estimate) / variance.value * float(shrink) ** 2, games)
     won, lost = estimate * size, (1 - estimate) * size
-    low = float(stats.beta.ppf(tail, won, lost + 1)) if won > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, won + 1, lost)) if lost > 0 else 1.0
+    low = float(scipy.stats.beta.ppf(tail, won, lost + 1)) if won > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, won + 1, lost)) if lost > 0 else 1.0
     return Interval(estimate, low, high, variance.questions, variance.over)
 
 

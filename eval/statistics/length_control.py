@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special
+import scipy
 
 from eval.statistics.crossed import Cells
 from eval.statistics.logistic import MOST_STRENGTH, fit
@@ -61,7 +61,7 @@ def difficulty(pool: pd.DataFrame, group: str) -> pd.Series:
     sums = {name: pool.groupby(keys)[name].transform("sum") for name in ("points", "weight")}
     group_sums = {name: pool.groupby([*keys, group])[name].transform("sum") for name in ("points", "weight")}
     points, weight = (sums[name] - group_sums[name] for name in ("points", "weight"))
-    return pd.Series(special.logit((points + 0.5) / (weight + 1)), pool.index).where(weight > 0)
+    return pd.Series(scipy.special.logit((points + 0.5) / (weight + 1)), pool.index).where(weight > 0)
 
 
 def length_controlled(matches: pd.DataFrame, confidence: float) -> Controlled:

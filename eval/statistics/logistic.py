@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from eval.statistics.crossed import Cells, Over, crossed_variance
 
@@ -30,7 +30,7 @@ class Logistic:
         the logit scale; NaN if the data are separated or there is only one question.
         """
         logits = rows @ self.coefficients
-        expected = special.expit(logits)
+        expected = scipy.special.expit(logits)
         total = weights.sum()
         mean = float((weights * expected).sum() / total)
         gradient = (weights * expected * (1 - expected)) @ rows / total
@@ -41,14 +41,14 @@ class Logistic:
         if np.isnan(variance.value) or np.abs(logits).max() > MOST_STRENGTH:
             return mean, np.nan, np.nan, variance.over
         error = np.sqrt(variance.value) / (mean * (1 - mean))
-        reach = float(stats.t.ppf((1 + confidence) / 2, variance.df)) * error
-        low, high = special.expit(special.logit(mean) + np.array([-reach, reach]))
+        reach = float(scipy.stats.t.ppf((1 + confidence) / 2, variance.df)) * error
+        low, high = scipy.special.expit(scipy.special.logit(mean) + np.array([-reach, reach]))
         return mean, float(low), float(high), variance.over
 
 
 def fit(shares: np.ndarray, weights: np.ndarray, design: np.ndarray, cells: Cells) -> Logistic:
     """Fit shares [n] with weights [n] on a full-rank design [n, k]; `cells` says what each row is about."""
-    import statsmodels.api as sm
+    import statsmodels.api as sm  # takes a second to load
     from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationWarning
 
     model = sm.GLM(shares, design, family=sm.families.Binomial(), var_weights=weights)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.proportion import confint_proportions_2indep
+import scipy
 
 from eval.statistics.intervals import Interval
 
@@ -39,7 +38,7 @@ class SpreadRatio:
             estimate = np.sqrt(squares_a / squares_b) if squares_b else np.nan
             return Interval(estimate, np.nan, np.nan, len(self.a), "")
         unexplained = 1 - float(self.a @ self.b) ** 2 / (squares_a * squares_b)
-        t = float(stats.t.ppf((1 + confidence) / 2, self.df - 1))
+        t = float(scipy.stats.t.ppf((1 + confidence) / 2, self.df - 1))
         k = 1 + 2 * max(unexplained, 0.0) * t**2 / (self.df - 1)
         ratio, reach = squares_a / squares_b, np.sqrt(k**2 - 1)
         low, high = np.sqrt(ratio * (k - reach)), np.sqrt(ratio * (k + reach))
@@ -56,6 +55,8 @@ class DifferenceOfShares:
 
     def interval(self, confidence: float) -> Interval:
         """Newcombe's interval of independent shares (1998), which has a width where both are 0."""
+        from statsmodels.stats.proportion import confint_proportions_2indep  # takes a second to load
+
         low, high = confint_proportions_2indep(
             self.a, self.runs, self.b, self.runs, method="newcomb", compare="diff", alpha=1 - confidence
         )

@@ -4,7 +4,6 @@ A table is declared in claimed.py, judged.py or measured.py. To add one, declare
 """
 
 import argparse
-from pathlib import Path
 
 from eval.grid.layout import Grid, measured_files
 from eval.grid.results import GridResults
@@ -37,23 +36,12 @@ def tables_of(grid: Grid) -> list[Table]:
     return [table for table in TABLES if table.is_made(grid)]
 
 
-def add_results_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the stages that read a whole grid's results."""
-    parser.add_argument("--results", type=Path, required=True, help="the grid's results folder")
-    parser.add_argument("--settings", required=True, help="a Grid (eval/grid/layout.py): JSON or FILE.yaml")
-    parser.add_argument("--out", type=Path, required=True)
-
-
 def load_results(arguments: argparse.Namespace, stage: str) -> tuple[GridResults, Run]:
     """The results that the arguments name, and the provenance of a stage that uses them."""
     grid = load_settings(arguments.settings, Grid)
     inputs = measured_files(arguments.results, grid)
     record = Run(stage, grid.model_dump(mode="json"), inputs, {})
     return GridResults(arguments.results, grid), record
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_results_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,6 @@ import pandas as pd
 from eval.ledger.calls import Entry, rare_garbage_collection, read_calls
 from eval.ledger.index import read_index
 from eval.statistics import length_control
-from eval.statistics.bootstrap import add_confidence_argument
 from eval.tables.formats import NOTHING, markdown, number, with_control, with_interval
 from eval.tables.ledger_aggregate import (
     ALL,
@@ -41,12 +39,6 @@ NOTES = {
     "the baseline, fitted to the games of all models; with a single baseline it equals the win rate. "
     "Length-controlled and consistent: as for pairs.",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ledger", type=Path, required=True, help="folder written by judge, grade or import")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
-    add_confidence_argument(parser)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from salsa.checkpoints.unused_tensors import without_unused
 from salsa.runtime.errors import UserError
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 
 
 def moved(tensor: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,15 +54,6 @@ def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
         shutil.copyfile(file, out / file.name)
     if (of / INDEX_FILE).exists():
         write_index(out, {file.name: read_header(file) for file in sorted(out.glob("*.safetensors"))})
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--of", type=Path, required=True, help="checkpoint to start from")
-    parser.add_argument("--like", type=Path, required=True, help="checkpoint whose distance sets the size of the noise")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    add_run_argument(parser)
-    parser.add_argument("--draw", type=int, default=1, help="number of the random direction (default 1)")
-    parser.add_argument("--out", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

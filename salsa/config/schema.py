@@ -13,9 +13,5 @@ def schema() -> str:
     return yaml.safe_dump(Config.model_json_schema(), sort_keys=False, allow_unicode=True, width=120)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No arguments: the schema depends only on the code."""
-
-
 def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(schema())

@@ -4,7 +4,6 @@ All later stages read this file and need no network.
 """
 
 import argparse
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -16,13 +15,6 @@ from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import describe
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hub", required=True, metavar="ID", help="the data set's id")
-    parser.add_argument("--revision", required=True, help="a commit: 40 hex digits")
-    parser.add_argument("--split", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file")
 
 
 def run(arguments: argparse.Namespace) -> None:

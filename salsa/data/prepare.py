@@ -10,16 +10,9 @@ from pathlib import Path
 from salsa.checkpoints.loading import load_tokenizer
 from salsa.data.rows import source_name
 from salsa.data.token_cache import prepare
-from salsa.data.training_sets import PREPARED, load_sets
+from salsa.data.training_sets import load_sets
 from salsa.runtime.outputs import output_file
 from salsa.runtime.provenance import Run
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", type=Path, required=True, help="base checkpoint, for its tokenizer")
-    parser.add_argument("--sets", required=True, help="data sets by name (training_sets.DataSet): JSON or FILE.yaml")
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from salsa.checkpoints.kept import KEPT
 from salsa.checkpoints.loading import load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
-from salsa.config.policy_arguments import add_policy_arguments, complete, reference_inputs
+from salsa.config.arguments import reference_inputs
 from salsa.config.references import strategy_data
 from salsa.config.sections import Ppo
 from salsa.data.token_cache import prepare
-from salsa.data.training_sets import PREPARED, ppo_sets
+from salsa.data.training_sets import ppo_sets
 from salsa.devices import processes
 from salsa.ppo.models import Prompt, load_models
 from salsa.ppo.resume import Checkpoints
@@ -27,7 +27,7 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import run_seed
 from salsa.runtime.settings import load_settings
-from salsa.runtime.trackers import TRACKERS, tracker_names, trackers
+from salsa.runtime.trackers import trackers
 
 
 def load_prompts(settings: Ppo, init: Path, seed: int, cache: Path) -> tuple[list[Prompt], dict[str, int]]:
@@ -41,41 +41,13 @@ def load_prompts(settings: Ppo, init: Path, seed: int, cache: Path) -> tuple[lis
     return [Prompt(json.loads(row["messages"]), row["ids"]) for row in prepared.data], prepared.counts
 
 
-def count(text: str) -> int:
-    """Parse a command-line number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number}: at least 1")
-    return number
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_policy_arguments(parser, "ppo", Ppo)
-    parser.add_argument("--sft", type=Path, help="SFT 1: the KL to it is logged for every method")
-    parser.add_argument("--reward", type=Path, help="reward model; the value model starts from it")
-    parser.add_argument("--gold", action="store_true", help="log the mini world's gold reward")
-    parser.add_argument(
-        "--checkpoint-minutes", type=float, default=30, metavar="N", help="minutes between saved states (default 30)"
-    )
-    parser.add_argument(
-        "--keep-checkpoints", type=count, default=1, metavar="K", help="number of saved states to keep (default 1)"
-    )
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument(
-        "--report-to",
-        type=tracker_names,
-        default="none",
-        metavar="NAME,…",
-        help=f"also send metrics to: {', '.join(TRACKERS)} (default: none)",
-    )
-
-
 def run(arguments: argparse.Namespace) -> None:
     with processes.process_group() as cleanup:
         _run(arguments, cleanup)
 
 
 def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
-    strategy = complete(arguments, "ppo", ("init", "reference", "sft", "reward", "settings", "seed"))
+    strategy = arguments.strategy
     settings = load_settings(arguments.settings, Ppo)
     inputs = {name: getattr(arguments, name) for name in ("init", "sft", "reward")} | reference_inputs(
         arguments.reference

@@ -39,11 +39,27 @@ def main(program: str, commands: Mapping[str, tuple[str, str]]) -> int:
     return run_command(f"python -m {program} {name}", module, text, sys.argv[2:])
 
 
+def parse(
+    module_name: str, words: Sequence[str], program: str | None = None, text: str | None = None
+) -> argparse.Namespace:
+    """Parse the arguments of a module's command.
+
+    The module's room has `arguments.py`, in which the function of the module's name adds the arguments to a parser. It
+    may set a default `check`: a function that checks them together and fills in what is left out.
+    """
+    room, _, stage = module_name.rpartition(".")
+    parser = argparse.ArgumentParser(prog=program, description=text)
+    getattr(importlib.import_module(f"{room}.arguments"), stage)(parser)
+    arguments = parser.parse_args(words)
+    if parser.get_default("check"):
+        arguments.check(arguments)
+    return arguments
+
+
 def run_command(program: str, module_name: str, text: str, words: Sequence[str]) -> int:
     """Run a module's command with the arguments `words`; returns the exit status.
 
-    The module has `add_arguments(parser)` and `run(arguments)`. Only it is imported, so that commands without torch
-    start fast.
+    The module has `run(arguments)`. It is imported only if the arguments are right (see `parse`).
 
     Exit status: 0; 1 for a UserError, a missing package or a disk that cannot be written; RESUBMIT if the stage stopped
     on request; 130 for Ctrl-C. All but 0 come with one line on stderr. Other exceptions are bugs and keep their
@@ -54,14 +70,12 @@ def run_command(program: str, module_name: str, text: str, words: Sequence[str])
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(logging.INFO)
     try:
+        arguments = parse(module_name, words, program, text)
         # Importing torch and transformers is a sixth faster without garbage collection.
         gc.disable()
         module = importlib.import_module(module_name)
         gc.freeze()
         gc.enable()
-        parser = argparse.ArgumentParser(prog=program, description=text)
-        module.add_arguments(parser)
-        arguments = parser.parse_args(words)
         # A log begins with the command, so that it can be run again. With several processes the first one writes it.
         if getattr(arguments, "out", None) and not sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
             log.info("%s %s", program, shlex.join(words))

@@ -1,6 +1,5 @@
 """Experiment trackers (TensorBoard, Weights & Biases) through accelerate. The metrics file is written in any case."""
 
-import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,19 +11,9 @@ from accelerate.tracking import get_available_trackers
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 
-TRACKERS = ("tensorboard", "wandb")
 PROJECT = "salsa"
 
 Report = Callable[[Mapping[str, Any]], None]
-
-
-def tracker_names(text: str) -> list[str]:
-    """Parse a comma-separated list of trackers; "none" means no tracker."""
-    names = [name for name in text.split(",") if name != "none"]
-    for name in names:
-        if name not in TRACKERS:
-            raise argparse.ArgumentTypeError(f"{name}: unknown tracker: choose from {', '.join(TRACKERS)}, or none")
-    return names
 
 
 @contextlib.contextmanager

@@ -138,14 +138,6 @@ def pretrained(model: WorldModel, base: Base, world: Path, seed: int, name: str,
         save(network, tokenizer, folder, "float32")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="the model's name in the config")
-    parser.add_argument("--settings", required=True, help="JSON with the keys model and base")
-    parser.add_argument("--world", type=Path, help="the mini world's folder, for a mini model")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-
-
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, BaseSettings)
     inputs = {"world": arguments.world} if arguments.world else {}

@@ -19,13 +19,12 @@ from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
-from salsa.config.policy_arguments import add_policy_arguments, complete, reference_inputs
+from salsa.config.arguments import reference_inputs
 from salsa.config.references import Strategy, strategy_data
 from salsa.config.sections import Dpo
 from salsa.data.token_cache import prepare
-from salsa.data.training_sets import PREPARED, dpo_sets
+from salsa.data.training_sets import dpo_sets
 from salsa.devices import processes
-from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
@@ -135,16 +134,9 @@ def train(
     return trainer, history.rows, pairs.counts
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_policy_arguments(parser, "dpo", Dpo)
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-
-
 @distributed("dpo")
 def run(arguments: argparse.Namespace) -> None:
-    strategy = complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
-    if strategy.moves:
-        raise UserError(f"--strategy {strategy.kind} changes during training: DPO needs a fixed reference")
+    strategy = arguments.strategy
     settings = load_settings(arguments.settings, Dpo)
     inputs = {"init": arguments.init} | reference_inputs(arguments.reference)
     if settings.train.path is not None:

@@ -14,9 +14,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import scipy
 import torch
 from datasets import Dataset
-from scipy.stats import binomtest
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import RewardConfig, RewardTrainer
 
@@ -24,7 +24,7 @@ from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
 from salsa.config.sections import Reward
 from salsa.data.token_cache import Prepared, prepare
-from salsa.data.training_sets import PREPARED, reward_sets
+from salsa.data.training_sets import reward_sets
 from salsa.devices import processes
 from salsa.models.sampling import sample
 from salsa.models.scoring import new_head, rewards
@@ -32,7 +32,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
@@ -81,7 +81,7 @@ def accuracy_interval(correct: int, count: int) -> tuple[float | None, float | N
     """Accuracy with its Wilson interval; all None if count is 0."""
     if not count:
         return None, None, None
-    interval = binomtest(correct, count).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(correct, count).proportion_ci(CONFIDENCE, method="wilson")
     return correct / count, float(interval.low), float(interval.high)
 
 
@@ -146,22 +146,6 @@ def normalisation_of(
     if len(scores) < 2 or not statistics.stdev(scores) > 0:
         raise UserError("reward.normalisation_prompts: all samples of SFT 1 have one score: give at least two prompts")
     return statistics.fmean(scores), statistics.stdev(scores)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sft", type=Path, required=True, help="SFT 1: the start, and the source of samples for normalisation"
-    )
-    parser.add_argument("--settings", required=True, help="the config's reward section: JSON or FILE.yaml#reward")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    parser.add_argument("--reward-seed", type=int, default=1, help="seed of this reward model (default 1)")
-    parser.add_argument(
-        "--held-out", action="store_true", help="train the reward model that no policy is trained against"
-    )
-    add_run_argument(parser)
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--card", type=Path, required=True, help="JSON file: accuracy on held-out pairs, normalisation")
 
 
 @distributed("reward")

@@ -18,12 +18,12 @@ from salsa.checkpoints.loading import load_causal, load_tokenizer
 from salsa.checkpoints.saving import check_saving, save
 from salsa.config.sections import Sft
 from salsa.data.token_cache import IGNORED, Prepared, prepare
-from salsa.data.training_sets import PREPARED, sft_sets
+from salsa.data.training_sets import sft_sets
 from salsa.devices import processes
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_folder, scratch
 from salsa.runtime.provenance import Run
-from salsa.runtime.seeds import add_run_argument, derive_seed, run_seed
+from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
 
@@ -90,16 +90,6 @@ def train(
         "test_loss": round(trainer.held_out_loss(), 5),
         "processes": processes.count(),
     }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--base", type=Path, required=True, help="base checkpoint")
-    parser.add_argument("--settings", required=True, help="the config's sft section: JSON or FILE.yaml#sft")
-    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
-    parser.add_argument("--sft-seed", type=int, required=True, help="seed of this SFT model")
-    add_run_argument(parser)
-    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
-    parser.add_argument("--out", type=Path, required=True)
 
 
 @distributed("sft")

@@ -50,12 +50,6 @@ def write_world(folder: Path, settings: World, seed: int) -> None:
     train_tokenizer(texts, settings.vocabulary).save_pretrained(folder / "tokenizer")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", required=True, help="JSON, or FILE.yaml#world")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-
-
 def run(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.settings, World)
     record = Run("world", settings.model_dump(), {}, {"seed": arguments.seed})

@@ -27,7 +27,7 @@ from salsa.config.judge import Judge
 from salsa.runtime.command import main
 
 class Stage:
-    add_arguments = staticmethod(lambda parser: parser.add_argument("rest", nargs="*"))
+    stage = staticmethod(lambda parser: parser.add_argument("rest", nargs="*"))
 
     def run(arguments):
         settings = Judge.model_validate(json.loads(sys.argv[3]))
@@ -35,8 +35,8 @@ class Stage:
         ask = lambda client, n: client.ask([{"role": "user", "content": f"question {n}"}])
         print(json.dumps(ask_all(settings, Path(sys.argv[2]), numbers, ask)[1]))
 
-sys.modules["stage"] = Stage
-sys.exit(main("test", {"ask": ("stage", "ask")}))
+sys.modules |= dict.fromkeys(("room", "room.arguments", "room.stage"), Stage)
+sys.exit(main("test", {"ask": ("room.stage", "ask")}))
 """
 
 

@@ -17,10 +17,10 @@ def ends(monkeypatch, capsys):
         def raises(arguments):
             raise error
 
-        stage = type("Stage", (), {"add_arguments": staticmethod(lambda parser: None), "run": staticmethod(raises)})
+        stage = type("Stage", (), {"stage": staticmethod(lambda parser: None), "run": staticmethod(raises)})
         monkeypatch.setattr(sys, "argv", ["x", "it"])
         monkeypatch.setattr(command.importlib, "import_module", lambda name: stage)
-        status = command.main("x", {"it": ("stage", "help")})
+        status = command.main("x", {"it": ("room.stage", "help")})
         return status, capsys.readouterr().err
 
     return run

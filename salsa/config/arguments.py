@@ -1,4 +1,7 @@
-"""Command-line arguments of the stages that train a policy, and how --config fills in those left out."""
+"""Arguments of the stages that train a policy, and how --config fills in those left out; those of `schema`.
+
+Imports nothing heavy: help and errors come at once.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ from pydantic import BaseModel
 
 from salsa.config.config import Config, algorithm_settings, all_replicates, load_config, with_local_copies
 from salsa.config.layout import first_sft_folder, replicate_folder, reward_folder
-from salsa.config.references import Fixed, Strategy, parse_strategy, strategy_json
+from salsa.config.references import Fixed, parse_strategy, strategy_json
 from salsa.config.replicates import suffix
 from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import add_run_argument
@@ -40,8 +43,8 @@ def add_policy_arguments(parser: argparse.ArgumentParser, section: str, schema: 
     parser.epilog = settings_help(schema)
 
 
-def complete(arguments: argparse.Namespace, algorithm: str, needed: Sequence[str]) -> Strategy:
-    """Fill in arguments from --config and return the reference strategy. A UserError names what is still missing."""
+def complete(arguments: argparse.Namespace, algorithm: str, needed: Sequence[str]) -> None:
+    """Fill in arguments from --config, and parse --strategy. A UserError names what is still missing."""
     if arguments.config:
         _fill_in(arguments, with_local_copies(load_config(*arguments.config))[0], algorithm)
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
@@ -50,7 +53,7 @@ def complete(arguments: argparse.Namespace, algorithm: str, needed: Sequence[str
     if arguments.metrics is None:
         arguments.metrics = arguments.out.with_name(f"{arguments.out.name}.jsonl")
     text = strategy_json(Fixed()) if arguments.strategy is None else arguments.strategy
-    return parse_strategy(text, len(arguments.reference))
+    arguments.strategy = parse_strategy(text, len(arguments.reference))
 
 
 def _choose(name: str | None, known: list[str], option: str) -> str:
@@ -92,3 +95,7 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> N
 def reference_inputs(folders: Sequence[Path]) -> dict[str, Path]:
     """Names for the reference checkpoints among a run's inputs."""
     return {f"reference_{number}": path for number, path in enumerate(folders, 1)}
+
+
+def schema(parser: argparse.ArgumentParser) -> None:
+    """No arguments: the schema depends only on the code."""

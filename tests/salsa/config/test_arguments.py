@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from salsa.config.policy_arguments import add_policy_arguments, complete
-from salsa.config.sections import Ppo
+from salsa.runtime.command import parse
 from salsa.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -18,15 +17,8 @@ def completed(folder: Path, *words: str) -> argparse.Namespace:
     """The arguments of a run of SALSA in the smoke grid with two replicates."""
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"replicates": REPLICATES}
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
-    parser = argparse.ArgumentParser()
-    add_policy_arguments(parser, "ppo", Ppo)
-    for name in ("sft", "reward"):
-        parser.add_argument(f"--{name}", type=Path)
-    arguments = parser.parse_args(
-        ["--config", str(folder / "mine.yaml"), "--method", "salsa", "--out", str(folder / "policy"), *words]
-    )
-    complete(arguments, "ppo", ("init", "reference", "sft", "reward", "settings", "seed"))
-    return arguments
+    given = ["--config", str(folder / "mine.yaml"), "--method", "salsa", "--out", str(folder / "policy"), *words]
+    return parse("salsa.ppo.align", given)
 
 
 def test_replicate_chooses_the_checkpoints_and_the_draws(tmp_path):
