@@ -1,4 +1,4 @@
-"""docs/answer.md quotes the committed tables of the ten replicates; its tables are computed from them here."""
+"""docs/answer.md quotes the committed tables of three grids; its tables and figures are computed from them here."""
 
 import csv
 from pathlib import Path
@@ -9,14 +9,19 @@ from eval.report.claims import shown
 from eval.tables.formats import number
 
 ROOT = Path(__file__).parents[1]
-TABLES = ROOT / "results/replicated/mini/tables"
+REPLICATED = "replicated"
+GRIDS = {  # results folder, and what the page calls it
+    REPLICATED: "one reward model, SFT at a constant rate (above)",
+    "reward-models": "a reward model for each replicate",
+    "decayed-sft": "SFT that ends at a learning rate of zero",
+}
 PAGE = ROOT / "docs/answer.md"
 BETAS = {"ppo": (0.1, 0.2, 0.4), "salsa": (0.1, 0.2, 0.4)}
 MEASURES = {"reward": "learned reward", "reward_held_out": "held-out reward", "gold": "gold reward"}
 
 
-def read(name: str) -> list[dict[str, str]]:
-    with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+def read(name: str, grid: str = REPLICATED) -> list[dict[str, str]]:
+    with (ROOT / "results" / grid / "mini/tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -98,6 +103,76 @@ def by_beta() -> list[str]:
             means = (sum(float(row[name]) for row in own) / len(own) for name in ("kl_sft", *MEASURES))
             lines.append(f"| {method} | {beta:g} | " + " | ".join(map(number, means)) + " |")
     return lines
+
+
+def over_all_by_grid() -> list[str]:
+    """SALSA against PPO over all models and benchmarks, in each grid."""
+    lines = []
+    for grid, called in GRIDS.items():
+        wins = next(row for row in over_all(read("claims", grid)) if row["claim"] == "wins_more_often")
+        found = {
+            row["measure"]: row for row in over_all(read("improvements", grid)) if row["comparison"] == "salsa_vs_ppo"
+        }
+        differences = (limits(found[name], "difference") for name in (*MEASURES, "kl_sft"))
+        lines.append(f"| {called} | {limits(wins, 'estimate')} | " + " | ".join(differences) + " |")
+    return lines
+
+
+def equal_kl_by_grid() -> list[str]:
+    """SALSA minus PPO at the same KL over all models, in each grid; and the soup minus its ingredients."""
+    lines = []
+    for grid, called in GRIDS.items():
+        found = {
+            row["measure"]: row
+            for row in read("equal_kl", grid)
+            if row["comparison"] == "salsa_vs_ppo" and row["model"] == "all"
+        }
+        soup = next(row for row in over_all(read("claims", grid)) if row["claim"] == "soup_is_better_located")
+        differences = (limits(found[name], "difference") for name in MEASURES)
+        lines.append(f"| {called} | " + " | ".join(differences) + f" | {limits(soup, 'estimate')} |")
+    return lines
+
+
+def sentences() -> list[str]:
+    """What the text says of the ten replicates beside the tables."""
+    found = {(row["comparison"], row["measure"]): float(row["difference"]) for row in over_all(read("improvements"))}
+    claims = {row["claim"]: row for row in over_all(read("claims"))}
+    headline = read("headline")
+    everywhere = {row["benchmark"]: row for row in headline if row["model"] == "all"}
+    cells = [row for row in headline if row["model"] != "all"]
+    single = next(row for row in cells if (row["model"], row["benchmark"]) == ("llama-mini", "arena_hard"))
+    names = {"mt_bench": "MT-Bench", "arena_hard": "Arena-Hard", "ultrafeedback": "UltraFeedback"}
+    wins = [f"{shown(everywhere[name]['win_rate'])} on {text}" for name, text in names.items()]
+    controlled = [shown(everywhere[name]["lc_win_rate"]) for name in names]
+    above = sum(float(row["low"]) > 0.5 for row in cells)
+    assert all(float(row["low"]) > 0.5 for row in everywhere.values())
+    assert all(float(row["high"]) >= 0.5 for row in cells), "none is decided against SALSA"
+    middle = next(row for row in read("equal_kl") if row["model"] == "all" and row["measure"] == "reward")
+    low, high = (
+        sum(float(row[name]) for row in read("equal_kl") if row["measure"] == "reward" and row["model"] != "all") / 3
+        for name in ("kl_low", "kl_high")
+    )
+    assert middle["comparison"] == "salsa_vs_ppo"
+    start = claims["reference_beats_start"]["estimate"]
+    gains = [number(found[comparison, "gold"]) for comparison in ("ppo_vs_sft", "salsa_vs_sft")]
+    return [
+        f"PPO gains {gains[0]} over SFT 1, and SALSA {gains[1]}.",
+        f"Win rates over all models are {wins[0]}, {wins[1]} and {wins[2]}, and all three intervals are above one half",
+        f"At equal answer lengths they are {controlled[0]}, {controlled[1]} and {controlled[2]},",
+        f"{('no', 'One', 'Two', 'Three', 'Four', 'Five')[above]} of nine pairs of model and benchmark are decided",
+        f"SALSA's win rate reaches from {shown(single['pair_low'])} to {shown(single['pair_high'])}.",
+        f"on average {low:.1f} to {high:.1f} nats",
+        f"ends {-found['salsa_vs_ref_sft2', 'kl_sft']:.2f} nats further",
+        f"SALSA's win rate is {shown(claims['wins_more_often']['estimate'])} against PPO, and {shown(start)} against",
+    ]
+
+
+def test_the_text_of_the_answer_has_the_figures_of_the_run():
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert [sentence for sentence in sentences() if sentence not in text] == []
+    for claim in ("average_beats_other_sft", "weights_beat_penalties"):
+        row = next(row for row in over_all(read("claims")) if row["claim"] == claim)
+        assert float(row["low"]) >= 0.5 - 0.04 and float(row["high"]) <= 0.5 + 0.04, "more than 0.04 is ruled out"
 
 
 @pytest.mark.parametrize(

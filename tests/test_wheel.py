@@ -62,13 +62,14 @@ kind = {{"kind": "gold", "model": "gold-judge"}}
 print(compare(["What is three plus four?"], ["seven"], ["eight"], kind, ledger={str(tmp_path / "ledger")!r}))
 from eval.commands.main import program
 ledger, config = {str(tmp_path / "ledger")!r}, {str(ROOT / "config/mini.yaml")!r}
-for words in (["judge", "table", "--ledger", ledger], ["plan", "--config", config], ["judge", "parse", "--help"]):
+for words in (["judge", "table", "--ledger", ledger], ["plan", "--config", config], ["train", "sft", "--help"]):
     try:
         program(words, prog_name="salsa")
     except SystemExit as end:
         assert not end.code, (words, end.code)
 try:
-    program(["train", "sft", "--help"], prog_name="salsa")
+    given = ["--base", "b", "--settings", "{{}}", "--seed", "1", "--sft-seed", "1", "--out", "sft"]
+    program(["train", "sft", *given], prog_name="salsa")
 except SystemExit as end:
     assert end.code == 1
 """

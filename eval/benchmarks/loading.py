@@ -20,7 +20,7 @@ from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import load_named_settings, load_settings
 
 OF_PROTOCOL = {"mt_bench_single": "mt_bench", "mt_bench_pair": "mt_bench", "arena_hard": "arena_hard"}
-HELPERS = {"base", "download", "loading", "overlap", "question_files"}
+HELPERS = {"arguments", "base", "download", "loading", "overlap", "question_files"}
 
 
 def kinds() -> list[str]:

@@ -73,7 +73,7 @@ def test_report_escapes_answers(tmp_path, command):
 def test_messages_and_log_lines_are_escaped(monkeypatch, capsys):
     class Stage:
         @staticmethod
-        def add_arguments(parser):
+        def stage(parser):
             pass
 
         @staticmethod
@@ -84,7 +84,7 @@ def test_messages_and_log_lines_are_escaped(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["x", "it"])
     monkeypatch.setattr("importlib.import_module", lambda name: Stage)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    assert main("x", {"it": ("stage", "help")}) == 1
+    assert main("x", {"it": ("room.stage", "help")}) == 1
     said = capsys.readouterr().err
     assert r"the endpoint says \u001b[2J" in said and r"error: the endpoint says user\u202e" in said
     assert not any(character in said for character in COMMANDS)
