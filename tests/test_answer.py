@@ -177,8 +177,17 @@ def test_the_text_of_the_answer_has_the_figures_of_the_run():
 
 @pytest.mark.parametrize(
     "lines",
-    [lambda: verdicts(("abstract", "ours")), by_model, equal_kl, by_beta, ablations, lambda: verdicts(("ablations",))],
-    ids=["verdicts", "models", "equal KL", "betas", "ablations", "why"],
+    [
+        lambda: verdicts(("abstract", "ours")),
+        by_model,
+        equal_kl,
+        by_beta,
+        ablations,
+        lambda: verdicts(("ablations",)),
+        over_all_by_grid,
+        equal_kl_by_grid,
+    ],
+    ids=["verdicts", "models", "equal KL", "betas", "ablations", "why", "grids", "equal KL of the grids"],
 )
 def test_the_tables_of_the_answer_are_those_of_the_run(lines):
     block = "\n".join(lines())

@@ -1,5 +1,6 @@
 """Run a stage in several processes, as accelerate's launcher starts them."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -27,17 +28,27 @@ def launched_by(profile: str) -> dict[str, str]:
     return prepare_deepspeed_cmd_env(arguments)[1]
 
 
-@pytest.fixture
-def launch() -> Iterator[Callable[..., Processes]]:
-    """launch(profile, stage, *arguments) -> its processes. Without a profile: one process, without a launcher."""
+def free_ports(count: int) -> str:
+    """Ports that nobody uses, separated by spaces."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return " ".join(str(free.getsockname()[1]) for free in sockets)
+
+
+@contextlib.contextmanager
+def launching() -> Iterator[Callable[..., Processes]]:
+    """Yields launch(profile, stage, *arguments, …) -> its processes. Without a profile: one, without a launcher.
+
+    "++" among the arguments begins another stage, which runs when the one before has ended.
+    """
     begun: Processes = []
 
     def start(profile: str | None, *arguments: object) -> Processes:
         program = [sys.executable, Path(__file__).with_name("launched_process.py"), *arguments]
         environment = {**(launched_by(profile) if profile else os.environ), "OMP_NUM_THREADS": "1"}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        meet = {"MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(1 + arguments.count("++"))}
         meet |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES), "ACCELERATE_USE_CPU": "true"}
         mine = [
             subprocess.Popen(
@@ -51,10 +62,18 @@ def launch() -> Iterator[Callable[..., Processes]]:
         begun.extend(mine)
         return mine
 
-    yield start
-    for process in begun:
-        process.kill()
-        process.communicate()
+    try:
+        yield start
+    finally:
+        for process in begun:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Processes]]:
+    with launching() as start:
+        yield start
 
 
 def ended(processes: Processes, status: int = 0) -> list[str]:

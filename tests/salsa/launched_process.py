@@ -1,8 +1,9 @@
-"""One process of a stage on CPUs: `python tests/salsa/launched_process.py STAGE …`.
+"""One process of stages on CPUs: `python tests/salsa/launched_process.py STAGE … [++ STAGE …]`.
 
 accelerate shards models only over GPUs (FSDP, DeepSpeed). This script makes it do the same on CPUs, and nothing else.
 """
 
+import itertools
 import os
 import sys
 
@@ -27,6 +28,20 @@ def with_shards(self: AcceleratorState, *arguments: object, **options: object) -
     PartialState._shared_state["distributed_type"] = self.distributed_type
 
 
+def run_all(words: list[str]) -> int:
+    """Run the stages one after the other, as if each had its own process; returns the first exit status but 0."""
+    stages = [list(stage) for is_end, stage in itertools.groupby(words, "++".__eq__) if not is_end]
+    ports = os.environ.get("PORTS", "").split()  # where the processes meet for each stage
+    for stage, port in itertools.zip_longest(stages, ports):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        sys.argv[1:] = stage
+        if port:
+            os.environ["MASTER_PORT"] = port
+        if status := main("salsa", COMMANDS):
+            return status
+    return 0
+
+
 if __name__ == "__main__":
     AcceleratorState.__init__ = with_shards
-    sys.exit(main("salsa", COMMANDS))
+    sys.exit(run_all(sys.argv[1:]))

@@ -154,24 +154,32 @@ def test_base_checkpoint_is_fetched_at_its_revision_and_prepared_for_chat(hub, t
     assert json.loads((folder / "run.json").read_text())["revision"] == REVISION
 
 
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        (
-            {"pad_token": "<pad>"},
-            "models: org/base: <pad> cannot be the pad token: name one of its vocabulary, not EOS",
-        ),
-        ({"pad_token": "</s>"}, "models: org/base: </s> cannot be the pad token: name one of its vocabulary, not EOS"),
-        ({"revision": "0" * 40}, f"org/base@{'0' * 40}: cannot download it ("),
-        ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
-    ],
-)
-def test_failed_fetch_is_one_line(hub, tmp_path, keys, expected):
-    done = base(hub[0], tmp_path / "base", **keys)
-    assert done.returncode == 1
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert line.startswith(f"error: {expected}")
-    assert "Traceback" not in done.stderr
+REFUSED = [  # keys of a hub model, and how its error begins
+    ({"pad_token": "<pad>"}, "models: org/base: <pad> cannot be the pad token: name one of its vocabulary, not EOS"),
+    ({"pad_token": "</s>"}, "models: org/base: </s> cannot be the pad token: name one of its vocabulary, not EOS"),
+    ({"revision": "0" * 40}, f"org/base@{'0' * 40}: cannot download it ("),
+    ({"chat_template": "none.jinja"}, "chat_template none.jinja: cannot read it: No such file or directory"),
+]
+RUN_EACH = """
+import json, sys
+from salsa.__main__ import COMMANDS
+from salsa.runtime.command import run_command
+
+for words in json.load(sys.stdin):
+    print("status", run_command("salsa base", COMMANDS["base"][0], "", words), file=sys.stderr)
+"""
+
+
+def test_failed_fetch_is_one_line(hub, tmp_path):
+    """All in one process, because each takes seconds to start."""
+    commands = [base_command(tmp_path / "base", **keys)[4:] for keys, _ in REFUSED]
+    given = {"input": json.dumps(commands), "cwd": ROOT, "env": hub[0]}
+    done = subprocess.run([sys.executable, "-c", RUN_EACH], capture_output=True, text=True, timeout=120, **given)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith(("error:", "status"))]
+    assert len(said) == 2 * len(REFUSED)
+    for line, status, (_, expected) in zip(said[::2], said[1::2], REFUSED, strict=True):
+        assert line.startswith(f"error: {expected}") and status == "status 1"
     assert not (tmp_path / "base").exists()
 
 

@@ -90,7 +90,7 @@ def test_ppo_converges_to_the_known_optimum(name, references):
             "steps": 80,
             "rollout_batch_size": 256,
             "train_batch_size": 256,
-            "epochs": 4,
+            "epochs": 2,
             "learning_rate": 1e-3,
             "value_learning_rate": 3e-3,
             "beta": BETA,

@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from salsa.__main__ import COMMANDS
 from salsa.config.sections import Optimisation
+from salsa.runtime.command import run_command
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.runtime.log import log
 from salsa.supervised.trl_trainers import micro_batches
-from tests.salsa.launched import PROCESSES, ended
+from tests.salsa.launched import PROCESSES, ended, launching
 
+STAGES = ("sft", "reward", "dpo")
 OPTIMISATION = {"batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3, "epochs": 2}
 ANSWERS = ["The grass is green.", "It is seven.", "hi", "Monday, Tuesday, Wednesday."]
 
@@ -52,16 +55,6 @@ def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **key
     return [*arguments[name], "--settings", given, "--seed", 1, "--prepared", prepared, "--out", folder / of]
 
 
-@pytest.fixture
-def stage(launch, llamas, rows, prepared, tmp_path):
-    """stage(name, of, profile, **settings) -> its processes; the output is in tmp_path/of."""
-
-    def run(name: str, of: str, profile: str | None, **keys):
-        return launch(profile, name, *arguments_of(name, of, llamas, rows, prepared, tmp_path, **keys))
-
-    return run
-
-
 def figures(folder: Path) -> dict:
     """A stage's training figures: in run.json, or one line per step."""
     record = json.loads((folder / "run.json").read_text())
@@ -72,32 +65,52 @@ def figures(folder: Path) -> dict:
     return {name: value for name, value in said.items() if value is not None}
 
 
-@pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml"])
-@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
-def test_two_processes_train_like_one(stage, tmp_path, name, profile):
-    ended(stage(name, "one", None))
-    main, other = ended(stage(name, "two", profile))
+@pytest.fixture(scope="module")
+def trained_by_one(llamas, rows, prepared, tmp_path_factory):
+    """The outputs of all stages with one process, this one."""
+    folder = tmp_path_factory.mktemp("one")
+    for name in STAGES:
+        words = map(str, arguments_of(name, name, llamas, rows, prepared, folder))
+        assert run_command("salsa", COMMANDS[name][0], "", list(words)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module", params=["ddp.yaml", "fsdp2.yaml"])
+def trained_by_two(request, llamas, rows, prepared, tmp_path_factory):
+    """The outputs of all stages with two processes, and what these said."""
+    folder = tmp_path_factory.mktemp("two")
+    words: list[object] = []
+    for name in STAGES:
+        words += [*(["++"] if words else []), name, *arguments_of(name, name, llamas, rows, prepared, folder)]
+    with launching() as launch:
+        return folder, ended(launch(request.param, *words))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_train_like_one(trained_by_one, trained_by_two, name):
+    folder, (main, other) = trained_by_two
     assert f" salsa: {name} " in main and f" salsa: {name} " not in other, "only the main process logs progress"
-    assert figures(tmp_path / "two") == pytest.approx(figures(tmp_path / "one"), rel=1e-3, abs=1e-4, nan_ok=True)
-    assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
-    weights, expected = (load_file(tmp_path / of / "model.safetensors") for of in ("two", "one"))
+    one, two = trained_by_one / name, folder / name
+    assert figures(two) == pytest.approx(figures(one), rel=1e-3, abs=1e-4, nan_ok=True)
+    assert json.loads((two / "run.json").read_text())["processes"] == PROCESSES
+    weights, expected = (load_file(run / "model.safetensors") for run in (two, one))
     assert weights.keys() == expected.keys()
     for key, weight in weights.items():
         assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
 
 
-def test_reference_scores_each_pair_once_with_a_short_last_batch(stage, rows, tmp_path):
+def test_reference_scores_each_pair_once_with_a_short_last_batch(command, launch, llamas, rows, prepared, tmp_path):
     """Of 15 pairs the last three form a short batch at the end; before it the figures equal one process's."""
     pairs = {"train": {"path": rows["pairs"], "limit": 15}, "epochs": 1, "schedule": "constant", "warmup_ratio": 0}
-    ended(stage("dpo", "one", None, **pairs))
-    ended(stage("dpo", "two", "ddp.yaml", **pairs))
+    assert command("salsa", "dpo", *arguments_of("dpo", "one", llamas, rows, prepared, tmp_path, **pairs))[0] == 0
+    ended(launch("ddp.yaml", "dpo", *arguments_of("dpo", "two", llamas, rows, prepared, tmp_path, **pairs)))
     found, expected = (read_jsonl(tmp_path / f"{of}.jsonl") for of in ("two", "one"))
     assert len(found) == len(expected) == 4
     for row, other in zip(found[:3], expected[:3], strict=True):
         assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+@pytest.mark.parametrize("name", STAGES)
 def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("salsa.devices.processes.is_main", lambda: False)
     monkeypatch.setattr(log, "level", log.level)  # which it lowers
@@ -119,7 +132,7 @@ def test_batch_is_divided_among_the_processes():
         passes(12, 4, 8)
 
 
-def test_deepspeed_is_refused_in_one_line(stage, monkeypatch):
+def test_deepspeed_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("salsa.devices.processes.load_models_unsharded", lambda: None)
     from salsa.devices import processes
     from salsa.supervised.trl_trainers import distributed
