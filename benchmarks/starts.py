@@ -1,6 +1,8 @@
 """How long each command takes to show its help, and to load its stage.
 
-python benchmarks/starts.py    prints a table; each figure is the CPU time of a process (median of three)
+python benchmarks/starts.py [COMMAND …]    prints a table of all commands, or of these
+
+Each figure is the CPU time of a process, the median of three.
 """
 
 import os
@@ -29,7 +31,8 @@ def cpu_seconds(*command: str) -> float:
 def main() -> None:
     print("| command | help, s | loading its stage, s |\n|---|---|---|")
     for house, commands in (("salsa", {**SALSA, **GRID}), ("eval", EVAL)):
-        for name, (module, _) in commands.items():
+        for name in sorted(commands.keys() & set(sys.argv[1:] or commands), key=list(commands).index):
+            module, _ = commands[name]
             shown = cpu_seconds(sys.executable, "-m", house, name, "--help")
             loaded = cpu_seconds(sys.executable, "-c", f"import {module}")
             print(f"| {house} {name} | {shown:.2f} | {loaded:.2f} |", flush=True)

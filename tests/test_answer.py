@@ -154,6 +154,15 @@ def sentences() -> list[str]:
     )
     assert middle["comparison"] == "salsa_vs_ppo"
     start = claims["reference_beats_start"]["estimate"]
+    at_default = {
+        (grid, method): number(
+            sum(float(row["gold"]) for row in read("frontier", grid) if (row["method"], row["beta"]) == (method, "0.2"))
+            / 3
+        )
+        for grid in GRIDS
+        for method in BETAS
+    }
+    decayed = {method: (at_default[REPLICATED, method], at_default["decayed-sft", method]) for method in BETAS}
     gains = [number(found[comparison, "gold"]) for comparison in ("ppo_vs_sft", "salsa_vs_sft")]
     return [
         f"PPO gains {gains[0]} over SFT 1, and SALSA {gains[1]}.",
@@ -164,6 +173,9 @@ def sentences() -> list[str]:
         f"on average {low:.1f} to {high:.1f} nats",
         f"ends {-found['salsa_vs_ref_sft2', 'kl_sft']:.2f} nats further",
         f"SALSA's win rate is {shown(claims['wins_more_often']['estimate'])} against PPO, and {shown(start)} against",
+        f"PPO's gold reward on held-out prompts is {decayed['ppo'][0]} after SFT at a constant rate",
+        f"and {decayed['ppo'][1]} after SFT that ends at zero;",
+        f"SALSA's is {decayed['salsa'][0]} and {decayed['salsa'][1]}.",
     ]
 
 
@@ -173,6 +185,15 @@ def test_the_text_of_the_answer_has_the_figures_of_the_run():
     for claim in ("average_beats_other_sft", "weights_beat_penalties"):
         row = next(row for row in over_all(read("claims")) if row["claim"] == claim)
         assert float(row["low"]) >= 0.5 - 0.04 and float(row["high"]) <= 0.5 + 0.04, "more than 0.04 is ruled out"
+
+
+def test_what_the_text_says_of_the_two_further_grids_is_so():
+    found = {grid: {row["claim"]: row["verdict"] for row in over_all(read("claims", grid))} for grid in GRIDS}
+    shared = {name: verdict for name, verdict in found[REPLICATED].items() if name in found["reward-models"]}
+    assert len(shared) == 8 and found["reward-models"] == shared
+    no_better = ("wins_more_often", "earns_more_reward", "deviates_further", "is_better_in_truth")
+    assert {found["decayed-sft"][name] for name in no_better} == {"undecided"}
+    assert found["decayed-sft"]["is_more_than_a_weaker_penalty"] == "contradicted"
 
 
 @pytest.mark.parametrize(
