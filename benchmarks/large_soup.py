@@ -66,7 +66,6 @@ def main() -> int:
     parser.add_argument("--shape", choices=CONFIGS, default="meta-llama/Llama-2-7b-hf")
     parser.add_argument("--layers", type=int, help="number of layers (default: all)")
     parser.add_argument("--ingredients", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     arguments = parser.parse_args()
     config = config_of(arguments.shape, arguments.layers)
     weights = [0.5, *[0.5 / (arguments.ingredients - 1)] * (arguments.ingredients - 1)]
@@ -82,9 +81,7 @@ def main() -> int:
     shutil.rmtree(arguments.folder / "copy")
     soup = arguments.folder / "soup"
     given = [f"--ingredient={folder}={weight!r}" for folder, weight in sources.items()]
-    mixing = timed(
-        sources, sys.executable, "-m", "salsa", "soup", *given, f"--threads={arguments.threads}", "--out", str(soup)
-    )
+    mixing = timed(sources, sys.executable, "-m", "salsa", "soup", *given, "--out", str(soup))
     peak = json.loads((soup / "run.json").read_text())["peak_memory_mb"] / 1e3
     print(f"copying one: {copying:.1f} s, {2 * size / copying:.2f} GB a second read and written")
     moved = (len(sources) + 1) * size

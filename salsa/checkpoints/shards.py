@@ -4,10 +4,9 @@ Format: header length (8 bytes, little endian), JSON header {name: {dtype, shape
 bytes without gaps. Files are read in pieces because mapped pages count as the process's memory.
 """
 
-import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -117,27 +116,30 @@ def _aligned(shard: list[Tensor]) -> list[Tensor]:
     return sorted(shard, key=lambda tensor: -SIZES.get(tensor.dtype, 1))
 
 
-def write_header(file: BinaryIO, shard: list[Tensor]) -> list[int]:
-    """Write the header of a safetensors file. Returns where each tensor of `shard` begins, in bytes."""
+def write_shard(file: Path, shard: list[Tensor], chunks: Iterator[memoryview]) -> None:
+    """Write a safetensors file; `chunks` yields the bytes of the tensors in the order of `shard`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    ends = list(itertools.accumulate(tensor.size for tensor in shard))
-    begins = [0, *ends[:-1]]
-    for tensor, begin, end in zip(shard, begins, ends, strict=True):
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    position = 0
+    for tensor in shard:
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.size],
+        }
+        position += tensor.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    start = len(text).to_bytes(8, "little") + text
-    write_exactly(file.fileno(), memoryview(start), 0)
-    return [len(start) + begin for begin in begins]
-
-
-def write_shard(file: Path, shard: list[Tensor], chunks: Iterable[memoryview]) -> None:
-    """Write a safetensors file; `chunks` yields the bytes of the tensors in the order of `shard`."""
     with file.open("wb", buffering=0) as handle:
-        position = write_header(handle, shard)[0]
+        write_all(handle, memoryview(len(text).to_bytes(8, "little") + text))
         for chunk in chunks:
-            write_exactly(handle.fileno(), chunk, position)
-            position += chunk.nbytes
+            write_all(handle, chunk)
+
+
+def write_all(handle: BinaryIO, data: memoryview) -> None:
+    """Write all of `data`; one unbuffered write may take only part of it."""
+    data = data.cast("B")
+    while data:
+        data = data[handle.write(data) :]
 
 
 def shard_names(count: int) -> list[str]:
@@ -160,11 +162,3 @@ def read_exactly(descriptor: int, buffer: memoryview, position: int, file: Path)
         if count == 0:
             raise UserError(f"{file}: became shorter while being read: rebuild the checkpoint")
         buffer, position = buffer[count:], position + count
-
-
-def write_exactly(descriptor: int, data: memoryview, position: int) -> None:
-    """Write all of `data` into the file from `position` on; one call may take only part of it."""
-    data = data.cast("B")
-    while data:
-        count = os.pwrite(descriptor, data, position)
-        data, position = data[count:], position + count

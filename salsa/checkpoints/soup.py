@@ -10,10 +10,8 @@ import json
 import math
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +28,8 @@ from salsa.checkpoints.shards import (
     read_json,
     read_tensors,
     shard_names,
-    write_exactly,
-    write_header,
     write_index,
+    write_shard,
 )
 from salsa.checkpoints.unused_tensors import without_unused
 from salsa.config.naming import check_weights
@@ -43,9 +40,6 @@ from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
 
-Weighted = tuple[Mapping[str, Tensor], float]
-
-BLOCK = 1 << 23  # elements that a thread averages at a time
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -59,63 +53,40 @@ def parse_size(text: str) -> int:
     return size
 
 
-@dataclass(frozen=True)
-class Block:
-    """Elements `begin` to `end` of a tensor, averaged from (tensor, weight) into `file` at `position`, as `dtype`."""
+class Averager:
+    """Averages tensors piece by piece. Keeps files open and reuses its buffers."""
 
-    sources: list[tuple[Tensor, float]]
-    dtype: str
-    begin: int
-    end: int
-    file: int  # descriptor
-    position: int  # bytes
-
-
-class Buffers(threading.local):
-    """Memory for one piece; each thread has its own."""
-
-    def __init__(self) -> None:
+    def __init__(self, stack: contextlib.ExitStack):
+        self.stack = stack
+        self.open: dict[Path, int] = {}
         self.raw = np.empty(floats.PIECE * 8, np.uint8)
         self.sum, self.term = np.empty(floats.PIECE, np.float32), np.empty(floats.PIECE, np.float32)
         self.wide = np.empty(floats.PIECE, np.float64), np.empty(floats.PIECE, np.float64)
 
-
-class Averager:
-    """Averages blocks of tensors, piece by piece. Several threads may use it; numpy and the disk work without Python's
-    lock. `files` are the descriptors of all files to read.
-    """
-
-    def __init__(self, files: Mapping[Path, int]):
-        self.files, self.buffers = files, Buffers()
-
-    def write(self, block: Block) -> None:
-        """Compute a block and write it. A UserError for NaN, infinity, or integers that differ."""
-        position = block.position
-        for piece in self._pieces(block):
-            write_exactly(block.file, piece, position)
-            position += piece.nbytes
-
     def _read(self, tensor: Tensor, begin: int, size: int) -> memoryview:
-        piece = self.buffers.raw.data[:size]
-        read_exactly(self.files[tensor.file], piece, tensor.start + begin, tensor.file)
+        if tensor.file not in self.open:
+            self.open[tensor.file] = self.stack.enter_context(tensor.file.open("rb", buffering=0)).fileno()
+        piece = self.raw.data[:size]
+        read_exactly(self.open[tensor.file], piece, tensor.start + begin, tensor.file)
         return piece
 
-    def _pieces(self, block: Block) -> Iterator[memoryview]:
-        """Yield sum_i weight_i * tensor_i in pieces, as bytes, rounded once.
+    def average(self, sources: list[tuple[Tensor, float]], dtype: str) -> Iterator[memoryview]:
+        """Yield sum_i weight_i * tensor_i in pieces, as bytes of `dtype`, rounded once.
 
         The sum is float32 (float64 if a tensor is) and starts from the first term, so a single source of weight 1 is
-        copied bit for bit. Integers and booleans have to be equal in all sources and are copied.
+        copied bit for bit. Integers and booleans have to be equal in all sources and are copied. Raises a UserError
+        for NaN or infinity.
         """
-        sources, dtype = block.sources, block.dtype
         first = sources[0][0]
-        width = SIZES[first.dtype]
+        if first.dtype not in FLOATS:
+            check_equal(sources, self._read)
+            for begin in range(0, first.size, floats.PIECE):
+                yield self._read(first, begin, min(floats.PIECE, first.size - begin))
+            return
         paired = {dtype, *(tensor.dtype for tensor, _ in sources)} == {"BF16"}
-        for begin in range(block.begin, block.end, floats.PIECE):
-            count = min(floats.PIECE, block.end - begin)
-            if first.dtype not in FLOATS:
-                check_equal(sources, self._read, begin * width, count * width)
-                yield self._read(first, begin * width, count * width)
-                continue
+        elements = first.size // SIZES[first.dtype]
+        for begin in range(0, elements, floats.PIECE):
+            count = min(floats.PIECE, elements - begin)
             total = self._sum(sources, begin, count, paired)
             if not floats.fits(total, dtype):
                 for tensor, _ in sources:
@@ -123,58 +94,34 @@ class Averager:
                 raise UserError(f"tensor {first.name}: the average is too large for {dtype}: set soup.dtype: float32")
             yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
 
+    @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` detects overflow
     def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
         double = any(tensor.dtype == "F64" for tensor, _ in sources)
         even = count + count % 2  # padded by a zero that is cut off later
-        buffers = self.buffers.wide if double else (self.buffers.sum, self.buffers.term)
-        total, term = (buffer[:even] for buffer in buffers)
-        raw = self.buffers.raw
+        total, term = (buffer[:even] for buffer in (self.wide if double else (self.sum, self.term)))
         for number, (tensor, weight) in enumerate(sources):
             width = SIZES[tensor.dtype]
             self._read(tensor, begin * width, count * width)
-            raw[count * width : even * width] = 0
+            self.raw[count * width : even * width] = 0
             target = term if number else total
-            floats.widen(raw[: even * width].view(FLOATS[tensor.dtype]), tensor.dtype, target, paired)
-            with np.errstate(over="ignore", invalid="ignore"):  # `floats.fits` detects overflow
-                target *= total.dtype.type(weight)
-                if number:
-                    total += term
+            floats.widen(self.raw[: even * width].view(FLOATS[tensor.dtype]), tensor.dtype, target, paired)
+            target *= total.dtype.type(weight)
+            if number:
+                total += term
         return total
 
 
-def check_equal(
-    sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int, int], memoryview], begin: int, size: int
-) -> None:
-    """Raise a UserError unless these bytes of an integer or boolean tensor are the same in all sources."""
+def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int, int], memoryview]) -> None:
+    """Raise a UserError unless an integer or boolean tensor is the same in all sources."""
     first = sources[0][0]
     for tensor, _ in sources[1:]:
-        if bytes(read(first, begin, size)) != bytes(read(tensor, begin, size)):
-            raise UserError(
-                f"tensor {first.name} ({first.dtype}) differs between {first.file} and {tensor.file}, and integers "
-                "cannot be averaged: average only checkpoints of one model"
-            )
-
-
-def blocks_of(shard: list[Tensor], positions: list[int], used: Sequence[Weighted], file: int) -> Iterator[Block]:
-    """The work of a shard, in blocks. `used` has each checkpoint's tensors and its weight."""
-    for tensor, position in zip(shard, positions, strict=True):
-        sources = [(tensors[tensor.name], weight) for tensors, weight in used]
-        width = SIZES[tensor.dtype]
-        elements = tensor.size // width
-        for begin in range(0, elements, BLOCK):
-            end = min(begin + BLOCK, elements)
-            yield Block(sources, tensor.dtype, begin, end, file, position + begin * width)
-
-
-def run_all(pool: ThreadPoolExecutor, work: Callable[[Block], None], blocks: Iterable[Block]) -> None:
-    """Work on all blocks. After an error no further one is started, and the error of the earliest block is raised."""
-    futures = [pool.submit(work, block) for block in blocks]
-    try:
-        for future in futures:
-            future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+        for begin in range(0, first.size, floats.PIECE):
+            size = min(floats.PIECE, first.size - begin)
+            if bytes(read(first, begin, size)) != bytes(read(tensor, begin, size)):
+                raise UserError(
+                    f"tensor {first.name} ({first.dtype}) differs between {first.file} and {tensor.file}, and integers "
+                    "cannot be averaged: average only checkpoints of one model"
+                )
 
 
 def check_ingredients(ingredients: Mapping[Path, float], allow_any_sum: bool) -> None:
@@ -197,13 +144,11 @@ def soup(
     shard_size: str = "4GB",
     allow_any_sum: bool = False,
     dtype: str | None = None,
-    threads: int = 1,
 ) -> dict[str, Any]:
     """Write the weighted average of the checkpoints `ingredients` {folder: weight} into the existing folder `out`.
 
     Tokenizer and config come from the first ingredient. Float tensors get `dtype` (a key of `NAMES`), by default each
     tensor's dtype in the first ingredient. Ingredients of weight 0 are checked like the others and then ignored.
-    `threads` threads read, compute and write; the result does not depend on their number.
     Returns facts for run.json: dtypes read and written, and tensors left out (unused_tensors.py).
     """
     check_ingredients(ingredients, allow_any_sum)
@@ -226,13 +171,10 @@ def soup(
     plan = plan_shards((as_written(tensor, dtype) for tensor in checkpoints[0].values()), limit)
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     with contextlib.ExitStack() as stack:
-        paths = {tensor.file for tensors, _ in used for tensor in tensors.values()}
-        averager = Averager({path: stack.enter_context(path.open("rb", buffering=0)).fileno() for path in paths})
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        averager = Averager(stack)
         for name, shard in files.items():
-            with (out / name).open("wb", buffering=0) as opened:
-                positions = write_header(opened, shard)
-                run_all(pool, averager.write, blocks_of(shard, positions, used, opened.fileno()))
+            sources = (([(tensors[t.name], weight) for tensors, weight in used], t.dtype) for t in shard)
+            write_shard(out / name, shard, (piece for source in sources for piece in averager.average(*source)))
     if len(files) > 1:
         write_index(out, files)
     for file in copied_files(folders[0]):
@@ -290,6 +232,4 @@ def run(arguments: argparse.Namespace) -> None:
     numbered = {f"ingredient_{number}": path for number, path in enumerate(ingredients, 1)}
     provenance = Run("soup", {**settings.model_dump(), "weights": list(weights.values())}, numbered, {})
     with output_folder(arguments.out, provenance) as folder:
-        provenance.extra = soup(
-            ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype, arguments.threads
-        )
+        provenance.extra = soup(ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype)
