@@ -45,12 +45,11 @@ def start(launch, words):
 
 @pytest.fixture
 def in_this_process(command, words):
-    """in_this_process(name, *options, **settings) -> what a run says that needs no process of its own."""
+    """in_this_process(name, *options, **settings): a run that needs no process of its own."""
 
-    def run(name: str, *options, **keys) -> str:
+    def run(name: str, *options, **keys) -> None:
         status, said = command("salsa", "align", *words(name, *options, **keys))
         assert status == 0, said
-        return said
 
     return run
 
@@ -96,13 +95,10 @@ def test_two_processes_train_like_one(start, in_this_process, tmp_path, profile)
 )
 def test_two_processes_stop_together_and_resume(start, in_this_process, tmp_path, profile, pieces, afterwards, rollout):
     """SIGTERM reaches one of them. DDP's and FSDP's states fit any number of processes, ZeRO-3's only as many."""
-
-    def finish(name: str, profile: str | None) -> str:
-        if profile is None and rollout == "transformers":
-            return in_this_process(name, steps=6)
-        return ended(start(name, profile, steps=6, rollout=rollout))[0]
-
-    finish("one", None)
+    if rollout == "transformers":
+        in_this_process("one", steps=6)
+    else:
+        ended(start("one", None, steps=6, rollout=rollout))
     both = start("two", profile, steps=6, rollout=rollout)
     while not any(path.read_bytes().count(b"\n") == 2 for path in (tmp_path / "two.training").glob("*/metrics.jsonl")):
         assert both[0].poll() is None, both[0].communicate()
@@ -112,7 +108,8 @@ def test_two_processes_stop_together_and_resume(start, in_this_process, tmp_path
     assert " salsa: ppo 1/6 " in main and " salsa: ppo 1/6 " not in other
     [state] = (tmp_path / "two.training").glob("*/step-*")
     assert shards(state) == pieces
-    assert "ppo: resuming after" in finish("two", afterwards)
+    said, *_ = ended(start("two", afterwards, steps=6, rollout=rollout))
+    assert "ppo: resuming after" in said
     assert_alike(tmp_path, "two", "one")
 
 
