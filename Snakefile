@@ -1,7 +1,7 @@
 # The workflow, from base models to tables. docs/protocol.md says what each stage does and why.
 from snakemake.utils import min_version
 
-from eval.workflow.start import begin, lift_default_rate, report_interruption
+from eval.workflow.start import begin, lift_default_rate
 
 min_version("9.19")
 
@@ -28,12 +28,8 @@ include: "rules/prepare.smk"
 
 
 onstart:
-    begin(PATHS, SETTINGS)
+    begin(PATHS, SETTINGS, workflow.rules)
     lift_default_rate(workflow.scheduler)
-
-
-onerror:
-    report_interruption(log)
 
 
 localrules:

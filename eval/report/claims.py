@@ -8,6 +8,7 @@ from eval.report.headline import Row, read_table
 from eval.tables.formats import number
 
 VERDICTS = ("supported", "contradicted", "undecided", "not measured")
+INDENT = max(map(len, VERDICTS)) + 2
 
 
 def read_claims(results: Path) -> list[Row]:
@@ -30,12 +31,11 @@ def shown(text: str) -> str:
 
 def lines(rows: list[Row]) -> list[str]:
     """Each claim with its verdict, and its figures below."""
-    width = max(map(len, VERDICTS)) + 2
     text = []
     for row in rows:
         if row["condition"] == "1":
-            text.append(f"{row['verdict']:<{width}}{row['says']}")
-        text.append(" " * width + figure(row))
+            text.append(f"{row['verdict']:<{INDENT}}{row['says']}")
+        text.append(" " * INDENT + figure(row))
     return text
 
 

@@ -1,7 +1,12 @@
 """Stage `show`: print the claims, the headline table and the paths of the results."""
 
 import argparse
+import os
+import re
 import sys
+import textwrap
+from collections.abc import Iterable
+from itertools import chain
 
 from eval.grid.run_versions import warning
 from eval.report import claims
@@ -10,6 +15,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.texts import visible
 
 SHOWN = 4
+NARROWEST = 30  # columns: below, lines are left to the terminal
 COLUMNS = ("model", "benchmark", "adjusted win rate", "interval", "n")
 
 
@@ -44,19 +50,42 @@ def limits(row: Row) -> str:
     return f"[{text(row, 'low')}, {text(row, 'high')}]{mark}"
 
 
+def terminal_columns() -> int | None:
+    """Columns of the terminal; None without one. The workflow sends stdout through tee: then stderr tells."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream.isatty():
+            return os.get_terminal_size(stream.fileno()).columns or None
+    return None
+
+
+def wrap(lines: Iterable[str], columns: int | None, indent: int = 0) -> str:
+    """Lines as one text, broken between words, but not in an interval, to fit the terminal.
+
+    Continued lines are indented.
+    """
+    if columns is None or columns < NARROWEST:
+        return "\n".join(lines)
+    kept = [re.sub(r"(\[[^] ]*) ([^]]*\])", r"\1\N{NO-BREAK SPACE}\2", line) for line in lines]
+    inner = " " * indent
+    parts = [textwrap.wrap(line, columns, subsequent_indent=inner, break_on_hyphens=False) or [""] for line in kept]
+    return "\n".join(chain.from_iterable(parts)).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def run(arguments: argparse.Namespace) -> None:
     rows = read_headline(arguments.results)
     first = rows[0]
+    columns = terminal_columns()
     if claimed := claims.read_claims(arguments.results):
-        print(visible("\n".join(["", *claims.lines(claimed), "", claims.sentence(claimed)])))
-    print(f"\nAdjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}\n")
-    print(visible("\n".join(headline(rows))))
-    print(f"\n{sentence(rows)}")
+        print(visible("\n" + wrap(claims.lines(claimed), columns, claims.INDENT + 2)))
+        print(visible("\n" + wrap([claims.sentence(claimed)], columns)))
+    print("\n" + wrap([f"Adjusted win rate of {first['a']} against {first['b']}, judged by {first['judge']}"], columns))
+    print(visible("\n" + "\n".join(headline(rows))))
+    notes = [sentence(rows)]
     if first["over"]:
-        print(f"n counts questions; intervals are over {first['over']}. win_rates.md has each pair of runs.")
+        notes.append(f"n counts questions; intervals are over {first['over']}. win_rates.md has each pair of runs.")
     if unlike := warning(read_table(arguments.results, "runs")):
-        print(f"{unlike} See {arguments.results / 'tables/runs.md'}.")
-    print()
+        notes.append(f"{unlike} See {arguments.results / 'tables/runs.md'}.")
+    print(f"\n{wrap(notes, columns)}\n")
     for name in ("tables", "figures", "report.html"):
         print(f"{name.removesuffix('.html'):<8} {arguments.results / name}")
     cells = undercovered_cells(arguments.results)

@@ -1,6 +1,7 @@
-"""Start and end of a run of the workflow."""
+"""Start of a run of the workflow."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ from eval.workflow.inputs import Inputs
 from eval.workflow.options import Options
 from eval.workflow.paths import GridPaths
 from eval.workflow.settings_files import SettingsFiles
-from salsa.config.config import parse_config, with_local_copies
+from salsa.config.config import Config, parse_config, with_local_copies
 from salsa.runtime.errors import UserError, disk_fault
 from salsa.workflow.grid_lock import hold
 
 DEFAULT_RATE = (100, 1)  # jobs, seconds
+GPU = "h100"  # in the plan; measured durations replace it as soon as jobs finish
 
 
 @contextlib.contextmanager
@@ -61,14 +63,22 @@ def lock_grid(paths: GridPaths) -> None:
     hold(Path(f".snakemake/{paths.config.grid}.lock"), paths.results)
 
 
-def begin(paths: GridPaths, settings: SettingsFiles) -> None:
-    """Lock the grid, and write the stages' settings files."""
+def offer_plan(config: Config, rules: Iterable[Any]) -> None:
+    """Give the logger plugin a way to compute the plan, which takes a second and is for terminals only."""
+    device = GPU if any("gpu" in rule.resources for rule in rules) else "cpu"
+
+    def planned_seconds() -> dict[str, float]:
+        from eval.planning.job_seconds import job_seconds
+
+        return job_seconds(config, device)
+
+    snakemake_log = logging.getLogger("snakemake.logging")
+    snakemake_log.info(f"Grid {config.grid}", extra={"planned_seconds": planned_seconds})
+
+
+def begin(paths: GridPaths, settings: SettingsFiles, rules: Iterable[Any]) -> None:
+    """Lock the grid, write the stages' settings files, and offer the plan to the display."""
     with one_line_errors():
         lock_grid(paths)
         settings.write()
-
-
-def report_interruption(logs: Iterable[str]) -> None:
-    """After Ctrl-C, which Snakemake itself calls an error, say how to resume."""
-    if any("Terminating processes on user request" in Path(log).read_text() for log in logs):
-        print("Interrupted: rerun the same command to resume.", file=sys.stderr)
+    offer_plan(paths.config, rules)

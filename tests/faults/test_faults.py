@@ -174,7 +174,7 @@ def test_full_disk_loses_nothing(undisturbed, endpoint, small_disk):
             break
         failures += 1
         assert "No space left" in said or "are free" in said, said
-        lines += re.findall(r"^error: .*", said, re.MULTILINE)
+        lines += re.findall(r"^ *(error: .*)", said, re.MULTILINE)
         assert failures < 40
         size += 0.4
         subprocess.run(["mount", "-o", f"remount,size={int(size * 1024)}k", str(small_disk)], check=True)
