@@ -150,6 +150,9 @@ def main() -> int:
             if text:
                 say(text)
         extras = [*EXTRAS, *(["dev"] if arguments.dev else [])]
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            # Otherwise Python compiles what it imports once; here each start would do so again, for seconds.
+            options.append("--compile-bytecode")
         packages = ["--constraints", str(LOCK), "--editable", f"{ROOT}[{','.join(extras)}]"]
         run([uv, "pip", "install", "--quiet", "--python", python, *options, *packages], environment)
     except SetUpError as error:

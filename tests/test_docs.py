@@ -34,7 +34,7 @@ def test_tests_named_in_the_docs_exist():
 def messages() -> list[str]:
     """The project's strings; the filled-in parts of f-strings are an ellipsis."""
     found = []
-    for path in [*ROOT.glob("salsa/**/*.py"), *ROOT.glob("eval/**/*.py")]:
+    for path in [*ROOT.glob("salsa/**/*.py"), *ROOT.glob("eval/**/*.py"), *ROOT.glob("scripts/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]

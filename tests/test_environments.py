@@ -50,7 +50,7 @@ def test_lock_meets_the_requirements_and_python_versions_agree():
     [python] = re.findall(r"FROM python:(3\.\d+)\.", (ROOT / "Dockerfile").read_text())
     assert environment["dependencies"][0] == f"python={python}"
     assert f"{python}.0" in SpecifierSet(PROJECT["requires-python"])
-    assert environment["dependencies"][-1] == {"pip": ["--requirement requirements.lock"]}
+    assert environment["dependencies"][-1] == {"pip": [f"uv=={LOCK['uv']}"]}
 
 
 def load_script(name: str):

@@ -33,6 +33,7 @@ SLOW = 900
 
 def start(folder: Path, *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("COLUMNS", None)  # a worker of pytest sets it, and it would be the terminal's width
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     return subprocess.Popen(
         [*command, "--workflow-profile", str(ROOT / "profiles/default"), *arguments],
@@ -159,9 +160,10 @@ def test_two_runs_of_a_grid_exclude_each_other(tmp_path):
     assert status == 0, said
 
 
-def test_terminal_shows_bars_and_a_file_shows_lines(tmp_path):
+def test_terminal_shows_bars(tmp_path, monkeypatch):
     terminal, end = os.openpty()
     termios.tcsetwinsize(end, (24, 70))
+    monkeypatch.setenv("TERM", "xterm")
     process = start(tmp_path, "data/smoke/world", "--configfile", str(ROOT / "config/smoke.yaml"), output=end)
     os.close(end)
     shown = b""

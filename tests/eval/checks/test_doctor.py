@@ -427,7 +427,7 @@ def test_cpu_build_and_missing_driver(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
-    with pytest.raises(UserError, match="is a CPU build: install the CUDA build"):
+    with pytest.raises(UserError, match="is a CPU build: install the one for CUDA"):
         devices.check_cuda([], H100)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("PATH", "/none")
