@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Beginnings of Snakemake's messages.
 NOTHING_TO_DO = "Nothing to be done"
 STOPPING = "Terminating processes on user request"
+RESTARTED = re.compile(r"Trying to restart job (\d+)")
 # Said again after each failed job, whose own message is enough.
 AFTER_FAILURE = re.compile("Exiting because a job execution failed|At least one job did not complete successfully")
 INTERRUPTED = f"exit status {128 + signal.SIGINT}"  # of a stage that Ctrl-C ended
@@ -172,6 +173,8 @@ class LogHandler(LogHandlerBase):
             self.display.say(["Interrupted: the running jobs are being stopped."], "yellow")
         elif text.startswith(NOTHING_TO_DO):
             self.display.say([text])
+        elif (match := RESTARTED.match(text)) and (job := self.run.failed.get(int(match[1]))):
+            self.display.say([f"Restarted: {job.title}"], "yellow")
 
     def close(self) -> None:
         """The run is over: say how it ended. Snakemake closes a handler, and logging does once more at exit."""

@@ -125,7 +125,7 @@ def test_failed_and_cancelled_jobs_are_resubmitted(clustered):
     folder, text = clustered
     assert len((folder / "launches").read_text().splitlines()) == 3, "two PPO jobs, one of them launched twice"
     assert text.count("the node had a bad day") == 1, "the failed job's log is shown"
-    assert len(re.findall("Trying to restart job", text)) == 2
+    assert len(re.findall("^Restarted: ", text, re.MULTILINE)) == 2
 
 
 def test_jobs_request_what_the_profile_says(clustered):

@@ -105,6 +105,19 @@ def test_failed_job_has_its_command_and_the_end_of_its_log(capsys, tmp_path):
     )
 
 
+def test_restarted_job_is_named_and_has_not_failed(capsys):
+    run = Run()
+    run.begin(sft=1)
+    run.start(1, "sft", model="llama")
+    run.fail(1, "sft")
+    run.log("Trying to restart job 1.")
+    run.start(1, "sft", model="llama")
+    run.finish(1)
+    run.end()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("FAILED") and lines[-3] == "Restarted: sft llama" and lines[-1].startswith("1 job in ")
+
+
 def test_empty_and_missing_logs_are_named(capsys, tmp_path):
     (tmp_path / "empty.log").touch()
     run = Run()
