@@ -108,7 +108,7 @@ def clustered(node, tmp_path_factory) -> tuple[Path, str]:
         time.sleep(0.2)
     again = start(folder)
     wait("a job to cancel", lambda: running("reward"), again)
-    [number] = running("reward")
+    number, *_ = running("reward")
     subprocess.run(["scancel", number], check=True, timeout=20)
     text, _ = again.communicate(timeout=SLOW)
     assert again.returncode == 0, text
