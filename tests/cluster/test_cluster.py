@@ -31,14 +31,17 @@ METRICS = "results/smoke/training/llama-mini/ppo-s1.jsonl"
 ACCELERATE = """\
 import os, sys
 from accelerate.commands.launch import launch_command_parser
+from torch.distributed import run
 given = launch_command_parser().parse_args(sys.argv[2:])
 assert sys.argv[1] == "launch" and given.module and given.config_file.endswith("fsdp2.yaml"), sys.argv
-command = [sys.executable, "-m", "torch.distributed.run", "-m"]
-command[3:3] = [f"--nnodes={given.num_machines}", f"--nproc_per_node={given.num_processes // given.num_machines}"]
-command[3:3] = [f"--node_rank={given.machine_rank}", f"--master_addr={given.main_process_ip}"]
-command[3:3] = [f"--master_port={given.main_process_port}"]
+options = [f"--nnodes={given.num_machines}", f"--nproc_per_node={given.num_processes // given.num_machines}"]
+options += [f"--node_rank={given.machine_rank}", f"--master_addr={given.main_process_ip}"]
+options += [f"--master_port={given.main_process_port}", "-m", given.training_script]
 os.environ["ACCELERATE_USE_CPU"] = "true"
-os.execvp(command[0], [*command, given.training_script, *given.training_script_args])
+launch = run.get_args_parser().parse_args(options)
+# As accelerate does: torch's parser would take --run for one of its own options.
+launch.training_script_args = given.training_script_args
+run.run(launch)
 """
 
 
@@ -123,7 +126,7 @@ def test_tables_equal_those_of_a_local_run(clustered, tmp_path):
 
 def test_failed_and_cancelled_jobs_are_resubmitted(clustered):
     folder, text = clustered
-    assert len((folder / "launches").read_text().splitlines()) == 3, "two PPO jobs, one of them launched twice"
+    assert len((folder / "launches").read_text().splitlines()) == 5, "four PPO jobs, one of them launched twice"
     assert text.count("the node had a bad day") == 1, "the failed job's log is shown"
     assert len(re.findall("^Restarted: ", text, re.MULTILINE)) == 2
 
@@ -137,7 +140,7 @@ def test_jobs_request_what_the_profile_says(clustered):
     for rule in ("sft", "reward", "align", "alpha", "generate", "score"):
         found = asked[f"rule_{rule}"]
         assert {(job["Partition"], job.get("TresPerJob")) for job in found} == {("gpu", "gres:gpu:1")}, rule
-    assert sorted(job["MinMemoryNode"] for job in asked["rule_align"]) == ["10000M", "8000M", "8000M"]
+    assert sorted(job["MinMemoryNode"] for job in asked["rule_align"]) == ["10000M", *["8000M"] * 4]
     assert {job["Partition"] for rule, found in asked.items() for job in found if "judging" in rule} == {"main"}
     assert sum(map(len, asked.values())) < 40, "small jobs are grouped"
 
