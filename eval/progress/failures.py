@@ -15,6 +15,7 @@ BYTES = 32768
 # What Snakemake says of a shell command that failed.
 COMMAND_FAILED = re.compile(r"CalledProcessError in file .*?\nCommand '(.*)' (returned .*|died .*)\.\s*$", re.DOTALL)
 KILLED = 128 + signal.SIGKILL  # a shell's exit status
+OWN_WORDS = re.compile("^error: |rerun the same command")
 MARKS = re.compile(r"\s*[~^]+\s*")  # under a line of a traceback
 
 
@@ -36,13 +37,17 @@ def read_end(text: str) -> CommandEnd | None:
 
 
 def last_lines(path: str) -> list[str]:
-    """The last lines of a text file; of a large one only the end is read. An OSError if it cannot be read."""
+    """The last lines of a log, and before them what the stage itself said, if a launcher's traceback hides it.
+
+    Of a large log only the end is read. An OSError if it cannot be read.
+    """
     with Path(path).open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - BYTES, 0))
         text = file.read().decode(errors="replace")
-    lines = visible(text.replace("\r", "\n")).rstrip().splitlines()
-    return [line for line in lines if not MARKS.fullmatch(line)][-LINES:]
+    lines = [line for line in visible(text.replace("\r", "\n")).rstrip().splitlines() if not MARKS.fullmatch(line)]
+    hidden = [line for line in lines[:-LINES] if OWN_WORDS.search(line)]
+    return [*(part for line in hidden[-1:] for part in (line, "…")), *lines[-LINES:]]
 
 
 def failure(job: Job, now: float, how: str, details: Mapping[str, object]) -> Iterator[str]:

@@ -118,6 +118,20 @@ def test_restarted_job_is_named_and_has_not_failed(capsys):
     assert lines[0].startswith("FAILED") and lines[-3] == "Restarted: sft llama" and lines[-1].startswith("1 job in ")
 
 
+@pytest.mark.parametrize(
+    "words", ["error: data is missing", "ppo: stopped on SIGTERM; rerun the same command to resume"]
+)
+def test_what_the_stage_said_is_shown_before_a_launchers_traceback(words, capsys, tmp_path):
+    log = tmp_path / "align.log"
+    log.write_text("\n".join(["step 1", words, *(f"frame {i}" for i in range(40))]) + "\n")
+    run = Run()
+    run.begin(align=1)
+    run.start(1, "align", log=[log])
+    run.fail(1, "align", log=[log])
+    shown = capsys.readouterr().err.splitlines()[3:]
+    assert shown == [f"    {line}" for line in (words, "…", *(f"frame {i}" for i in range(25, 40)))]
+
+
 def test_empty_and_missing_logs_are_named(capsys, tmp_path):
     (tmp_path / "empty.log").touch()
     run = Run()
