@@ -42,7 +42,9 @@ environment:
 	rm -f $(VENV)/.ready
 	$(MAKE) $(VENV)/.ready
 
-# Two processes with one thread each, which share the test files: two thirds of the time of one process.
+# Two processes with one thread each, which share the test files: two thirds of the time of one process. Python may write
+# compiled files: otherwise each process that a test starts compiles the project anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
