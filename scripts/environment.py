@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class SetUpError(Exception):
-    """What a person can do something about, in one line."""
+    """The set-up failed. The message says why and what to do."""
 
 
 def say(text: str) -> None:
@@ -42,14 +42,14 @@ def say(text: str) -> None:
 
 
 def run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
-    """Run a command without its output. A SetUpError says in one line why it failed."""
+    """Run a command and hide its output. Raises a SetUpError if it fails."""
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SetUpError(reason(done.stderr or done.stdout))
 
 
 def reason(text: str) -> str:
-    """What uv or pip complains of, in one line if it is the network or a hash, else in full."""
+    """Why uv or pip failed: one line if the cause is the network or a hash, their whole message otherwise."""
     if match := re.search(r"Failed to fetch: [`']?(\S+?)[`']?$", text, re.MULTILINE):
         causes = re.findall(r"cause: (.+)", text)
         return (
@@ -72,12 +72,12 @@ def reason(text: str) -> str:
 def pip_settings(python: str) -> dict[str, str]:
     """pip's settings under uv's names. Folders that do not exist are left out: pip ignores them, uv fails."""
     listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    found = re.findall(r"^(\S+?)\.([\w-]+)='(.*)'$", listed, re.MULTILINE)
+    lines = [line for line in re.findall(r"^(\S+?)\.([\w-]+)='(.*)'$", listed, re.MULTILINE) if line[0] in SCOPES]
     settings = {}
-    for _, name, value in sorted((line for line in found if line[0] in SCOPES), key=lambda line: SCOPES.index(line[0])):
+    for _, name, value in sorted(lines, key=lambda line: SCOPES.index(line[0])):
         places = [place for place in re.split(r"\\n|\s+", value) if place and exists(place)]
-        if places and (other := SETTINGS.get(name)):
-            settings[other] = (" " if other == "UV_INDEX" else ",").join(places)
+        if places and (uv_name := SETTINGS.get(name)):
+            settings[uv_name] = (" " if uv_name == "UV_INDEX" else ",").join(places)
     if "UV_INDEX" in settings:
         # As pip does: the pinned version may come from any of the indexes. Its hash is checked.
         settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"
@@ -93,17 +93,17 @@ def exists(place: str) -> bool:
 
 def find_uv(venv: Path) -> str:
     """The path of uv, which pip installs into the environment if the machine has none."""
-    own = venv / "bin" / "uv"
-    if not own.exists():
-        if found := shutil.which("uv"):
-            return found
+    uv = venv / "bin" / "uv"
+    if not uv.exists():
+        if installed := shutil.which("uv"):
+            return installed
         # The lock's entry: the pinned version and its hashes.
         [entry] = re.findall(r"^uv==(?:.*\\\n)*.*\n", LOCK.read_text(), re.MULTILINE)
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             file.write(entry)
             file.flush()
             run([str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", file.name])
-    return str(own)
+    return str(uv)
 
 
 def has_nvidia_gpu() -> bool:

@@ -5,6 +5,7 @@ It holds for Linux and macOS and for each Python from 3.11 on: packages of one s
 
 import re
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def compiled() -> str:
     """The newest versions that fit together, with the hashes of PyPI's files."""
     options = ["--universal", "--python-version=3.11", "--generate-hashes", "--upgrade", "--quiet"]
     options += ["--no-header", "--no-annotate", "--default-index=https://pypi.org/simple"]
-    command = ["uv", "pip", "compile", *options, *(f"--extra={extra}" for extra in EXTRAS), "pyproject.toml"]
+    extras = [f"--extra={extra}" for extra in EXTRAS]
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", *options, *extras, "pyproject.toml"]
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -32,7 +34,7 @@ def cpu_hashes(version: str) -> set[str]:
 
 
 def with_cpu_builds(lock: str, old: str) -> str:
-    """Add the builds for CPUs to torch's entry; those of the old lock serve if the release is the same."""
+    """Add the hashes of the builds for CPUs to torch's entry. If the release is the old lock's, so are the hashes."""
     match, before = TORCH.search(lock), TORCH.search(old)
     assert match is not None
     hashes = set(re.findall(r"sha256:(\w+)", match[2]))

@@ -12,13 +12,14 @@ import pytest
 from salsa.runtime.command import EXTRAS
 from tests.documented import ROOT
 
+PACKAGES = ("salsa", "eval", "snakemake_logger_plugin_salsa")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("salsa", "eval"):
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -31,9 +32,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 def test_wheel_holds_the_packages_and_their_data_only(wheel):
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     kinds = ("*.py", "*.yaml", "*.j2", "*.css", "*.js")
-    sources = {
-        str(p.relative_to(ROOT)) for top in ("salsa", "eval") for kind in kinds for p in (ROOT / top).rglob(kind)
-    }
+    sources = {str(path.relative_to(ROOT)) for top in PACKAGES for kind in kinds for path in (ROOT / top).rglob(kind)}
     assert names == sources
 
 

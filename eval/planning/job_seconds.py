@@ -1,4 +1,4 @@
-"""How long the plan expects a job of each rule to take: the prior of the time that a run still needs."""
+"""How long the plan expects a job of each rule to take. A running grid estimates from it how much time is left."""
 
 from collections import defaultdict
 from statistics import fmean

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from eval.progress.run_state import Job, clock
 from salsa.runtime.texts import visible
 
-LINES = 15
-BYTES = 32768
+LINES = 15  # of a log
+BYTES = 32768  # read from its end
 # What Snakemake says of a shell command that failed.
 COMMAND_FAILED = re.compile(r"CalledProcessError in file .*?\nCommand '(.*)' (returned .*|died .*)\.\s*$", re.DOTALL)
 KILLED = 128 + signal.SIGKILL  # a shell's exit status
 OWN_WORDS = re.compile("^error: |rerun the same command")
-MARKS = re.compile(r"\s*[~^]+\s*")  # under a line of a traceback
+MARKERS = re.compile(r"\s*[~^]+\s*")  # under a line of a traceback
 
 
 class CommandEnd(NamedTuple):
@@ -45,7 +45,7 @@ def last_lines(path: str) -> list[str]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - BYTES, 0))
         text = file.read().decode(errors="replace")
-    lines = [line for line in visible(text.replace("\r", "\n")).rstrip().splitlines() if not MARKS.fullmatch(line)]
+    lines = [line for line in visible(text.replace("\r", "\n")).rstrip().splitlines() if not MARKERS.fullmatch(line)]
     hidden = [line for line in lines[:-LINES] if OWN_WORDS.search(line)]
     return [*(part for line in hidden[-1:] for part in (line, "…")), *lines[-LINES:]]
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 NOTHING_TO_DO = "Nothing to be done"
 STOPPING = "Terminating processes on user request"
 RESTARTED = re.compile(r"Trying to restart job (\d+)")
-# Said again after each failed job, whose own message is enough.
+# Snakemake adds these after a failed job. The job's own message is enough.
 AFTER_FAILURE = re.compile("Exiting because a job execution failed|At least one job did not complete successfully")
 INTERRUPTED = f"exit status {128 + signal.SIGINT}"  # of a stage that Ctrl-C ended
-LONG = 100
+LONG = 100  # characters: a longer reason is shown without its files
 
 
 def job_name(wildcards: dict[str, object] | None) -> str:
@@ -71,7 +71,7 @@ class LogHandler(LogHandlerBase):
         self.run = RunState()
         self.jobs_table = ""  # of a dry run
         self.before_start: list[str] = []
-        self.ends: list[CommandEnd] = []
+        self.command_ends: list[CommandEnd] = []
         self.has_started = self.is_interrupted = self.is_closed = False
         self.display = choose_display(settings)
 
@@ -127,35 +127,35 @@ class LogHandler(LogHandlerBase):
 
     def start(self, record: LogRecord) -> None:
         """A job starts; in a dry run it would start."""
-        told = vars(record)
+        fields = vars(record)
         job = Job(
-            number=told["jobid"],
-            stage=told["rule_name"],
-            name=job_name(told["wildcards"]),
-            command=told["shellcmd"] or "",
-            logs=tuple(told["log"]),
+            number=fields["jobid"],
+            stage=fields["rule_name"],
+            name=job_name(fields["wildcards"]),
+            command=fields["shellcmd"] or "",
+            logs=tuple(fields["log"]),
             started=record.created,
-            prints=bool(told["shellcmd"]) and not told["output"],
+            prints=bool(fields["shellcmd"]) and not fields["output"],
         )
         if self.common_settings.dryrun:
-            self.display.say([f"{job.title}  ({short_reason(told['reason'])})"])
+            self.display.say([f"{job.title}  ({short_reason(fields['reason'])})"])
             return
         self.run.start(job)
         self.display.start(self.run, job)
 
     def fail(self, record: LogRecord) -> None:
-        told = vars(record)
-        job = self.run.fail(told["jobid"], record.created)
+        fields = vars(record)
+        job = self.run.fail(fields["jobid"], record.created)
         if job is None:  # --quiet rules hid its start
-            name = told["rule_name"]
-            job = Job(told["jobid"], name, "", told["shellcmd"] or "", tuple(told["log"]), record.created)
+            name = fields["rule_name"]
+            job = Job(fields["jobid"], name, "", fields["shellcmd"] or "", tuple(fields["log"]), record.created)
         command = job.command.strip()
-        how = next((end.how for end in reversed(self.ends) if command and end.command.endswith(command)), "")
+        how = next((end.how for end in reversed(self.command_ends) if command and end.command.endswith(command)), "")
         if self.is_interrupted or how == INTERRUPTED:
             self.is_interrupted = True
             self.run.failed.pop(job.number, None)
         else:
-            self.display.say(failure(job, record.created, how, told["aux"]), "red")
+            self.display.say(failure(job, record.created, how, fields["aux"]), "red")
 
     def say(self, record: LogRecord) -> None:
         """A message that belongs to no job."""
@@ -163,7 +163,7 @@ class LogHandler(LogHandlerBase):
         if record.levelno >= logging.WARNING:
             self.before_start.clear()
             if end := read_end(text):
-                self.ends.append(end)
+                self.command_ends.append(end)
             elif not ((self.run.failed or self.is_interrupted) and AFTER_FAILURE.search(text)):
                 self.display.say([visible(text)], "red" if record.levelno >= logging.ERROR else "yellow")
         elif not self.has_started:

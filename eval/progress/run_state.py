@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-PRIOR = 0.05  # of the planned work
+PRIOR = 0.05
 Planned = Callable[[], Mapping[str, float]]  # computes the planned seconds per job of each rule
 
 
@@ -64,12 +64,12 @@ class RunState:
         return sum(stage.done for stage in self.stages.values())
 
     def add_stages(self, jobs: Mapping[str, int]) -> None:
-        """Take the number of jobs of each rule."""
+        """Set the number of jobs of each rule."""
         for name, total in jobs.items():
             self.stages.setdefault(name, Stage(name, 0)).total = total
 
     def add_plan(self, seconds: Mapping[str, float]) -> None:
-        """Take the planned seconds per job of each rule; rules that do not run are skipped."""
+        """Set the planned seconds per job of each rule; rules without jobs are skipped."""
         for name in seconds.keys() & self.stages.keys():
             self.stages[name].planned = seconds[name]
 
@@ -83,7 +83,7 @@ class RunState:
         self.failed.pop(job.number, None)
 
     def finish(self, number: int, now: float) -> Job | None:
-        """A job succeeds. Returns it, or None if its start was not told."""
+        """A job succeeds. Returns it, or None if its start is unknown."""
         if (job := self._end(number, now)) is not None:
             stage = self.stages[job.stage]
             stage.done += 1
@@ -91,7 +91,7 @@ class RunState:
         return job
 
     def fail(self, number: int, now: float) -> Job | None:
-        """A job fails. Returns it, or None if its start was not told."""
+        """A job fails. Returns it, or None if its start is unknown."""
         if (job := self._end(number, now)) is not None:
             self.failed[number] = job
         return job
@@ -107,9 +107,10 @@ class RunState:
     def seconds_left(self, now: float) -> float | None:
         """Estimate the time until all jobs are done, in seconds; None if nothing is known.
 
-        A job is expected to take the mean of its stage's finished jobs. While there is none it is the planned time,
-        scaled by how the finished jobs of all stages compare with the plan; the plan itself counts like a share of
-        PRIOR of all jobs. Jobs go on side by side as many as so far.
+        A job is expected to take as long as its stage's finished jobs on average. Before one has finished, it is
+        expected to take the planned time, times the ratio of measured to planned time over all finished jobs. A share
+        PRIOR of the planned work counts as finished in the planned time, so that the first short jobs do not decide.
+        As many jobs as so far, on average, will run at the same time.
         """
         stages = self.stages.values()
         compared = [stage for stage in stages if stage.planned]

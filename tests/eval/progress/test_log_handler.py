@@ -28,9 +28,9 @@ class Run:
         self.handler.addFilter(DefaultFilter(**{name: getattr(self.settings, name) for name in names}))
         self.now = START
 
-    def log(self, text=None, event=None, level=logging.INFO, **told):
+    def log(self, text=None, event=None, level=logging.INFO, **fields):
         record = logging.LogRecord("snakemake", level, "", 0, text, None, None)
-        record.__dict__ |= {"created": self.now, "event": event, **told}
+        record.__dict__ |= {"created": self.now, "event": event, **fields}
         self.now += 1
         self.handler.handle(record)
 
@@ -40,8 +40,8 @@ class Run:
         self.log("Job stats: the table", LogEvent.RUN_INFO, stats={**stats, "total": sum(stats.values())})
 
     def start(self, number, rule, log=(), command="train", reason="", output=("file",), **wildcards):
-        told = {"jobid": number, "rule_name": rule, "wildcards": wildcards, "shellcmd": command, "log": list(log)}
-        self.log("", LogEvent.JOB_INFO, reason=reason, output=list(output), **told)
+        fields = {"jobid": number, "rule_name": rule, "wildcards": wildcards, "shellcmd": command, "log": list(log)}
+        self.log("", LogEvent.JOB_INFO, reason=reason, output=list(output), **fields)
 
     def finish(self, number):
         self.log("", LogEvent.JOB_FINISHED, job_id=number)
@@ -49,8 +49,8 @@ class Run:
     def fail(self, number, rule, command="train", status="returned non-zero exit status 1", log=(), **aux):
         said = f"RuleException:\nCalledProcessError in file \"a.smk\", line 3:\nCommand 'set -e;  {command}' {status}."
         self.log(said, LogEvent.ERROR, logging.ERROR, exception=RuleException.__name__)
-        told = {"jobid": number, "rule_name": rule, "shellcmd": command, "log": list(log), "aux": aux}
-        self.log("", LogEvent.JOB_ERROR, logging.ERROR, **told)
+        fields = {"jobid": number, "rule_name": rule, "shellcmd": command, "log": list(log), "aux": aux}
+        self.log("", LogEvent.JOB_ERROR, logging.ERROR, **fields)
         self.log("Exiting because a job execution failed. Look above for error messages", None, logging.ERROR)
 
     def end(self):
