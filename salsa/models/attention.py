@@ -1,11 +1,12 @@
 """Variable-length attention over packed sequences (no padding).
 
-Registered with transformers under NAME. With `lengths`, a pass over [1, N] packed tokens lets each sequence attend only
-to itself, causally and within the layer's sliding window. Without `lengths` it is transformers' `sdpa` (generation).
+Registered with transformers under NAME. With `packing`, a pass over [1, N] packed tokens lets each sequence attend only
+to itself, causally and within the layer's sliding window. Without it, it is transformers' `sdpa` (generation).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,13 +26,40 @@ def window_mask(length: int, window: int, device: torch.device) -> Tensor:
     return ones.tril().triu(1 - window)
 
 
+@dataclass(frozen=True)
+class Packing:
+    """Which of N packed tokens form a sequence. Sequences of one length share an attention call.
+
+    `groups`: each length and how many sequences have it. `order` [N]: the tokens' places, with the sequences of a group
+    next to each other; `inverse` [N] leads back. Both are None if the sequences stand like that already.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+    order: Tensor | None
+    inverse: Tensor | None
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> Self:
+        """The packing of sequences of these lengths, one after the other."""
+        rows: dict[int, list[int]] = {}
+        for row, length in enumerate(lengths):
+            rows.setdefault(length, []).append(row)
+        groups = tuple((length, len(members)) for length, members in rows.items())
+        by_group = [row for members in rows.values() for row in members]
+        if by_group == sorted(by_group):
+            return cls(groups, None, None)
+        places = torch.arange(sum(lengths)).split(list(lengths))
+        order = torch.cat([places[row] for row in by_group])
+        return cls(groups, order.to(device), order.argsort().to(device))
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    lengths: Sequence[int] | None = None,
+    packing: Packing | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -40,19 +68,22 @@ def attend(
     """transformers' attention interface: query [1, H, N, d], key and value [1, H', N, d]; returns [1, N, H, d]."""
     if softcap is not None:
         raise UserError("attention with logit softcapping (Gemma 2) is not supported: use another base model")
-    if lengths is None:
+    if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    pieces = []
-    for q, k, v in zip(*(part.split(list(lengths), 2) for part in (query, key, value)), strict=True):
-        narrow = sliding_window is not None and q.shape[2] > sliding_window
-        mask = window_mask(q.shape[2], sliding_window, q.device) if narrow and sliding_window is not None else None
-        grouped = k.shape[1] != q.shape[1]
-        pieces.append(
-            scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
+    parts = [part if packing.order is None else part.index_select(2, packing.order) for part in (query, key, value)]
+    sizes = [length * count for length, count in packing.groups]
+    results = []
+    for (length, count), *group in zip(packing.groups, *(part.split(sizes, 2) for part in parts), strict=True):
+        q, k, v = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in group)
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            mask = window_mask(length, sliding_window, q.device)
+        result = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
         )
-    return torch.cat(pieces, 2).transpose(1, 2).contiguous(), None
+        results.append(result.transpose(1, 2).flatten(0, 1))
+    packed = torch.cat(results)
+    return (packed if packing.inverse is None else packed.index_select(0, packing.inverse))[None], None
 
 
 AttentionInterface.register(NAME, attend)
@@ -65,7 +96,8 @@ def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, length
         model.set_attn_implementation(NAME)
     # transformers passes a 4-dimensional mask through, so no [N, N] mask is built.
     no_mask = torch.empty(1, 1, 0, 0, device=ids.device)
+    packing = Packing.of(lengths, ids.device)
     output = model.base_model(
-        input_ids=ids[None], position_ids=positions[None], attention_mask=no_mask, lengths=lengths, use_cache=False
+        input_ids=ids[None], position_ids=positions[None], attention_mask=no_mask, packing=packing, use_cache=False
     )
     return output.last_hidden_state[0]
