@@ -1,6 +1,7 @@
 """A soup of checkpoints at a hub model's full shape, compared with copying one: seconds, memory, and loading.
 
-    python benchmarks/large_soup.py --folder FOLDER [--shape meta-llama/Llama-2-7b-hf] [--ingredients 3] [--layers 2]
+    python benchmarks/large_soup.py --folder FOLDER [--shape meta-llama/Llama-2-7b-hf] [--layers 2] \
+        [--ingredients 3] [--processes 2]
 
 Weights are random bfloat16 numbers in shards as on the hub. For Llama-2-7B's shape FOLDER needs room for four
 checkpoints of 13.5 GB. Files are read from the disk, not from the page cache.
@@ -24,6 +25,7 @@ from random_shards import make_checkpoint
 from transformers import AutoModelForCausalLM
 
 from salsa.checkpoints.shards import Tensor, read_tensors
+from salsa.runtime.provenance import RUN_FILE
 
 TARGET_RATIO, TARGET_GB = 3.0, 1.0
 
@@ -66,12 +68,15 @@ def main() -> int:
     parser.add_argument("--shape", choices=CONFIGS, default="meta-llama/Llama-2-7b-hf")
     parser.add_argument("--layers", type=int, help="number of layers (default: all)")
     parser.add_argument("--ingredients", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     config = config_of(arguments.shape, arguments.layers)
     weights = [0.5, *[0.5 / (arguments.ingredients - 1)] * (arguments.ingredients - 1)]
     sources = {arguments.folder / f"sft-{number}": weight for number, weight in enumerate(weights, 1)}
     for seed, folder in enumerate(sources):
         make_checkpoint(config, folder, seed)
+        # As the workflow's stages leave it: without an id the soup would first hash all weights.
+        (folder / RUN_FILE).write_text(json.dumps({"id": f"random-{seed}"}))
     first = next(iter(sources))
     index = json.loads((first / "model.safetensors.index.json").read_text())
     size = index["metadata"]["total_size"] / 1e9
@@ -81,7 +86,8 @@ def main() -> int:
     shutil.rmtree(arguments.folder / "copy")
     soup = arguments.folder / "soup"
     given = [f"--ingredient={folder}={weight!r}" for folder, weight in sources.items()]
-    mixing = timed(sources, sys.executable, "-m", "salsa", "soup", *given, "--out", str(soup))
+    command = [sys.executable, "-m", "salsa", "soup", *given, "--processes", str(arguments.processes)]
+    mixing = timed(sources, *command, "--out", str(soup))
     peak = json.loads((soup / "run.json").read_text())["peak_memory_mb"] / 1e3
     print(f"copying one: {copying:.1f} s, {2 * size / copying:.2f} GB a second read and written")
     moved = (len(sources) + 1) * size

@@ -9,7 +9,7 @@ import torch
 from random_model import tokenizer_of_words, with_tokens
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from salsa.checkpoints.shards import Tensor, plan_shards, shard_names, write_index, write_shard
+from salsa.checkpoints.shards import Tensor, begin_shard, plan_shards, shard_names, write_index, write_tensor
 
 SHARD = 5 * 10**9
 BLOCK = 1 << 24  # numbers; tensors repeat them, each from a place of its own
@@ -30,13 +30,12 @@ def numbers(seed: int) -> np.ndarray:
     return (drawn.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def pieces(shard: list[Tensor], block: np.ndarray, seed: int) -> Iterator[memoryview]:
-    for tensor in shard:
-        place, left = random.Random(f"{seed} {tensor.name}").randrange(BLOCK), tensor.size // 2
-        while left:
-            piece = block[place : place + left]
-            yield piece.data.cast("B")
-            place, left = 0, left - len(piece)
+def pieces(tensor: Tensor, block: np.ndarray, seed: int) -> Iterator[memoryview]:
+    place, left = random.Random(f"{seed} {tensor.name}").randrange(BLOCK), tensor.size // 2
+    while left:
+        piece = block[place : place + left]
+        yield piece.data.cast("B")
+        place, left = 0, left - len(piece)
 
 
 def make_checkpoint(config: PretrainedConfig, folder: Path, seed: int) -> None:
@@ -45,7 +44,8 @@ def make_checkpoint(config: PretrainedConfig, folder: Path, seed: int) -> None:
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     block = numbers(seed)
     for name, shard in files.items():
-        write_shard(folder / name, shard, pieces(shard, block, seed))
+        for tensor in begin_shard(folder / name, shard):
+            write_tensor(tensor, pieces(tensor, block, seed))
     write_index(folder, files)
     tokenizer = tokenizer_of_words()
     with_tokens(config, tokenizer).save_pretrained(folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salsa.checkpoints.shards import Tensor, plan_shards, shard_names, write_index, write_shard
+from salsa.checkpoints.shards import Tensor, begin_shard, plan_shards, shard_names, write_index, write_tensor
 
 TARGET_RATIO, TARGET_MB = 3.0, 300.0
 IMPORT = "import resource, sys; from pathlib import Path; from salsa.checkpoints.soup import soup\n"
@@ -35,13 +35,13 @@ def make_checkpoint(folder: Path, megabytes: int, shard_mb: int, seed: int) -> N
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
     generator = np.random.default_rng(seed)
     for name, shard in files.items():
-        # The upper halves of normal float32 numbers are bfloat16 numbers.
-        pieces = (
-            (generator.standard_normal(1 << 19, dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16).data
-            for tensor in shard
-            for _ in range(tensor.size >> 20)
-        )
-        write_shard(folder / name, shard, pieces)
+        for tensor in begin_shard(folder / name, shard):
+            # The upper halves of normal float32 numbers are bfloat16 numbers.
+            pieces = (
+                (generator.standard_normal(1 << 19, dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16).data
+                for _ in range(tensor.size >> 20)
+            )
+            write_tensor(tensor, pieces)
     write_index(folder, files)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
 

@@ -15,7 +15,8 @@ rule soup:
         settings=SETTINGS.path("soup"),
         content=SETTINGS.content("soup"),
     shell:
-        "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
+        "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --processes {threads} --out {output:q} "
+        "> {log:q} 2>&1"
 
 
 rule perturb:

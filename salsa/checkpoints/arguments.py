@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from salsa.runtime.argument_types import count
 from salsa.runtime.seeds import add_run_argument
 
 
@@ -16,6 +17,7 @@ def soup(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--settings", default="{}", help="the config's soup section: JSON or FILE.yaml#section")
     parser.add_argument("--allow-any-sum", action="store_true", help="weights need not sum to 1")
+    parser.add_argument("--processes", type=count, default=1, help="processes that share the tensors (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the soup")
 
 

@@ -6,8 +6,8 @@ bytes without gaps. Files are read in pieces because mapped pages count as the p
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,21 +116,31 @@ def _aligned(shard: list[Tensor]) -> list[Tensor]:
     return sorted(shard, key=lambda tensor: -SIZES.get(tensor.dtype, 1))
 
 
-def write_shard(file: Path, shard: list[Tensor], chunks: Iterator[memoryview]) -> None:
-    """Write a safetensors file; `chunks` yields the bytes of the tensors in the order of `shard`."""
+def begin_shard(file: Path, shard: list[Tensor]) -> list[Tensor]:
+    """Write a safetensors file's header and leave room for its tensors; returns their locations in the file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
+    positions, position = [], 0
     for tensor in shard:
         header[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),
             "data_offsets": [position, position + tensor.size],
         }
+        positions.append(position)
         position += tensor.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
+    first = 8 + len(text)
     with file.open("wb", buffering=0) as handle:
         write_all(handle, memoryview(len(text).to_bytes(8, "little") + text))
+        handle.truncate(first + position)
+    return [replace(tensor, file=file, start=first + place) for tensor, place in zip(shard, positions, strict=True)]
+
+
+def write_tensor(tensor: Tensor, chunks: Iterable[memoryview]) -> None:
+    """Write a tensor's bytes, which `chunks` yields, to its location in a file that `begin_shard` began."""
+    with tensor.file.open("r+b", buffering=0) as handle:
+        handle.seek(tensor.start)
         for chunk in chunks:
             write_all(handle, chunk)
 

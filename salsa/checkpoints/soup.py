@@ -8,9 +8,11 @@ import argparse
 import contextlib
 import json
 import math
+import multiprocessing
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,14 @@ from salsa.checkpoints.floats import FLOATS
 from salsa.checkpoints.shards import (
     SIZES,
     Tensor,
+    begin_shard,
     plan_shards,
     read_exactly,
     read_json,
     read_tensors,
     shard_names,
     write_index,
-    write_shard,
+    write_tensor,
 )
 from salsa.checkpoints.unused_tensors import without_unused
 from salsa.config.naming import check_weights
@@ -41,6 +44,7 @@ from salsa.runtime.provenance import Run
 from salsa.runtime.settings import load_settings
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+BATCH = 8  # tensors that a process averages before it takes more
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -51,6 +55,9 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise UserError(f"soup.shard_size: {text!r} is not a size: write for example 4GB or 500MiB")
     return size
+
+
+Sources = list[tuple[Tensor, float]]  # an average's tensors and their weights
 
 
 class Averager:
@@ -70,7 +77,7 @@ class Averager:
         read_exactly(self.open[tensor.file], piece, tensor.start + begin, tensor.file)
         return piece
 
-    def average(self, sources: list[tuple[Tensor, float]], dtype: str) -> Iterator[memoryview]:
+    def average(self, sources: Sources, dtype: str) -> Iterator[memoryview]:
         """Yield sum_i weight_i * tensor_i in pieces, as bytes of `dtype`, rounded once.
 
         The sum is float32 (float64 if a tensor is) and starts from the first term, so a single source of weight 1 is
@@ -95,7 +102,7 @@ class Averager:
             yield floats.narrow(total, dtype, paired).data.cast("B")[: count * SIZES[dtype]]
 
     @np.errstate(over="ignore", invalid="ignore")  # `floats.fits` detects overflow
-    def _sum(self, sources: list[tuple[Tensor, float]], begin: int, count: int, paired: bool) -> np.ndarray:
+    def _sum(self, sources: Sources, begin: int, count: int, paired: bool) -> np.ndarray:
         double = any(tensor.dtype == "F64" for tensor, _ in sources)
         even = count + count % 2  # padded by a zero that is cut off later
         total, term = (buffer[:even] for buffer in (self.wide if double else (self.sum, self.term)))
@@ -111,7 +118,15 @@ class Averager:
         return total
 
 
-def check_equal(sources: list[tuple[Tensor, float]], read: Callable[[Tensor, int, int], memoryview]) -> None:
+def write_averages(averages: Sequence[tuple[Tensor, Sources]]) -> None:
+    """Write tensors into begun files, each as the average of its sources."""
+    with contextlib.ExitStack() as stack:
+        averager = Averager(stack)
+        for tensor, sources in averages:
+            write_tensor(tensor, averager.average(sources, tensor.dtype))
+
+
+def check_equal(sources: Sources, read: Callable[[Tensor, int, int], memoryview]) -> None:
     """Raise a UserError unless an integer or boolean tensor is the same in all sources."""
     first = sources[0][0]
     for tensor, _ in sources[1:]:
@@ -144,12 +159,14 @@ def soup(
     shard_size: str = "4GB",
     allow_any_sum: bool = False,
     dtype: str | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Write the weighted average of the checkpoints `ingredients` {folder: weight} into the existing folder `out`.
 
     Tokenizer and config come from the first ingredient. Float tensors get `dtype` (a key of `NAMES`), by default each
     tensor's dtype in the first ingredient. Ingredients of weight 0 are checked like the others and then ignored.
-    Returns facts for run.json: dtypes read and written, and tensors left out (unused_tensors.py).
+    Several `processes` share the tensors; the soup does not depend on their number. Returns facts for run.json: dtypes
+    read and written, and tensors left out (unused_tensors.py).
     """
     check_ingredients(ingredients, allow_any_sum)
     limit = parse_size(shard_size)
@@ -170,11 +187,14 @@ def soup(
     ]
     plan = plan_shards((as_written(tensor, dtype) for tensor in checkpoints[0].values()), limit)
     files = dict(zip(shard_names(len(plan)), plan, strict=True))
-    with contextlib.ExitStack() as stack:
-        averager = Averager(stack)
-        for name, shard in files.items():
-            sources = (([(tensors[t.name], weight) for tensors, weight in used], t.dtype) for t in shard)
-            write_shard(out / name, shard, (piece for source in sources for piece in averager.average(*source)))
+    written = [tensor for name, shard in files.items() for tensor in begin_shard(out / name, shard)]
+    averages = [(tensor, [(tensors[tensor.name], weight) for tensors, weight in used]) for tensor in written]
+    if processes == 1:
+        write_averages(averages)
+    else:
+        batches = [averages[begin : begin + BATCH] for begin in range(0, len(averages), BATCH)]
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(write_averages, batches))  # raises the first batch's error
     if len(files) > 1:
         write_index(out, files)
     for file in copied_files(folders[0]):
@@ -232,4 +252,6 @@ def run(arguments: argparse.Namespace) -> None:
     numbered = {f"ingredient_{number}": path for number, path in enumerate(ingredients, 1)}
     provenance = Run("soup", {**settings.model_dump(), "weights": list(weights.values())}, numbered, {})
     with output_folder(arguments.out, provenance) as folder:
-        provenance.extra = soup(ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype)
+        provenance.extra = soup(
+            ingredients, folder, settings.shard_size, arguments.allow_any_sum, settings.dtype, arguments.processes
+        )

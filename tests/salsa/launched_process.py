@@ -29,7 +29,11 @@ def with_shards(self: AcceleratorState, *arguments: object, **options: object) -
 
 
 def run_all(words: list[str]) -> int:
-    """Run the stages one after the other, as if each had its own process; returns the first exit status but 0."""
+    """Run the stages one after the other, as if each had its own process; returns the first exit status but 0.
+
+    A stage that fails does not keep the next one from running.
+    """
+    statuses = []
     stages = [list(stage) for is_end, stage in itertools.groupby(words, "++".__eq__) if not is_end]
     ports = os.environ.get("PORTS", "").split()  # where the processes meet for each stage
     for stage, port in itertools.zip_longest(stages, ports):
@@ -37,9 +41,8 @@ def run_all(words: list[str]) -> int:
         sys.argv[1:] = stage
         if port:
             os.environ["MASTER_PORT"] = port
-        if status := main("salsa", COMMANDS):
-            return status
-    return 0
+        statuses.append(main("salsa", COMMANDS))
+    return next((status for status in statuses if status), 0)
 
 
 if __name__ == "__main__":

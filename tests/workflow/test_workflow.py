@@ -537,9 +537,9 @@ def test_published_file_is_imported_and_judged_again(smoke, tmp_path):
 
 
 def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_data, tmp_path):
-    """The smoke grid's policies answer MT-Bench and Arena-Hard; nothing is trained again."""
+    """The smoke grid's policies answer MT-Bench and Arena-Hard, all in one job; nothing is trained again."""
     folder = shutil.copytree(smoke[0], tmp_path / "copy", symlinks=True)
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"policies_together": True}
     mt, arena = shared_data / "mt_bench", shared_data / "arena_hard"
     config["benchmarks"]["mt_bench"] |= {
         "questions": {"path": str(mt / "question.jsonl"), "limit": 12},
@@ -550,7 +550,9 @@ def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_d
     (tmp_path / "real.yaml").write_text(yaml.safe_dump(config))
     status, said = snakemake(folder, config=(tmp_path / "real.yaml",))
     assert status == 0, said
-    assert finished_jobs(said) and not finished_jobs(said).keys() & {"base", "sft", "soup", "reward", "align", "alpha"}
+    finished = finished_jobs(said)
+    assert finished["generate"] == finished["score"] == 1
+    assert not finished.keys() & {"base", "sft", "soup", "reward", "align", "alpha"}
     rows = [json.loads(line) for line in (folder / CELL).read_text().splitlines()]
     assert len(rows) == 24
     assert len({row["question_id"] for row in rows}) == 12

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from salsa.checkpoints import floats
+from salsa.checkpoints import soup as soups
 from salsa.checkpoints.soup import parse_ingredients, parse_size, soup
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
@@ -52,6 +53,22 @@ def test_average_equals_torch(tmp_path, dtype, monkeypatch):
     for name in SHAPES:
         expected = sum(w * tensors_of(folder)[name].to(wide) for w, folder in zip(weights, folders, strict=True))
         assert same_bits(found[name], expected.to(dtype)), name
+
+
+def test_processes_share_the_tensors_and_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(soups, "BATCH", 2)
+    one, two = (checkpoint(tmp_path / str(seed), seed, torch.bfloat16) for seed in range(2))
+    for count in (1, 2):
+        make(tmp_path / f"soup-{count}", {one: 0.5, two: 0.5}, shard_size="1KB", processes=count)
+    files = sorted(path.name for path in (tmp_path / "soup-1").iterdir())
+    assert "model-00003-of-00003.safetensors" in files
+    for name in files:
+        assert (tmp_path / "soup-1" / name).read_bytes() == (tmp_path / "soup-2" / name).read_bytes(), name
+    broken = checkpoint(
+        tmp_path / "broken", 3, torch.bfloat16, **{"b.weight": torch.full((401,), torch.inf).bfloat16()}
+    )
+    with pytest.raises(UserError, match="/broken: tensor b.weight holds inf .element 0, "):
+        make(tmp_path / "soup", {one: 0.5, broken: 0.5}, processes=2)
 
 
 def test_rounding_to_bfloat16_equals_torch_on_hard_values(tmp_path):

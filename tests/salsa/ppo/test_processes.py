@@ -113,10 +113,9 @@ def test_two_processes_stop_together_and_resume(start, in_this_process, tmp_path
     assert_alike(tmp_path, "two", "one")
 
 
-def test_incompatible_options_are_named(start, monkeypatch):
-    for said in ended(start("odd", "ddp.yaml", train_batch_size=1), 1):
+def test_incompatible_options_are_named(start, words, monkeypatch):
+    for said in ended(start("odd", "ddp.yaml", "++", "align", *words("far", max_kl=1e-9), train_batch_size=1), 1):
         assert "error: ppo.train_batch_size: 1 is not a multiple of the 2 processes: change" in said
-    for said in ended(start("far", "ddp.yaml", max_kl=1e-9), 1):
         assert "error: ppo: step 0: the KL to the reference is" in said
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     [said] = ended(start("mixed", None), 1)

@@ -17,6 +17,9 @@ from salsa.supervised.trl_trainers import micro_batches
 from tests.salsa.launched import PROCESSES, ended, launching
 
 STAGES = ("sft", "reward", "dpo")
+# Runs: each stage, and DPO on 15 pairs, of which the last three form a short batch.
+SHORT = {"epochs": 1, "schedule": "constant", "warmup_ratio": 0}
+RUNS = {name: (name, {}) for name in STAGES} | {"short": ("dpo", SHORT)}
 OPTIMISATION = {"batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3, "epochs": 2}
 ANSWERS = ["The grass is green.", "It is seven.", "hi", "Monday, Tuesday, Wednesday."]
 
@@ -38,12 +41,15 @@ def rows(tmp_path_factory) -> dict[str, str]:
     return {name: str(folder / f"{name}.jsonl") for name in found}
 
 
-def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **keys) -> list[object]:
-    """Arguments of a stage that writes folder/of."""
+def arguments_of(run: str, llamas, rows, prepared, folder: Path) -> list[object]:
+    """A run's stage and its arguments; it writes folder/run."""
+    name, keys = RUNS[run]
     dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
+    if run == "short":
+        pairs["limit"] = 15
     arguments = {
         "sft": ["--base", llamas[0], "--sft-seed", 1],
-        "reward": ["--sft", llamas[0], "--card", folder / f"{of}.json"],
+        "reward": ["--sft", llamas[0], "--card", folder / f"{run}.json"],
         "dpo": ["--init", llamas[0], "--reference", llamas[1]],
     }
     settings = {
@@ -52,7 +58,7 @@ def arguments_of(name: str, of: str, llamas, rows, prepared, folder: Path, **key
         "dpo": {"train": pairs, "beta": 0.5},
     }
     given = json.dumps({**OPTIMISATION, **settings[name], **keys})
-    return [*arguments[name], "--settings", given, "--seed", 1, "--prepared", prepared, "--out", folder / of]
+    return [name, *arguments[name], "--settings", given, "--seed", 1, "--prepared", prepared, "--out", folder / run]
 
 
 def figures(folder: Path) -> dict:
@@ -67,21 +73,21 @@ def figures(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def trained_by_one(llamas, rows, prepared, tmp_path_factory):
-    """The outputs of all stages with one process, this one."""
+    """The outputs of all runs with one process, this one."""
     folder = tmp_path_factory.mktemp("one")
-    for name in STAGES:
-        words = map(str, arguments_of(name, name, llamas, rows, prepared, folder))
-        assert run_command("salsa", COMMANDS[name][0], "", list(words)) == 0
+    for run in RUNS:
+        name, *words = map(str, arguments_of(run, llamas, rows, prepared, folder))
+        assert run_command("salsa", COMMANDS[name][0], "", words) == 0
     return folder
 
 
 @pytest.fixture(scope="module", params=["ddp.yaml", "fsdp2.yaml"])
 def trained_by_two(request, llamas, rows, prepared, tmp_path_factory):
-    """The outputs of all stages with two processes, and what these said."""
+    """The outputs of all runs with two processes, and what these said."""
     folder = tmp_path_factory.mktemp("two")
     words: list[object] = []
-    for name in STAGES:
-        words += [*(["++"] if words else []), name, *arguments_of(name, name, llamas, rows, prepared, folder)]
+    for run in RUNS:
+        words += [*(["++"] if words else []), *arguments_of(run, llamas, rows, prepared, folder)]
     with launching() as launch:
         return folder, ended(launch(request.param, *words))
 
@@ -99,12 +105,9 @@ def test_two_processes_train_like_one(trained_by_one, trained_by_two, name):
         assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
 
 
-def test_reference_scores_each_pair_once_with_a_short_last_batch(command, launch, llamas, rows, prepared, tmp_path):
-    """Of 15 pairs the last three form a short batch at the end; before it the figures equal one process's."""
-    pairs = {"train": {"path": rows["pairs"], "limit": 15}, "epochs": 1, "schedule": "constant", "warmup_ratio": 0}
-    assert command("salsa", "dpo", *arguments_of("dpo", "one", llamas, rows, prepared, tmp_path, **pairs))[0] == 0
-    ended(launch("ddp.yaml", "dpo", *arguments_of("dpo", "two", llamas, rows, prepared, tmp_path, **pairs)))
-    found, expected = (read_jsonl(tmp_path / f"{of}.jsonl") for of in ("two", "one"))
+def test_reference_scores_each_pair_once_with_a_short_last_batch(trained_by_one, trained_by_two):
+    """Before the short batch, at the end, the figures equal one process's."""
+    found, expected = (read_jsonl(folder / "short.jsonl") for folder in (trained_by_two[0], trained_by_one))
     assert len(found) == len(expected) == 4
     for row, other in zip(found[:3], expected[:3], strict=True):
         assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
@@ -114,7 +117,7 @@ def test_reference_scores_each_pair_once_with_a_short_last_batch(command, launch
 def test_only_the_main_process_writes(command, name, llamas, rows, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("salsa.devices.processes.is_main", lambda: False)
     monkeypatch.setattr(log, "level", log.level)  # which it lowers
-    assert command("salsa", name, *arguments_of(name, "other", llamas, rows, prepared, tmp_path))[0] == 0
+    assert command("salsa", *arguments_of(name, llamas, rows, prepared, tmp_path))[0] == 0
     assert list(tmp_path.iterdir()) == []
 
 
