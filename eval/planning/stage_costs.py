@@ -15,9 +15,8 @@ from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
 from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
-from salsa.config.sections import ROLLOUT_VLLM, DataSource, Dpo, Optimisation, Ppo
+from salsa.config.sections import ROLLOUT_VLLM, VLLM_ROWS, DataSource, Dpo, Optimisation, Ppo
 
-VLLM_MAX_NUM_SEQS = 256  # answers at a time, if the config does not set it
 VLLM_OVERHEAD = 3e9  # bytes beside weights and cache
 STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
 UNREAD_FACTOR = 2.0  # size of a row in its file, over the text that stages read
@@ -195,7 +194,7 @@ class Costs:
         settings = self.settings.generate
         dtype, engine, batch = settings.dtype, settings.engine, settings.batch_size
         if engine == "vllm":
-            batch = int(settings.vllm.get("max_num_seqs", VLLM_MAX_NUM_SEQS))
+            batch = int(settings.vllm.get("max_num_seqs", VLLM_ROWS))
         work: list[Work] = [Starting(engine, policies * self._weights(dtype), self.disk_rate)]
         longest = 0.0
         for name, benchmark in self.settings.benchmarks.items():

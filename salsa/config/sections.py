@@ -198,6 +198,7 @@ class Reward(Optimisation):
     )
 
 
+VLLM_ROWS = 512  # requests that vLLM answers at a time on a GPU; with more its CUDA graphs end
 # Share of a GPU's memory for vLLM, beside the models in training.
 ROLLOUT_VLLM = {"gpu_memory_utilization": 0.3}
 

@@ -1,7 +1,8 @@
-"""Sample from a model: one left-padded batch with a key-value cache.
+"""Draw tokens, and sample from a model with them: one left-padded batch with a key-value cache.
 
 Each response has its own random numbers and is drawn by inverting the cumulative distribution, so batch size and order
-do not change an answer (up to rounding in the model). Finished rows leave the batch.
+do not change an answer (up to rounding in the model). vLLM draws with the same function (vllm_draws.py). Finished rows
+leave the batch.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+BLOCK = 1024  # tokens whose probabilities are summed before one of them is drawn
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,46 @@ def choose(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tuple[Tenso
     """Draw tokens [B] from softmax(logits / temperature), logits [B, V]; also returns their log-probabilities [B].
 
     By inversion: the first token whose cumulative probability exceeds `uniform` [B] in [0, 1). At temperature 0 it is
-    the largest logit, with log-probability 0.
+    the largest logit, with log-probability 0. The host never waits for a result.
     """
-    greedy = logits.argmax(-1)
-    if not temperatures.any():
-        return greedy, torch.zeros_like(uniform, dtype=torch.float32)
     probabilities = (logits.float() / torch.where(temperatures > 0, temperatures, 1.0)[:, None]).softmax(-1)
-    cumulative = probabilities.double().cumsum(-1)
-    total = cumulative[:, -1:]
-    # A threshold that rounds up to the total would draw the last token, however improbable.
-    threshold = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    drawn = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    drawn = invert(probabilities, uniform)
     log_probs = probabilities.gather(1, drawn[:, None])[:, 0].log()
-    return torch.where(temperatures > 0, drawn, greedy), torch.where(temperatures > 0, log_probs, 0.0)
+    return torch.where(temperatures > 0, drawn, logits.argmax(-1)), torch.where(temperatures > 0, log_probs, 0.0)
+
+
+def invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The first token [B] whose cumulative probability exceeds `uniform` [B]; probabilities [B, V].
+
+    In a large vocabulary first the block of tokens is found, then the token in it: a cumulative sum over 256,000 tokens
+    would take most of the time of drawing.
+    """
+    vocabulary = probabilities.shape[1]
+    if vocabulary <= BLOCK:
+        cumulative = probabilities.double().cumsum(-1)
+        return first_above(cumulative, uniform[:, None] * cumulative[:, -1:])[:, 0]
+    whole = vocabulary // BLOCK * BLOCK
+    blocks = probabilities[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1, dtype=torch.float64)
+    rest = probabilities[:, whole:].sum(-1, keepdim=True, dtype=torch.float64)
+    sums = torch.cat([blocks, rest], 1).cumsum(-1)
+    threshold = uniform[:, None] * sums[:, -1:]
+    block = first_above(sums, threshold)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+    tokens = block * BLOCK + torch.arange(BLOCK, device=probabilities.device)
+    inside = probabilities.gather(1, tokens.clamp(max=vocabulary - 1)).double()
+    inside = torch.where(tokens < vocabulary, inside, 0.0).cumsum(-1)
+    return (block * BLOCK + first_above(inside, threshold - before))[:, 0]
+
+
+def first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
+    """Place [B, 1] of the first of the cumulative sums [B, N] that exceeds the threshold [B, 1].
+
+    A threshold that rounds up to the total is moved below it: past the total the last entry would follow, even if it
+    adds nothing.
+    """
+    total = cumulative[:, -1:]
+    below = torch.nextafter(total, torch.zeros_like(total))
+    return torch.searchsorted(cumulative, torch.minimum(threshold, below), right=True)
 
 
 @torch.inference_mode()

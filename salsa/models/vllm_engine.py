@@ -16,19 +16,19 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from salsa.checkpoints.shards import read_tensors
+from salsa.config.sections import VLLM_ROWS
 from salsa.models.sampling import Answer
+from salsa.models.vllm_worker import NUMBER
 from salsa.runtime.errors import UserError
 
-AT_ONCE = 256  # vLLM's default number of concurrent sequences on most devices
-# No chunked prefill: with seeds vLLM 0.31 supports it only on a GPU ("CPU Generator does not use offset").
-CPU_DEFAULTS = {"enforce_eager": True, "kv_cache_memory_bytes": 64 << 20, "enable_chunked_prefill": False}
-# Load only safetensors; ignore the checkpoint's sampling defaults (generation_config "vllm"); return log-probabilities
-# of the distribution that was sampled from.
+GPU_DEFAULTS = {"max_num_seqs": VLLM_ROWS}
+CPU_DEFAULTS = {"max_num_seqs": 256, "enforce_eager": True, "kv_cache_memory_bytes": 64 << 20}
+# Load only safetensors; ignore the checkpoint's sampling defaults (generation_config "vllm").
 FIXED = {
     "load_format": "safetensors",
     "generation_config": "vllm",
-    "logprobs_mode": "processed_logprobs",
-    "worker_extension_cls": "salsa.models.vllm_worker.Weights",
+    "logits_processors": ["salsa.models.vllm_draws:Draws"],
+    "worker_extension_cls": "salsa.models.vllm_worker.Extension",
 }
 
 
@@ -44,6 +44,8 @@ class VllmEngine:
         if on_cpu or in_process:
             os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # vLLM's other model runner has another interface for logits processors, and does not run on a CPU.
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         try:
             import vllm
         except ImportError as error:
@@ -52,12 +54,12 @@ class VllmEngine:
                 "pip install .[vllm] with CUDA, or set engine or rollout to transformers"
             ) from None
         self.vllm, self.path, self.eos = vllm, path, list(eos)
-        self.at_once = int(options.get("max_num_seqs", AT_ONCE))
+        defaults = CPU_DEFAULTS if on_cpu else GPU_DEFAULTS
+        merged = {"dtype": dtype, "disable_log_stats": True, **defaults, **options, **FIXED}
+        # Enough requests to fill the rows of those that end early.
+        self.at_once = 4 * int(merged["max_num_seqs"])
         read_tensors(path)
-        self.llm = vllm.LLM(
-            model=str(path),
-            **{"dtype": dtype, "disable_log_stats": True, **(CPU_DEFAULTS if on_cpu else {}), **options, **FIXED},
-        )
+        self.llm = vllm.LLM(model=str(path), **merged)
 
     def swap(self, path: Path, eos: Sequence[int]) -> None:
         """See `Engine`."""
@@ -84,27 +86,24 @@ class VllmEngine:
         seeds: Sequence[int],
         log_probs: bool = False,
     ) -> list[Answer]:
-        """See `Engine`; optionally with the tokens' log-probabilities."""
+        """See `Engine`; optionally with the tokens' log-probabilities, if the model runs in this process."""
         sampling = [
             self.vllm.SamplingParams(
-                temperature=temperature,
+                temperature=0,  # vLLM takes the token that `Draws` has drawn
                 max_tokens=max_new_tokens,
-                seed=seed,
                 stop_token_ids=self.eos,
                 ignore_eos=True,  # only `eos` ends an answer; the first checkpoint may list more tokens
                 detokenize=False,
-                logprobs=0 if log_probs else None,
+                extra_args={NUMBER: number},
             )
-            for temperature, seed in zip(temperatures, seeds, strict=True)
+            for number in range(len(prompts))
         ]
+        self.llm.collective_rpc("begin_draws", args=(list(seeds), list(temperatures), max_new_tokens))
         requests = [{"prompt_token_ids": prompt} for prompt in prompts]
         results = self.llm.generate(requests, sampling, use_tqdm=sys.stderr.isatty())
-        return [self._answer(result.outputs[0]) for result in results]
-
-    def _answer(self, output: Any) -> Answer:
-        ids = list(output.token_ids)
-        pairs = zip(ids, output.logprobs or [], strict=False)
-        return Answer(ids, ids[-1] in self.eos, [candidates[token].logprob for token, candidates in pairs])
+        token_ids = [list(result.outputs[0].token_ids) for result in results]
+        drawn = self.llm.collective_rpc("drawn_log_probs")[0] if log_probs else [[]] * len(prompts)
+        return [Answer(ids, ids[-1] in self.eos, row[: len(ids)]) for ids, row in zip(token_ids, drawn, strict=True)]
 
 
 def check_same_model(path: Path, other: Path) -> None:

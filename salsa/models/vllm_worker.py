@@ -1,16 +1,36 @@
-"""Extension of vLLM's worker: load new weights into a running engine, from a folder or from tensors.
+"""Extension of vLLM's worker: load new weights into a running engine, and draw tokens with given random numbers.
 
 vLLM mixes this class into its worker (`worker_extension_cls`), in the worker's process.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+NUMBER = "salsa_number"  # extra argument of a request: its place in the call
 
-class Weights:
-    """Methods for `LLM.collective_rpc`. The caller has to reset the prefix cache, which the old weights filled."""
+
+class Extension:
+    """Methods for `LLM.collective_rpc`. After new weights the caller has to reset the prefix cache of the old ones."""
+
+    def begin_draws(self, seeds: Sequence[int], temperatures: Sequence[float], max_new_tokens: int) -> None:
+        """Set the random numbers and temperatures of the next requests (`Draws.begin`)."""
+        # For a custom processor vLLM would make the host wait for each token, to fill in the tokens' values. Draws
+        # needs only their number.
+        worker: Any = self
+        worker.model_runner.input_batch.logitsprocs_need_output_token_ids = False
+        self._draws().begin(seeds, temperatures, max_new_tokens)
+
+    def drawn_log_probs(self) -> list[list[float]]:
+        """Log-probabilities of the tokens drawn since `begin_draws`: a row per request, as long as an answer can be."""
+        return self._draws().log_probs.tolist()
+
+    def _draws(self) -> Any:
+        from salsa.models.vllm_draws import Draws
+
+        worker: Any = self
+        return next(part for part in worker.model_runner.input_batch.logitsprocs.all if isinstance(part, Draws))
 
     def weights_from_folder(self, path: str) -> None:
         """Load a checkpoint with the same shapes."""
