@@ -38,14 +38,22 @@ def tokenizer_of_sentences():
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
-    """make_checkpoint(folder, architecture="llama", seed=0, reward=False, scale=1, **WorldModel keys) -> folder."""
+    """make_checkpoint(folder, architecture="llama", seed=0, reward=False, scale=1, tied=False, **WorldModel keys)."""
     import torch
     from transformers import LlamaForSequenceClassification
 
     from salsa.config.sections import WorldModel
     from salsa.supervised.base import build
 
-    def make(folder: Path, architecture: str = "llama", seed: int = 0, reward: bool = False, scale: float = 1, **keys):
+    def make(
+        folder: Path,
+        architecture: str = "llama",
+        seed: int = 0,
+        reward: bool = False,
+        scale: float = 1,
+        tied: bool = False,
+        **keys,
+    ) -> Path:
         sizes = {
             "hidden_size": 32,
             "intermediate_size": 64,
@@ -57,6 +65,9 @@ def make_checkpoint(tokenizer_of_sentences) -> Callable[..., Path]:
         model = WorldModel(architecture=architecture, **{**sizes, "max_positions": 256, **keys})
         torch.manual_seed(seed)
         network = build(model, tokenizer_of_sentences)
+        if tied:
+            network.config.tie_word_embeddings = True
+            network.lm_head.weight = network.get_input_embeddings().weight
         if reward:
             network.config.num_labels = 1
             network = LlamaForSequenceClassification(network.config)

@@ -55,7 +55,8 @@ class VllmEngine:
             ) from None
         self.vllm, self.path, self.eos = vllm, path, list(eos)
         defaults = CPU_DEFAULTS if on_cpu else GPU_DEFAULTS
-        merged = {"dtype": dtype, "disable_log_stats": True, **defaults, **options, **FIXED}
+        quiet = {"disable_log_stats": True, "use_tqdm_on_load": False}
+        merged = {"dtype": dtype, **quiet, **defaults, **options, **FIXED}
         # Enough requests to fill the rows of those that end early.
         self.at_once = 4 * int(merged["max_num_seqs"])
         read_tensors(path)

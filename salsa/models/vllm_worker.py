@@ -3,7 +3,9 @@
 vLLM mixes this class into its worker (`worker_extension_cls`), in the worker's process.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -44,9 +46,31 @@ class Extension:
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
         worker: Any = self
-        worker.reload_weights(**source)
+        with quiet_about(names_without_weights(worker.get_model())):
+            worker.reload_weights(**source)
         # A head tied to the embedding receives no weights, so on a CPU vLLM 0.31 would keep using the matrix that it
         # packed from the old ones.
         for module in worker.get_model().modules():
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
+
+
+def names_without_weights(model: Any) -> set[str]:
+    """Classes of the modules that a checkpoint has no weights for: those with buffers alone, and a tied head."""
+    names = {type(module).__name__ for module in model.modules() if not list(module.parameters(recurse=False))}
+    return names | ({"ParallelLMHead"} if model.config.tie_word_embeddings else set())
+
+
+@contextlib.contextmanager
+def quiet_about(names: set[str]) -> Iterator[None]:
+    """Inside the context vLLM does not warn that modules of these classes got no weights."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "Failed to load weights" not in record.getMessage() or record.getMessage().split(":")[0] not in names
+
+    vllm = logging.getLogger("vllm.model_executor.model_loader.reload.layerwise")
+    vllm.addFilter(is_news)
+    try:
+        yield
+    finally:
+        vllm.removeFilter(is_news)

@@ -15,6 +15,7 @@ MODELS = {
     "llama": {"scale": 4},
     "mistral": {"scale": 4, "sliding_window": 16},
     "gemma": {"scale": 4},
+    "tied": {"architecture": "llama", "scale": 4, "tied": True},
 }
 
 
@@ -32,7 +33,9 @@ def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp(request.param)
     found = []
     for seed, ends in ((5, range(10, 24)), (6, range(16, 32))):
-        path = make_checkpoint(folder / str(seed), request.param, seed=seed, **MODELS[request.param])
+        path = make_checkpoint(
+            folder / str(seed), **{"architecture": request.param, "seed": seed, **MODELS[request.param]}
+        )
         eos = json.loads((path / "config.json").read_text())["eos_token_id"]
         (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, *ends]}))
         found.append(path)
@@ -41,9 +44,9 @@ def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture
 def python():
-    """run(*arguments of python): a process can have only one engine, because vLLM never frees it."""
+    """run(*arguments of python) -> its log: a process can have only one engine, because vLLM never frees it."""
 
-    def run(*arguments: object) -> None:
+    def run(*arguments: object) -> str:
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
@@ -53,5 +56,6 @@ def python():
             timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
 
     return run

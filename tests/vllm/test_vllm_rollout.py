@@ -32,7 +32,10 @@ def greedy():
     return theirs, sample(models.policy.model, asked, none, most, seeds, end, pad)
 
 
+own = TransformersSampler(models.tokenizer, settings)
 for step in range(settings.steps):
+    drawn = [each(models.policy, [prompt.ids for prompt in prompts], range(len(prompts))) for each in (sampler, own)]
+    assert drawn[0] == drawn[1], step
     metrics = training.step(step)
     assert 0 < metrics["sampler_gap"] < 1e-4, metrics
     theirs, ours = greedy()
@@ -44,9 +47,7 @@ for step in range(settings.steps):
 
 
 def test_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
-    """Its log-probabilities equal the trainer's within rounding, unlike those of old weights, and greedy answers are
-    equal.
-    """
+    """Its responses equal those of transformers' sampler, and its log-probabilities the trainer's within rounding."""
     keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
     keys["vllm"] = {"block_size": 32}
     text = json.dumps(settings(prompts_file, **keys))

@@ -2,9 +2,11 @@ import json
 import math
 import sys
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eval.benchmarks import Question
 from eval.generation.engines import context_length, eos_ids, generate_all, load_engine
@@ -75,6 +77,52 @@ def test_choose_draws_from_the_softmax(temperature):
     for token, probability in enumerate((logits / temperature).softmax(0).tolist()):
         error = math.sqrt(probability * (1 - probability) / count)
         assert abs(frequencies[token] / count - probability) <= 4 * error
+
+
+@pytest.mark.parametrize("vocabulary", [1000, 1025, 32_000])
+def test_choose_inverts_the_cumulative_probability(vocabulary):
+    """Compared with the definition, one token after the other in exact arithmetic; most tokens are impossible."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(12, vocabulary, generator=generator) * 4
+    logits[torch.rand(logits.shape, generator=generator) < 0.99] = -math.inf
+    uniform = torch.rand(12, generator=generator, dtype=torch.float64)
+    uniform[:4] = torch.tensor([0.0, 1e-9, 1 - 1e-9, 1.0])
+    drawn, log_probs = choose(logits, torch.ones(12), uniform)
+    for row, token, threshold, log_prob in zip(logits.softmax(-1), drawn, uniform, log_probs, strict=True):
+        weights = [Fraction(weight) for weight in row.tolist()]
+        below, above = (sum(weights[: int(token) + more]) / sum(weights) for more in (0, 1))
+        slack = Fraction(1, 10**12)
+        assert weights[token] > 0
+        assert below - slack <= Fraction(threshold.item()) <= above + slack
+        assert log_prob == row[token].log()
+
+
+class Counting(TorchDispatchMode):
+    """Counts passes over large tensors, and collects operations for which the host waits."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal", "unique")
+
+    def __init__(self, large: int):
+        super().__init__()
+        self.large, self.passes, self.waits = large, 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [part for part in (*args, result) if isinstance(part, torch.Tensor)]
+        views = function.is_view or "gather" in str(function)
+        self.passes += 0 if views else sum(tensor.numel() >= self.large for tensor in tensors)
+        self.waits += [str(function)] if any(name in str(function) for name in self.WAITING) else []
+        return result
+
+
+def test_choose_reads_the_vocabulary_a_few_times_and_never_makes_the_host_wait():
+    """Reads and writes of [B, V]: scaling 2, softmax 2, sums of blocks 1, the largest logit 1."""
+    rows, vocabulary = 8, 4096
+    given = torch.zeros(rows, vocabulary), torch.ones(rows), torch.full((rows,), 0.5, dtype=torch.float64)
+    with Counting(rows * (vocabulary - 1)) as counted:
+        choose(*given)
+    assert counted.passes == 6
+    assert not counted.waits
 
 
 def test_choose_at_the_ends_of_the_interval():
