@@ -9,8 +9,11 @@ import contextlib
 import json
 import math
 import multiprocessing
+import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -46,6 +49,7 @@ from salsa.runtime.settings import load_settings
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 BATCH = 8  # tensors that a process averages before it takes more
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+Sources = list[tuple[Tensor, float]]  # an average's tensors and their weights
 
 
 def parse_size(text: str) -> int:
@@ -55,9 +59,6 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise UserError(f"soup.shard_size: {text!r} is not a size: write for example 4GB or 500MiB")
     return size
-
-
-Sources = list[tuple[Tensor, float]]  # an average's tensors and their weights
 
 
 class Averager:
@@ -124,6 +125,20 @@ def write_averages(averages: Sequence[tuple[Tensor, Sources]]) -> None:
         averager = Averager(stack)
         for tensor, sources in averages:
             write_tensor(tensor, averager.average(sources, tensor.dtype))
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended, even by kill -9. Ctrl-C is left to the parent."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("not a process that multiprocessing has started")
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def check_equal(sources: Sources, read: Callable[[Tensor, int, int], memoryview]) -> None:
@@ -193,7 +208,7 @@ def soup(
         write_averages(averages)
     else:
         batches = [averages[begin : begin + BATCH] for begin in range(0, len(averages), BATCH)]
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             list(pool.map(write_averages, batches))  # raises the first batch's error
     if len(files) > 1:
         write_index(out, files)

@@ -18,8 +18,7 @@ class Extension:
 
     def begin_draws(self, seeds: Sequence[int], temperatures: Sequence[float], max_new_tokens: int) -> None:
         """Set the random numbers and temperatures of the next requests (`Draws.begin`)."""
-        # For a custom processor vLLM would make the host wait for each token, to fill in the tokens' values. Draws
-        # needs only their number.
+        # With a custom processor vLLM makes the host wait for the value of each token. Draws needs only their number.
         worker: Any = self
         worker.model_runner.input_batch.logitsprocs_need_output_token_ids = False
         self._draws().begin(seeds, temperatures, max_new_tokens)

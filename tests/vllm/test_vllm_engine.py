@@ -7,7 +7,7 @@ from pathlib import Path
 from eval.generation.engines import eos_ids, generate_all, load_engine
 from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.config.sections import GenerateSettings
-from salsa.models.vllm_draws import Draws
+from salsa.models.vllm_draws import NUMBER, Draws
 
 first, second = map(Path, sys.argv[1:])
 tokenizer = load_tokenizer(first)
@@ -23,7 +23,7 @@ plain_update, plain_apply = Draws.update_state, Draws.apply
 
 def update_state(self, update):
     added = update.added if update else ()
-    resumed.update(params.extra_args["salsa_number"] for _, params, _, tokens in added if tokens)
+    resumed.update(params.extra_args[NUMBER] for _, params, _, tokens in added if tokens)
     plain_update(self, update)
 
 

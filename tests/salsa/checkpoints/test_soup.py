@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_processes_share_the_tensors_and_change_nothing(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match="/broken: tensor b.weight holds inf .element 0, "):
         make(tmp_path / "soup", {one: 0.5, broken: 0.5}, processes=2)
+
+
+WAITING = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from salsa.checkpoints.soup import end_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 60).result()
+"""
+
+
+def test_processes_end_with_a_killed_soup(tmp_path):
+    """Its output ends when no process holds it any more."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    with subprocess.Popen([sys.executable, tmp_path / "waiting.py"], stdout=subprocess.PIPE, text=True) as stage:
+        assert int(stage.stdout.readline()) != stage.pid
+        stage.kill()
+        stage.communicate(timeout=20)
 
 
 def test_rounding_to_bfloat16_equals_torch_on_hard_values(tmp_path):
