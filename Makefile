@@ -153,7 +153,7 @@ test-deepspeed: .venv-deepspeed/.ready
 
 bench-ppo: .venv-trl/.ready $(VENV)/.ready
 	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16
-	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --reload
+	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --frozen disk
 
 trial: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rP tests/trial

@@ -50,12 +50,13 @@ class Ending:
         return output
 
 
-def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[str, Any]:
+def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict[str, Any]:
     from salsa.checkpoints.loading import load_causal, load_reward
     from salsa.config.sections import Ppo
+    from salsa.models.frozen import OnDevice
     from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
-    from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Trained
+    from salsa.ppo.models import Models, Prompt, RewardModel, Trained, frozen_model
     from salsa.ppo.rollout import collect
     from salsa.ppo.trainer import update
 
@@ -77,23 +78,22 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
             "max_prompt_length": shape.max_prompt,
             "max_new_tokens": shape.new_tokens,
             "dtype": shape.dtype,
+            "frozen_models": frozen,
         }
     )
     folder = Path(tempfile.mkdtemp())
     for name, scalar, seed in (("reference", False, 2), ("reward", True, 4)):
         build(shape, scalar, seed, half).save_pretrained(folder / name)
 
-    def read(name: str, load: Any) -> Frozen:
-        return Frozen(lambda: load(folder / name, shape.dtype).requires_grad_(False), keep)
-
-    reference = read("reference", load_causal)
+    reference = frozen_model(load_causal, folder / "reference", settings)
+    reward = frozen_model(load_reward, folder / "reward", settings)
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=Trained(build(shape, False, 1), shape.dtype),
         value=Trained(build(shape, True, 3), shape.dtype),
         references=[reference],
         sft=reference,
-        reward=RewardModel(reward := read("reward", load_reward), PAD, 0.0, 1.0),
+        reward=RewardModel(reward, PAD, 0.0, 1.0),
         normalisation=(0.0, 1.0),
     )
     policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)
@@ -125,7 +125,7 @@ def ours(name: str, updates: int, threads: int, micro: int, keep: bool) -> dict[
         found.append(dict(spent))
     shutil.rmtree(folder)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kept = [model.kept for model in (reference, reward) if model.kept is not None]
+    kept = [model.model for model in (reference, reward) if isinstance(model, OnDevice)]
     counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, models.value)]
     frozen = [sum(weight.nbytes for weight in model.parameters()) for model in kept]
     formula = peak_bytes(shape, updates, micro, *counts, frozen) + (0 if cuda else before)
@@ -168,13 +168,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="number of turns of each trainer")
     parser.add_argument("--trl", default=str(HERE.parent / ".venv-trl/bin/python"), help="TRL's Python (make trl)")
     parser.add_argument("--micro", type=int, help="responses per forward pass; TRL's is the shape's (default: shape's)")
-    parser.add_argument("--reload", action="store_true", help="load frozen models from disk for each rollout")
+    parser.add_argument("--frozen", default="device", help="where frozen models stay: device, host, disk")
     parser.add_argument("--ours", action="store_true", help="without TRL")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         micro = arguments.micro or SHAPES[arguments.shape].micro
-        print(json.dumps(ours(arguments.shape, arguments.updates, arguments.threads, micro, not arguments.reload)))
+        print(json.dumps(ours(arguments.shape, arguments.updates, arguments.threads, micro, arguments.frozen)))
         return
     shape = SHAPES[arguments.shape]
     commands = {"salsa": [sys.executable, __file__, *sys.argv[1:], "--worker"]}

@@ -24,10 +24,10 @@ from random_model import CONFIGS, make, write_rows
 ROOT = Path(__file__).parents[1]
 
 
-def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
+def config(folder: Path, tokens: int, batch: int, frozen: str) -> dict[str, Any]:
     """config/paper.yaml with a model and rows of `folder`, whose dialogues have so many tokens.
 
-    `keep`: PPO keeps its frozen models in memory, as the paper's grid does for this shape.
+    `frozen`: where PPO's frozen models stay.
     """
     grid = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     template = folder / "base/chat_template.jinja"
@@ -44,7 +44,7 @@ def config(folder: Path, tokens: int, batch: int, keep: bool) -> dict[str, Any]:
     grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": batch}
     grid["reward"] |= {"max_new_tokens": tokens // 4}
     grid["ppo"] |= {"prompts": named("prompts"), "steps": 2, "rollout_batch_size": 4 * batch, "train_batch_size": batch}
-    grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4, "keep_frozen_models": keep}
+    grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4, "frozen_models": frozen}
     asked = {"kind": "mt_bench", "questions": named("questions"), "max_new_tokens": tokens // 4}
     grid["benchmarks"] = {"mt_bench": asked}
     grid["generate"] |= {"engine": "transformers", "batch_size": batch}
@@ -65,7 +65,7 @@ def main() -> None:
     folder = arguments.folder.resolve()
     write_rows(folder / "rows", arguments.rows, arguments.tokens)
     make(arguments.shape, folder / "base", arguments.layers)
-    grid = config(folder, arguments.tokens, arguments.batch, keep=arguments.device != "cpu")
+    grid = config(folder, arguments.tokens, arguments.batch, frozen="disk" if arguments.device == "cpu" else "device")
     (folder / "shape.yaml").write_text(yaml.safe_dump(grid))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     snakemake = [sys.executable, "-m", "snakemake", "results/shape/scores/model/salsa-s1/mt_bench.jsonl"]

@@ -152,7 +152,7 @@ def wants_bfloat16(config: Config) -> bool:
 
 def check_memory(runs: list[Run], plan: Plan) -> str:
     """Check that the stage's largest job fits into the devices' memory, or into this machine's for CPU jobs."""
-    most, problem = largest(runs), misfit(runs, plan.count)
+    most, problem = largest(runs), misfit(runs, plan.count, plan.device)
     if problem:
         raise UserError(problem)
     if plan.device.memory is None:

@@ -69,7 +69,9 @@ def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: Genera
         check_checkpoint(path)  # vLLM would load NaN without complaint
         from salsa.models.vllm_engine import VllmEngine
 
-        return VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)
+        engine = VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)
+        engine.swap(path, eos_ids(path, tokenizer))
+        return engine
     from eval.generation.transformers_engine import TransformersEngine
     from salsa.checkpoints.loading import load_causal
 

@@ -72,10 +72,11 @@ class WorldRows(Section):
 
 
 class Device(Section):
-    """One device. `memory` is in GB (10^9 bytes); None for a CPU core, which shares the machine's."""
+    """One device. Memory is in GB (10^9 bytes): its own, None for a CPU core, and the host's per device."""
 
     title: str
     memory: Positive | None = None
+    host_memory: Positive | None = None
     bytes: Positive  # per second
     peak: dict[Dtype, Positive]  # operations per second
     efficiency: Fraction
@@ -98,6 +99,8 @@ class Assumed(Section):
     gold_calls_per_second: Positive
     download_bytes_per_second: Positive
     disk_bytes_per_second: Positive
+    host_to_device_bytes_per_second: Positive
+    engine_wakes_seconds: Positive
     without_torch_seconds: Positive
     analysis_seconds: Positive
     devices: dict[str, Device]

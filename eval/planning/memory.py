@@ -9,26 +9,53 @@ BYTES = {"float32": 4, "bfloat16": 2}
 PROCESS = 0.5e9  # bytes of a process, or of a device's context, before any model
 LOGITS = 12  # bytes per logit: itself, its gradient, and copies in other dtypes
 LOGITS_CHUNK = 1e9  # bytes of logits that are computed at a time without gradients
+VLLM_OVERHEAD = 3e9  # bytes of a vLLM engine beside weights and cache
 ADAM = 12  # bytes per weight: itself and two moments, without its gradient
 
 
 @dataclass(frozen=True)
-class Memory:
-    """A job's memory on its devices, in bytes.
+class Phase:
+    """What a job needs at once, in bytes.
 
-    sharded: in total over all devices. per_device: on each device beside its shard. whole: on each device before or
-    after sharding, when nothing else is there. vllm_share: the share of each device's memory that vLLM reserves in
-    addition.
+    sharded: in total over all devices. per_device: on each device beside its shard. vllm_share: the share of each
+    device's memory that vLLM takes in addition; vllm_least: the bytes that this share has to hold.
     """
 
     sharded: float
     per_device: float
     vllm_share: float = 0.0
-    whole: float = 0.0
+    vllm_least: float = 0.0
 
-    def on(self, count: int) -> float:
-        """Bytes on each of `count` devices, without vLLM's share."""
-        return max(self.sharded / count + self.per_device, self.whole)
+    def on(self, count: int, device: float) -> float:
+        """Bytes on each of `count` devices with `device` bytes of memory each."""
+        return self.sharded / count + self.per_device + self.vllm_share * device
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A job's memory on its devices: the largest of phases that follow each other."""
+
+    phases: tuple[Phase, ...]
+
+    @staticmethod
+    def of(sharded: float, per_device: float) -> "Memory":
+        """A job with a single phase."""
+        return Memory((Phase(sharded, per_device),))
+
+    def then(self, *phases: Phase) -> "Memory":
+        """The same job with further phases."""
+        return Memory(self.phases + phases)
+
+    def on(self, count: int, device: float) -> float:
+        """Bytes on each of `count` devices with `device` bytes of memory each (0 for CPU cores)."""
+        return max(phase.on(count, device) for phase in self.phases)
+
+    def least_share(self, device: float) -> float | None:
+        """The share that vLLM needs of a device with `device` bytes; None if it gets that."""
+        if not device:
+            return None
+        needed = [phase.vllm_least / device for phase in self.phases if phase.vllm_least > phase.vllm_share * device]
+        return max(needed, default=None)
 
 
 def weights(shape: Shape, dtype: Dtype) -> float:
@@ -74,4 +101,4 @@ def training(shape: Shape, dtype: Dtype, tokens: float, predicted: float, checkp
     """
     copies = 0.0 if dtype == "float32" else weights(shape, dtype)
     kept = activations(shape, dtype, tokens, shape.layers, checkpointed)
-    return Memory((ADAM + 4) * shape.parameters + copies, PROCESS + kept + LOGITS * shape.vocabulary * predicted)
+    return Memory.of((ADAM + 4) * shape.parameters + copies, PROCESS + kept + LOGITS * shape.vocabulary * predicted)

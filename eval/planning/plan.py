@@ -14,6 +14,7 @@ from pathlib import Path
 from eval.claims.settle import POWER
 from eval.endpoints.costs import price
 from eval.planning.assumed import Device, assumed
+from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Jobs
 from eval.planning.judge_calls import JudgeCosts
 from eval.planning.power import FINISHED, claims_file, finished_claims, powers, with_another_replicate
@@ -223,6 +224,7 @@ def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> 
     scratch = f", and up to {size(plan.scratch())} for unfinished PPO runs" if plan.scratch() else ""
     lines.append(f"disk       {size(plan.disk())}{scratch}")
     lines += judge_lines(plan)
+    lines += frozen_lines(plan.config, device, count)
     lines += misfit_lines(plan)
     lines += power
     lines += ["", "assumed:", *(f"- {note}" for note in plan.notes), f"- {device_note(device)}"]
@@ -231,7 +233,7 @@ def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> 
 
 def misfit_lines(plan: Plan) -> list[str]:
     """One line per stage that does not fit the devices, with the remedy."""
-    reasons = {stage: misfit(runs, plan.count) for stage, runs in plan.by_stage().items()}
+    reasons = {stage: misfit(runs, plan.count, plan.device) for stage, runs in plan.by_stage().items()}
     return [f"too small  {rule} of {model}: {reason}" for (model, rule), reason in reasons.items() if reason]
 
 
@@ -240,9 +242,15 @@ def largest(runs: Iterable[Run]) -> Run:
     return max(runs, key=lambda run: (run.count, run.memory))
 
 
-def misfit(runs: Iterable[Run], count: int) -> str | None:
+def misfit(runs: Iterable[Run], count: int, device: Device) -> str | None:
     """Why a stage's runs do not fit `count` devices, with the remedy; None if they fit."""
     most = largest(runs)
+    memory = most.job.cost.memory
+    if memory and (share := memory.least_share((device.memory or 0.0) * GIGABYTE)):
+        return (
+            f"vLLM needs {share:.2f} of each device's memory: raise ppo.vllm.gpu_memory_utilization, or use a larger "
+            "device"
+        )
     if not most.fits:
         devices = "one device" if most.count == 1 else f"each of {most.count} devices"
         return (

@@ -4,10 +4,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from eval.planning.assumed import Device, assumed
-from eval.planning.jobs import Job
+from eval.planning.jobs import Job, Jobs
+from eval.planning.judge_calls import JudgeCosts
+from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE
+from salsa.config.config import Config
 
 USABLE = 0.92  # share of a device's memory; the rest is the driver's, or fragmented
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -34,15 +38,26 @@ def place(job: Job, device: Device) -> Run:
         # A CPU plan's devices are cores, and every job takes one.
         count = 1 if device.memory is None else 0
         return Run(job, count, sum(work.seconds(device, 1) for work in job.cost.work), 0.0, True)
-    whole = device.memory * GIGABYTE if device.memory else float("inf")
-    reserved = job.cost.memory.vllm_share * whole if device.memory else 0.0
-    usable = USABLE * whole - reserved
+    whole = (device.memory or 0.0) * GIGABYTE
+    usable = USABLE * whole if device.memory else float("inf")
     counts = COUNTS if job.cost.spreads else (1,)
-    count = next((count for count in counts if job.cost.memory.on(count) <= usable), counts[-1])
+    count = next((count for count in counts if job.cost.memory.on(count, whole) <= usable), counts[-1])
     efficiency = 1.0 if count == 1 else assumed().together
     seconds = sum(work.seconds(device, count) for work in job.cost.work) / efficiency
-    memory = job.cost.memory.on(count)
-    return Run(job, count, seconds, memory + reserved, memory <= usable)
+    memory = job.cost.memory.on(count, whole)
+    return Run(job, count, seconds, memory, memory <= usable and job.cost.memory.least_share(whole) is None)
+
+
+def job_seconds(config: Config, device: str) -> dict[str, float]:
+    """The mean planned seconds of a job of each rule, on a device of assumed.yaml.
+
+    A running grid estimates from them how much time is left.
+    """
+    sizes = Sizes(config)
+    seconds = defaultdict(list)
+    for job in Jobs(sizes, JudgeCosts(sizes)).by_name.values():
+        seconds[job.rule].append(place(job, assumed().devices[device]).seconds)
+    return {rule: fmean(values) for rule, values in seconds.items()}
 
 
 def ends(runs: Mapping[str, Run], devices: int) -> dict[str, float]:

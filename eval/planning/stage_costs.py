@@ -10,14 +10,14 @@ from dataclasses import replace
 from eval.grid.layout import alpha_line
 from eval.planning import memory
 from eval.planning.assumed import Dtype, Engine, assumed
-from eval.planning.memory import PROCESS, Memory
+from eval.planning.memory import PROCESS, Memory, Phase
 from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
 from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import ROLLOUT_VLLM, VLLM_ROWS, DataSource, Dpo, Optimisation, Ppo
 
-VLLM_OVERHEAD = 3e9  # bytes beside weights and cache
+VLLM_ASLEEP = 1.5e9  # bytes that an engine keeps while it sleeps: its CUDA graphs, and libraries' workspaces
 STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
 UNREAD_FACTOR = 2.0  # size of a row in its file, over the text that stages read
 PREPARED = 8  # bytes per token in data/prepared: the token and its label
@@ -105,8 +105,8 @@ class Costs:
         training = self._training(settings, 2, logits=False)
         # SFT 1 is loaded when training is over.
         cache = self._cache(settings.dtype, micro * (settings.max_length + limit))
-        footprint = replace(training, whole=training.whole + self._weights(settings.dtype) + cache)
-        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
+        sampling = replace(self._whole(), per_device=self._whole().per_device + self._weights(settings.dtype) + cache)
+        return Cost(work, training.then(sampling), spreads=True, disk=self._weights(settings.dtype))
 
     def trained_on(self, method: str) -> DataSource:
         """The data of a method's training."""
@@ -120,7 +120,7 @@ class Costs:
         """One policy of a method that trains."""
         match algorithm_settings(self.config, self.model, method):
             case Ppo() as ppo:
-                return self._ppo(ppo, method)
+                return self.ppo(ppo, method)
             case Dpo() as dpo:
                 return self._dpo(dpo, method)
 
@@ -128,7 +128,8 @@ class Costs:
         """A training set of a method: its own, or the model's."""
         return self.sets.get(f"{name} ({method})") or self.sets[name]
 
-    def _ppo(self, settings: Ppo, method: str) -> Cost:
+    def ppo(self, settings: Ppo, method: str) -> Cost:
+        """One policy of a method with algorithm ppo, by any settings."""
         prompts, dtype = self._set("ppo.prompts", method), settings.dtype
         size, steps = settings.rollout_batch_size, settings.steps
         answer, limit = self.sizes.answer(settings.max_new_tokens), settings.max_new_tokens
@@ -137,44 +138,76 @@ class Costs:
         updates = steps * settings.epochs * size // settings.train_batch_size
         frozen = len(self._references(method) | {FIRST_ROLE})
         factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
-        sampled = settings.sampling_batch_size or size
-        rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, settings.rollout, steps)
-        work: list[Work] = [self._start(3 + frozen), rollout]
+        engine, sampled = settings.rollout, settings.sampling_batch_size or size
+        work: list[Work] = [self._start(3 + frozen)]
+        share = 0.0
+        if engine == "vllm":
+            options = {"max_num_seqs": VLLM_ROWS, **ROLLOUT_VLLM, **settings.vllm}
+            sampled, share = int(options["max_num_seqs"]), float(options["gpu_memory_utilization"])
+            work += [Starting("vllm", 0, self.disk_rate), Waiting(steps * assumed().engine_wakes_seconds)]
+        rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, engine, steps)
+        work.append(replace(rollout, vllm_share=share))
         # Reward and value model have no logits. Policy, references and SFT 1 have.
         work += [self._passes(dtype, dialogues, batches=batches)] * 2
         work += [self._passes(dtype, dialogues, predicted=answer_share, batches=batches)] * (1 + frozen)
         for predicted in (answer_share, 0):
             passes = settings.epochs * batches
             work.append(self._passes(dtype, dialogues, settings.epochs, predicted, passes, factor, updates))
-        if not settings.keep_frozen_models:
-            work.append(Waiting(steps * (frozen + 1) * self._weights(dtype) / self.disk_rate))
+        rates = {"host": assumed().host_to_device_bytes_per_second, "disk": self.disk_rate}
+        if rate := rates.get(settings.frozen_models):
+            work.append(Waiting(steps * self.frozen_bytes(settings, method) / rate))
         trained = memory.ADAM * (self.shape.parameters + self.shape.scalar_parameters)
-        footprint = self._ppo_memory(settings, method, frozen, trained)
+        footprint = self._ppo_memory(settings, method, trained, share)
         return Cost(tuple(work), footprint, spreads=True, disk=self._weights(dtype), scratch=STATES * trained)
 
-    def _ppo_memory(self, settings: Ppo, method: str, frozen: int, trained: float) -> Memory:
-        """Memory of a PPO run: `trained` bytes of trained weights with their moments, frozen models, and the larger of
-        an update's and of sampling's needs."""
+    def _moving(self, method: str) -> int:
+        """Number of a method's references that move, and so stay on the device in float32."""
+        strategy, references = self.config.methods[method].reference_parts()
+        return len(references) if strategy.moves else 0
+
+    def frozen_bytes(self, settings: Ppo, method: str) -> float:
+        """Bytes of a run's frozen models: references, SFT 1 and reward model."""
+        models = len(self._references(method) | {FIRST_ROLE}) + 1 - self._moving(method)
+        return self._weights(settings.dtype) * models
+
+    def _ppo_memory(self, settings: Ppo, method: str, trained: float, share: float) -> Memory:
+        """Memory of a PPO run: sampling, scoring, and an update.
+
+        `trained` bytes of trained weights with their moments and the frozen models that stay on the devices are there
+        all the time. A vLLM engine takes its `share` while it samples, and VLLM_ASLEEP while it sleeps.
+        """
         dtype, size, limit = settings.dtype, settings.rollout_batch_size, settings.max_new_tokens
         micro, length = settings.micro_batch_size or size, settings.max_prompt_length + limit
         tokens, checkpointed = micro * length, settings.gradient_checkpointing
         update = memory.activations(self.shape, dtype, tokens, self.shape.layers, checkpointed)
-        update += memory.LOGITS * self.shape.vocabulary * micro * limit
-        cache = self._cache(dtype, (settings.sampling_batch_size or size) * length)
-        # Without sampling_batch_size, a device samples its share of the rollout at once.
-        sharded_cache, own_cache = (0.0, cache) if settings.sampling_batch_size else (cache, 0.0)
-        sampling, vllm_share = self._weights(dtype) + own_cache, 0.0
-        if settings.rollout == "vllm":
-            sharded_cache, sampling = 0.0, 0.0
-            vllm_share = float({**ROLLOUT_VLLM, **settings.vllm}["gpu_memory_utilization"])
-        strategy, references = self.config.methods[method].reference_parts()
-        moving = len(references) if strategy.moves else 0
-        kept = (frozen + 1 - moving) if settings.keep_frozen_models else 1
-        untrained = self._weights(dtype) * kept + self._weights("float32") * moving
+        # Logits come in chunks; the output layer's gradient exists once more before it is accumulated.
+        update += memory.logits(self.shape, micro * limit) + 4 * self.shape.vocabulary_parameters
+        scoring = memory.activations(self.shape, dtype, tokens) + memory.logits(self.shape, micro * limit)
+        sharded, per_device = trained, PROCESS + self._weights("float32") * self._moving(method)
+        fixed = self.frozen_bytes(settings, method)
+        match settings.frozen_models:
+            case "device":
+                per_device += fixed
+            case "auto" | "shards":
+                sharded += fixed
+            case "host" | "disk":
+                scoring += self._weights(dtype)
+        asleep = VLLM_ASLEEP if share else 0.0
+        if share:
+            least = self._weights(dtype) + memory.VLLM_OVERHEAD + self._cache(dtype, length)
+            sampling = Phase(sharded, per_device, share, least)
+        else:
+            cache = self._cache(dtype, (settings.sampling_batch_size or size) * length)
+            # Without sampling_batch_size, a device samples its share of the rollout at once.
+            all_at_once = settings.sampling_batch_size is None
+            own = self._weights(dtype) + (0.0 if all_at_once else cache)
+            sampling = Phase(sharded + (cache if all_at_once else 0.0), per_device + own)
         return Memory(
-            sharded=trained + 4 * self.shape.parameters + sharded_cache,
-            per_device=PROCESS + untrained + max(update, sampling),
-            vllm_share=vllm_share,
+            (
+                sampling,
+                Phase(sharded, per_device + asleep + scoring),
+                Phase(sharded + 4 * self.shape.parameters, per_device + asleep + update),
+            )
         )
 
     def _dpo(self, settings: Dpo, method: str) -> Cost:
@@ -183,7 +216,7 @@ class Costs:
         reference = self._passes(settings.dtype, pairs, settings.epochs, predicted=1, batches=batches)
         training = self._training(settings, 2, logits=True)
         references = len(self._references(method)) * self._weights(settings.dtype)
-        footprint = replace(training, whole=training.whole + references)
+        footprint = training.then(replace(self._whole(), per_device=self._whole().per_device + references))
         work = (self._start(2), self._supervised(settings, pairs, 1), reference)
         return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
 
@@ -204,9 +237,9 @@ class Costs:
                 longest = max(longest, prompt + limit)
         # vLLM uses all memory left for its cache, but runs with room for one answer.
         cached = batch if engine == "transformers" else 1
-        extra = VLLM_OVERHEAD if engine == "vllm" else 3 * memory.LOGITS * self.shape.vocabulary * batch
+        extra = memory.VLLM_OVERHEAD if engine == "vllm" else 3 * memory.LOGITS * self.shape.vocabulary * batch
         per_device = PROCESS + self._weights(dtype) + self._cache(dtype, cached * longest) + extra
-        return Cost(tuple(work), Memory(0, per_device))
+        return Cost(tuple(work), Memory.of(0, per_device))
 
     def score(self, methods: Sequence[str]) -> Cost:
         """Rewards and KL of the answers of policies of these methods to all benchmarks, in one job."""
@@ -226,7 +259,7 @@ class Costs:
         longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
         in_batch = settings.batch_size * longest
         extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, in_batch)
-        footprint = Memory(0, PROCESS + models * self._weights(dtype) + extra)
+        footprint = Memory.of(0, PROCESS + models * self._weights(dtype) + extra)
         rewards = 1 if self.settings.reward.held_out is None else 2
         work = [reward] * (rewards * len(methods)) + [passes] * passed
         return Cost((self._start(rewards + len(set().union(*of_policies))), *work), footprint)
@@ -267,7 +300,7 @@ class Costs:
         ]
         tokens = batch * (prompts.tokens + limit)
         extra = max(self._cache(dtype, tokens), 2 * memory.logits(self.shape, tokens))
-        footprint = Memory(0, PROCESS + (2 + rewards) * self._weights(dtype) + extra)
+        footprint = Memory.of(0, PROCESS + (2 + rewards) * self._weights(dtype) + extra)
         return Cost((self._start(1 + rewards + count), *per_checkpoint * count), footprint)
 
     # Parts of several stages
@@ -303,8 +336,11 @@ class Costs:
         tokens = dialogues * micro_batch(settings) * settings.max_length
         predicted = tokens if logits else 0
         training = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
-        # Each device loads the whole model before it is sharded.
-        return replace(training, whole=PROCESS + self._weights("float32"))
+        return training.then(self._whole())
+
+    def _whole(self) -> Phase:
+        """Each device loads the whole model before it is sharded."""
+        return Phase(0, PROCESS + self._weights("float32"))
 
     def _passes(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from eval.planning.assumed import Device, Dtype, Engine, Shape
-from eval.planning.memory import BYTES, Memory
+from eval.planning.memory import BYTES, VLLM_OVERHEAD, Memory, cache, weights
 
 GIGABYTE = 1e9
 # Operations in units of a forward pass: a backward pass takes two, and with checkpointing recomputes the forward pass.
@@ -56,7 +56,8 @@ class Passes:
 class Decoding:
     """Sampling of `rows` answers, `batch` at a time, in `rounds` that follow each other.
 
-    `prompt` and `answer` are mean lengths in tokens; `limit` is the maximum length of an answer.
+    `prompt` and `answer` are mean lengths in tokens; `limit` is the maximum length of an answer. `vllm_share` is the
+    share of a device's memory that a vLLM engine takes; 0: enough for `batch` rows.
     """
 
     shape: Shape
@@ -68,26 +69,34 @@ class Decoding:
     answer: float
     limit: float
     rounds: float = 1
+    vllm_share: float = 0.0
+
+    def at_once(self, device: Device) -> float:
+        """Rows that a device samples at a time: `batch`, or as many as vLLM's share of its memory holds."""
+        if not self.vllm_share or device.memory is None:
+            return self.batch
+        free = self.vllm_share * device.memory * GIGABYTE - weights(self.shape, self.dtype) - VLLM_OVERHEAD
+        return max(1.0, min(self.batch, free / cache(self.shape, self.dtype, self.prompt + self.answer)))
 
     def seconds(self, device: Device, count: int) -> float:
         if not self.rows:
             return 0.0
         s, rows = self.shape, self.rows / count
         rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.efficiency
-        batches = self.rounds * max(1.0, rows / self.rounds / self.batch)
+        batches = self.rounds * max(1.0, rows / self.rounds / self.at_once(device))
         # A batch of transformers runs until its longest answer ends, which is nearly always the limit. vLLM replaces
         # each answer that ends by the next request.
         refilled = max(self.limit * self.rounds, self.answer * batches)
         steps = self.limit * batches if self.engine == "transformers" else refilled
         alive = rows * self.answer / steps
         context = self.prompt + self.answer / 2
-        weights = BYTES[self.dtype] * (s.layer_parameters + s.vocabulary_parameters)
+        read = BYTES[self.dtype] * (s.layer_parameters + s.vocabulary_parameters)
         copies = CACHE_COPIES if self.engine == "transformers" else 1
-        cache = copies * BYTES[self.dtype] * s.cached_numbers * context * alive
+        attended = copies * cache(s, self.dtype, context * alive)
         attention = 4 * s.layers * s.heads * s.head_size * context
         operations = alive * (2 * (s.layer_parameters + s.vocabulary_parameters) + attention)
         launching = s.layers * device.layer_seconds[self.engine]
-        step = max(operations / rate, (weights + cache) / reading) + launching
+        step = max(operations / rate, (read + attended) / reading) + launching
         prompts = Passes(s, self.dtype, rows * self.prompt, self.prompt / 2, rows, batches)
         return prompts.seconds(device, 1) + steps * step
 

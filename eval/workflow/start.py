@@ -68,7 +68,7 @@ def offer_plan(config: Config, rules: Iterable[Any]) -> None:
     device = GPU if any("gpu" in rule.resources for rule in rules) else "cpu"
 
     def planned_seconds() -> dict[str, float]:
-        from eval.planning.job_seconds import job_seconds
+        from eval.planning.schedule import job_seconds
 
         return job_seconds(config, device)
 

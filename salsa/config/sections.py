@@ -111,6 +111,7 @@ class LocalModel(ExistingModel):
 
 
 Engine = Literal["transformers", "vllm"]
+FrozenPlace = Literal["auto", "device", "shards", "host", "disk"]
 ModelsSection = Literal["sft", "reward", "ppo", "dpo", "generate", "score", "alpha"]
 
 
@@ -253,8 +254,10 @@ class PpoSettings(Section):
         None, description="Stop if a rollout's kl_ref_k1 (nats per response) exceeds this. Default: never"
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass to save memory")
-    keep_frozen_models: bool = Field(
-        True, description="If false, references and reward model are loaded for each rollout, one at a time"
+    frozen_models: FrozenPlace = Field(
+        "auto",
+        description="Where references and reward model stay between uses: on the device, in shards over the processes "
+        "(FSDP2), in the host's memory, or on disk. auto: in shards under FSDP2, else on the device",
     )
     rollout: Engine = Field(
         "transformers",

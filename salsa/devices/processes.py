@@ -66,6 +66,11 @@ def process_group() -> Iterator[contextlib.ExitStack]:
         raise stop
 
 
+def use_fsdp2() -> bool:
+    """Whether the launcher asks for sharded models (FSDP2)."""
+    return bool(accelerator().distributed_type == DistributedType.FSDP)
+
+
 def count() -> int:
     return int(PartialState().num_processes)
 

@@ -1,6 +1,7 @@
 """Gather sharded tensors and models (FSDP, DeepSpeed) on every process. All processes have to call these functions."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,25 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from salsa.checkpoints.loading import DTYPES, device
+
+T = TypeVar("T")
+
+
+class CallOfFunction(torch.nn.Module):
+    """A module whose forward pass calls a given function of the model.
+
+    DDP and FSDP hook into a module's forward, so every pass of a distributed model has to go through one. PPO never
+    builds the logits of a whole batch, so it cannot use the model's own forward.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+        self.config = getattr(model, "config", None)
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
+
+    def forward(self, fn: Callable[[torch.nn.Module], T]) -> T:
+        return fn(self.model)
 
 
 def gather_tensor(tensor: Tensor) -> Tensor:

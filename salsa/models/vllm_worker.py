@@ -6,9 +6,13 @@ vLLM mixes this class into its worker (`worker_extension_cls`), in the worker's 
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
+
+from salsa.checkpoints.shards import weight_files
 
 NUMBER = "salsa_number"  # extra argument of a request: its place in the call
 
@@ -33,25 +37,40 @@ class Extension:
         worker: Any = self
         return next(part for part in worker.model_runner.input_batch.logitsprocs.all if isinstance(part, Draws))
 
+    def clear_cache(self) -> None:
+        """Set the keys and values to 0, as at the start. After a sleep they hold anything, NaN included."""
+        worker: Any = self
+        for tensor in worker.model_runner.kv_caches:
+            tensor.zero_()
+
     def weights_from_folder(self, path: str) -> None:
         """Load a checkpoint with the same shapes."""
-        self._reload(weights_path=path)
+        self._reload(checkpoint_tensors(Path(path)))
 
     def weights_from_tensors(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load all tensors of a checkpoint, by name; only for a worker in the caller's process."""
-        self._reload(weights_iterator=weights)
+        self._reload(weights)
 
-    def _reload(self, **source: Any) -> None:
+    def _reload(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
         worker: Any = self
         with quiet_about(names_without_weights(worker.get_model())):
-            worker.reload_weights(**source)
+            worker.reload_weights(weights_iterator=weights)
         # A head tied to the embedding receives no weights, so on a CPU vLLM 0.31 would keep using the matrix that it
         # packed from the old ones.
         for module in worker.get_model().modules():
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
+
+
+def checkpoint_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors of a checkpoint, by name."""
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            for name in names:
+                yield name, tensors.get_tensor(name)
 
 
 def names_without_weights(model: Any) -> set[str]:

@@ -55,8 +55,9 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
     if settings.prompts.path is not None:
         inputs["prompts"] = Path(settings.prompts.path)
     seeds = {"seed": arguments.seed, "rl_seed": arguments.rl_seed, "run": arguments.run}
-    # max_kl is not part of the run's id: a run that it stopped resumes when it is raised.
-    recorded = {**settings.model_dump(exclude={"max_kl"}), "reference": strategy_data(strategy)}
+    # Not part of the run's id: max_kl, because a run that it stopped resumes when it is raised; frozen_models, because
+    # it changes memory alone.
+    recorded = {**settings.model_dump(exclude={"max_kl", "frozen_models"}), "reference": strategy_data(strategy)}
     record = Run("align", recorded, inputs, seeds)
     prompts, counts = load_prompts(settings, arguments.init, arguments.seed, arguments.prepared)
     models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
@@ -84,7 +85,7 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         trackers(arguments.report_to, board, record.id(), recorded, checkpoints.newest()) as report,
     ):
         history = train(training, checkpoints, report, stop_requested, keep)
-    facts = {"max_kl": settings.max_kl, "processes": processes.count()}
+    facts = {"max_kl": settings.max_kl, "frozen_models": settings.frozen_models, "processes": processes.count()}
     record.extra = {**facts, "data": {"ppo.prompts": counts}, "last_step": history[-1]}
     with models.policy.complete(settings.dtype) as policy:
         if not processes.is_main():

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from salsa.checkpoints.loading import check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.config.references import Fixed, Strategy
 from salsa.config.sections import PpoSettings
+from salsa.models.frozen import Frozen, OnDevice, keep
 from salsa.models.sampling import Answer
 from salsa.models.scoring import (
     LOGITS_AT_A_TIME,
@@ -26,7 +27,7 @@ from salsa.models.scoring import (
     right_pad,
     states_at,
 )
-from salsa.models.sharded import gather_model, gather_tensor
+from salsa.models.sharded import CallOfFunction, gather_model, gather_tensor
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.runtime.errors import UserError
 
@@ -40,23 +41,6 @@ class Prompt:
 
     messages: Messages
     ids: list[int]
-
-
-class Frozen:
-    """A frozen model, kept in memory or loaded from disk each time it is needed."""
-
-    def __init__(self, load: Callable[[], PreTrainedModel], keep: bool = True):
-        self._load = load
-        self.kept = load() if keep else None
-
-    @staticmethod
-    def from_model(model: PreTrainedModel) -> "Frozen":
-        """Wrap a loaded model."""
-        return Frozen(lambda: model)
-
-    def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
-        """Return fn(model). A model that is not kept is freed afterwards."""
-        return fn(self._load() if self.kept is None else self.kept)
 
 
 class Reward(Protocol):
@@ -78,31 +62,12 @@ class RewardModel:
         return self.model.forward(lambda model: rewards(model, sequences, self.pad, batch_size, self.mean, self.std))
 
 
-class ForwardWrapper(torch.nn.Module):
-    """A module whose forward pass calls a given function of the model.
-
-    DDP and FSDP hook into a module's forward, so every pass of a trained model has to go through one. PPO never builds
-    the logits of a whole batch, so it cannot use the model's own forward.
-    """
-
-    def __init__(self, model: torch.nn.Module, dtype: str):
-        super().__init__()
-        self.model, self.dtype = model, dtype
-        self.config = getattr(model, "config", None)
-        self._no_split_modules = getattr(model, "_no_split_modules", None)
-
-    def forward(self, fn: Callable[[torch.nn.Module], T]) -> T:
-        # Inside forward, because DeepSpeed disables autocast around it.
-        with autocast(self.dtype):
-            return fn(self.model)
-
-
 class Trained:
     """A trained model. A Learner distributes it over the processes."""
 
     def __init__(self, model: PreTrainedModel, dtype: str = "float32"):
-        self.model = model
-        self.module: torch.nn.Module = ForwardWrapper(model, dtype)
+        self.model, self.dtype = model, dtype
+        self.module: torch.nn.Module = CallOfFunction(model)
         self.is_sharded = False
 
     def replace_module(self, module: torch.nn.Module, is_sharded: bool) -> None:
@@ -111,7 +76,13 @@ class Trained:
 
     def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
         """Return fn(model), computed in one pass. Every process has to call it."""
-        return self.module(fn)
+
+        def autocasting(model: PreTrainedModel) -> T:
+            # Inside the module's forward, because DeepSpeed disables autocast around it.
+            with autocast(self.dtype):
+                return fn(model)
+
+        return self.module(autocasting)
 
     def parameters(self) -> Iterator[Tensor]:
         """Yield the complete parameters one at a time. Every process has to iterate."""
@@ -158,12 +129,16 @@ class Models:
         """Update a moving reference after the policy's optimiser step number `step`."""
         if self.strategy.moves:
             with torch.no_grad():
-                self.strategy.after_step([reference.kept for reference in self.references], self.policy, step)
+                self.strategy.after_step(self.moving_references(), self.policy, step)
+
+    def moving_references(self) -> list[PreTrainedModel]:
+        """The models of a moving reference; none if the reference is fixed."""
+        return [part.model for part in self.references if self.strategy.moves and isinstance(part, OnDevice)]
 
 
-def frozen_model(load: Callable[[Path, str], PreTrainedModel], folder: Path, settings: PpoSettings) -> Frozen:
-    """A frozen model, kept in memory or not by `settings.keep_frozen_models`."""
-    return Frozen(lambda: load(folder, settings.dtype).requires_grad_(False), settings.keep_frozen_models)
+def frozen_model(load: Callable[..., PreTrainedModel], folder: Path, settings: PpoSettings) -> Frozen:
+    """A frozen model, kept where `settings.frozen_models` says."""
+    return keep(lambda place: load(folder, settings.dtype, place).requires_grad_(False), settings.frozen_models)
 
 
 def load_models(
@@ -202,7 +177,7 @@ def assemble(
         value=Trained(value, settings.dtype),
         references=[
             # A moving reference is float32: in bfloat16 its small steps would be rounded away.
-            Frozen.from_model(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
+            OnDevice(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
             for path in references
         ],
         sft=fixed[sft.resolve()],

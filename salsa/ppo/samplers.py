@@ -51,7 +51,10 @@ class TransformersSampler:
 
 
 class VllmSampler:
-    """Samples with a vLLM engine in this process, after copying the policy's weights into it."""
+    """Samples with a vLLM engine in this process, after copying the policy's weights into it.
+
+    Between rollouts the engine sleeps, so that training has its memory.
+    """
 
     def __init__(self, init: Path, tokenizer: PreTrainedTokenizerBase, settings: PpoSettings):
         self.settings = settings
@@ -59,11 +62,14 @@ class VllmSampler:
         if processes.count() > 1:
             options["distributed_executor_backend"] = "external_launcher"  # accelerate's
         self.engine = VllmEngine(init, [tokenizer.eos_token_id], settings.dtype, options, in_process=True)
+        self.engine.sleep()
 
     def __call__(self, policy: Trained, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         self.engine.load_weights(policy.weights())
         temperatures = [self.settings.temperature] * len(prompts)
-        return self.engine.generate(prompts, temperatures, self.settings.max_new_tokens, seeds, log_probs=True)
+        answers = self.engine.generate(prompts, temperatures, self.settings.max_new_tokens, seeds, log_probs=True)
+        self.engine.sleep()
+        return answers
 
     def close(self) -> None:
         """Shut the engine down."""

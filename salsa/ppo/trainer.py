@@ -154,11 +154,12 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Everything that steps change, except the random generators."""
-        moving = enumerate(self.models.references) if self.models.strategy.moves else ()
         return {
             "policy": self.policy.state(),
             "value": self.value.state(),
-            "references": {str(number): reference.kept.state_dict() for number, reference in moving if reference.kept},
+            "references": {
+                str(number): model.state_dict() for number, model in enumerate(self.models.moving_references())
+            },
         }
 
     def restore(self, state: dict[str, Any], steps: int) -> None:

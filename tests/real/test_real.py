@@ -46,7 +46,13 @@ def config(folder: Path, url: str) -> dict:
     grid["reward"] |= {**few, "train": small("prefs_train", limit=160), "test": small("prefs_test", limit=160)}
     grid["reward"] |= {"normalisation_prompts": small("prompts_train"), "normalisation_samples": 16}
     grid["reward"] |= {"max_new_tokens": 64}
-    grid["ppo"] |= {"prompts": small("prompts_train"), "steps": 5, "rollout_batch_size": 8, "train_batch_size": 8}
+    grid["ppo"] |= {
+        "prompts": small("prompts_train"),
+        "rollout": "transformers",
+        "steps": 5,
+        "rollout_batch_size": 8,
+        "train_batch_size": 8,
+    }
     grid["ppo"] |= {"micro_batch_size": 8, "max_prompt_length": 128, "max_new_tokens": 64, "dtype": "float32"}
     first_turns = [{**row, "turns": row["turns"][:1]} for row in read_jsonl(DATA / "mt_bench/question.jsonl")]
     write_jsonl(folder / "mt_bench.jsonl", [{k: v for k, v in row.items() if k != "reference"} for row in first_turns])

@@ -44,9 +44,9 @@ def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture
 def python():
-    """run(*arguments of python) -> its log: a process can have only one engine, because vLLM never frees it."""
+    """run(*arguments of python, status=0) -> its log: a process can have only one engine: vLLM never frees it."""
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
@@ -55,7 +55,7 @@ def python():
             text=True,
             timeout=300,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == status, done.stderr[-3000:]
         return done.stdout + done.stderr
 
     return run

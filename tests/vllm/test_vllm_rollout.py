@@ -1,12 +1,44 @@
-"""PPO with rollouts from a vLLM engine."""
+"""PPO with rollouts from a vLLM engine, which sleeps while the trainer works."""
 
 import json
+import signal
 
 from tests.salsa.ppo.ppo_case import settings
+
+# On a CPU vLLM cannot sleep. This makes it forget like a GPU at level 2 (vllm/v1/worker/gpu_worker.py).
+FORGETFUL = """
+import os
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+from vllm.platforms import current_platform
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+slept = []
+
+
+def forget(worker, level=1):
+    model = worker.model_runner.model
+    worker.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for tensor in (*model.parameters(), *model.buffers(), *worker.model_runner.kv_caches):
+        tensor.data.fill_(float("nan") if tensor.is_floating_point() else 77)
+    slept.append(level)
+
+
+def remember(worker, tags=None):
+    if "weights" in tags:
+        for name, buffer in worker.model_runner.model.named_buffers():
+            buffer.copy_(worker.buffers[name])
+    slept.append(tags)
+
+
+type(current_platform).is_sleep_mode_available = lambda platform: True
+CPUWorker.sleep, CPUWorker.wake_up = forget, remember
+"""
 
 TRAIN = """
 import json, sys
 from pathlib import Path
+import pytest
+import torch
 from salsa.ppo.models import load_models
 from salsa.ppo.samplers import TransformersSampler, load_sampler
 from salsa.ppo.align import load_prompts
@@ -14,17 +46,24 @@ from salsa.ppo.trainer import Training
 from salsa.config.references import Fixed
 from salsa.models.sampling import sample
 from salsa.config.sections import Ppo
+from salsa.models import vllm_engine
+from salsa.runtime.errors import UserError
 
 init, reference, reward, cache, text = sys.argv[1:]
 settings = Ppo.model_validate_json(text)
 models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(reward), settings)
 prompts, _ = load_prompts(settings, Path(init), 1, Path(cache))
 sampler = load_sampler(Path(init), models.tokenizer, settings)
+assert slept == [2], slept
 training = Training(models, sampler, prompts, settings, seed=1, rl_seed=1, gold=False)
 asked = [(12 * prompt.ids)[:48] for prompt in prompts]  # more than a block of the cache, which remembers them
 assert all(len(ids) == 48 > settings.vllm["block_size"] for ids in asked)
 none, seeds = [0.0] * len(asked), [0] * len(asked)
 end, pad, most = [models.tokenizer.eos_token_id], models.tokenizer.pad_token_id, settings.max_new_tokens
+
+
+def weights():
+    return sampler.engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model.parameters()
 
 
 def greedy():
@@ -33,16 +72,44 @@ def greedy():
 
 
 own = TransformersSampler(models.tokenizer, settings)
+answers = [sample(models.policy.model, asked, none, most, seeds, end, pad)]
 for step in range(settings.steps):
     drawn = [each(models.policy, [prompt.ids for prompt in prompts], range(len(prompts))) for each in (sampler, own)]
     assert drawn[0] == drawn[1], step
+    assert all(weight.isnan().all() for weight in weights()), "training, the engine sleeps"
     metrics = training.step(step)
     assert 0 < metrics["sampler_gap"] < 1e-4, metrics
-    theirs, ours = greedy()
-    assert theirs != ours, "the engine has the weights of before the update: else nothing was learnt here"
+    assert slept[-3:] == [["weights"], ["kv_cache"], 2], slept
     sampler.engine.load_weights(models.policy.weights())
-    theirs, ours = greedy()
-    assert theirs == ours, step
+    answers.append(greedy()[0])
+    assert answers[-1] == greedy()[1] != answers[-2], step
+    sampler.engine.sleep()
+
+sampler.engine.given_back, vllm_engine.free_memory = 5_000_000_000, lambda: 4_900_000_000
+with pytest.raises(UserError, match="the engine needs 5.0 GB for a rollout, and training leaves 4.9 GB: lower"):
+    sampler.engine.load_weights(models.policy.weights())
+"""
+
+
+ALIGN = """
+import signal, sys
+from salsa.ppo.samplers import VllmSampler
+from salsa.runtime.command import run_command
+
+killed_in, words = int(sys.argv[1]), sys.argv[2:]
+generate, rollouts = VllmSampler.__call__, []
+
+
+def sample(sampler, policy, prompts, seeds):
+    rollouts.append(0)
+    if len(rollouts) == killed_in:
+        sampler.engine.load_weights(policy.weights())
+        os.kill(os.getpid(), signal.SIGKILL)
+    return generate(sampler, policy, prompts, seeds)
+
+
+VllmSampler.__call__ = sample
+sys.exit(run_command("salsa align", "salsa.ppo.align", "", words))
 """
 
 
@@ -51,4 +118,23 @@ def test_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, pr
     keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
     keys["vllm"] = {"block_size": 32}
     text = json.dumps(settings(prompts_file, **keys))
-    python("-c", TRAIN, checkpoints[0], checkpoints[1], reward_model, prepared, text)
+    python("-c", FORGETFUL + TRAIN, checkpoints[0], checkpoints[1], reward_model, prepared, text)
+
+
+def test_run_killed_in_a_rollout_resumes(llamas, reward_model, prompts_file, python, tmp_path):
+    """With the metrics and the checkpoint of a run that was never killed."""
+    models = ["--init", llamas[0], "--reference", llamas[1], "--sft", llamas[0], "--reward", reward_model]
+    given = json.dumps(settings(prompts_file, steps=4, rollout="vllm"))
+    options = ["--settings", given, "--seed", 1, "--checkpoint-minutes", 0]
+
+    def run(name: str, killed_in: int = 0, status: int = 0) -> str:
+        words = [*models, "--out", tmp_path / name, *options]
+        return python("-c", FORGETFUL + ALIGN, killed_in, *words, status=status)
+
+    run("whole")
+    run("killed", killed_in=3, status=-signal.SIGKILL)
+    assert not (tmp_path / "killed").exists()
+    assert "resuming after 2 steps" in run("killed")
+    for path in ("{}/model.safetensors", "{}.jsonl"):
+        whole, killed = ((tmp_path / path.format(name)).read_bytes() for name in ("whole", "killed"))
+        assert whole == killed, path

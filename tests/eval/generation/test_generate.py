@@ -16,7 +16,7 @@ from eval.generation.transformers_engine import TransformersEngine
 from salsa.checkpoints.loading import load_causal, load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, DataSource, GenerateSettings
 from salsa.models.sampling import Answer, choose, uniforms
-from salsa.models.vllm_engine import check_same_model
+from salsa.models.vllm_config import check_same_model
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 

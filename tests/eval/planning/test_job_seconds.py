@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from eval.planning.assumed import assumed
-from eval.planning.job_seconds import job_seconds
 from eval.planning.plan import Plan
+from eval.planning.schedule import job_seconds
 from eval.workflow.start import GPU, offer_plan
 from salsa.config.config import load_config
 from tests.documented import ROOT

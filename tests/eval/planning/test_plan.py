@@ -1,6 +1,7 @@
 """Cost estimates: arithmetic compared with torch and transformers, plans compared with measured runs."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 import yaml
 
 from eval.planning.assumed import Device, Shape, assumed
+from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Job
-from eval.planning.memory import Memory
+from eval.planning.memory import Memory, Phase
 from eval.planning.plan import Plan, duration, format_plan, size
 from eval.planning.schedule import Run, ends, place
 from eval.planning.sizes import shape_of_checkpoint
+from eval.planning.stage_costs import VLLM_ASLEEP
 from eval.planning.work import FORWARD, TRAINING, Cost, Decoding, Passes, Waiting
 from salsa.__main__ import COMMANDS
 from salsa.config.config import load_config
@@ -145,15 +148,15 @@ def test_rounds_are_sequential_on_any_number_of_devices():
     assert alone == pytest.approx(10 * decoding(rows=8, batch=8).seconds(GPU, 1))
 
 
-def test_vllm_reserves_a_share_of_the_device():
+def test_vllm_takes_a_share_of_the_device_while_it_samples():
     for aside, fits in ((0.0, True), (0.3, True), (0.4, False)):
-        memory = Memory(0, 6e9, aside)
+        memory = Memory.of(0, 5e9).then(Phase(0, 6e9, aside))
         run = place(Job("rule", "a", None, (), Cost(work=(Waiting(1),), memory=memory)), GPU)
         assert (run.fits, run.memory) == (fits, pytest.approx(6e9 + aside * 1e10))
 
 
 def job(name: str, seconds: float, *needs: str, sharded: float = 0, spreads: bool = False) -> Job:
-    memory = Memory(sharded * 1e9, 1e9)
+    memory = Memory.of(sharded * 1e9, 1e9)
     return Job("rule", name, None, needs, Cost(work=(Waiting(seconds),), memory=memory, spreads=spreads))
 
 
@@ -218,7 +221,7 @@ def gemma_2b(folder: Path) -> Path:
 
     random_model.write_rows(folder / "rows", 64, 1024)
     random_model.config_of("google/gemma-2b").save_pretrained(folder / "base")
-    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024, batch=16, keep=True)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(shape_grid.config(folder, 1024, batch=16, frozen="device")))
     return folder / "config.yaml"
 
 
@@ -255,6 +258,48 @@ def test_plan_of_the_full_grid_lists_what_does_not_fit():
     )
     assert "cost unknown: set judge.input_price" in text
     assert plan_of("paper", device="h200").device_hours() < plan.device_hours()
+
+
+def test_plan_chooses_the_place_of_frozen_models(tmp_path):
+    """The configs have the plan's choices, and Gemma-2B's PPO fits one GPU of 80 GB by its own."""
+    h100 = assumed().devices["h100"]
+    for name, count in (("paper", 8), ("smollm2", 1)):
+        assert not [
+            line for line in frozen_lines(load_config(ROOT / f"config/{name}.yaml"), h100, count) if " set " in line
+        ]
+    paper = {run.job.model: run for run in plan_of("paper").runs.values() if run.job.rule == "align"}
+    assert (paper["gemma-2b"].count, paper["llama2-7b"].count) == (1, 8)
+    models = {"gemma-2b": {"settings": {"ppo": {"frozen_models": "auto"}}}}
+    (tmp_path / "auto.yaml").write_text(yaml.safe_dump({"models": models}))
+    changed = load_config(ROOT / "config/paper.yaml", tmp_path / "auto.yaml")
+    said = "\n".join(frozen_lines(changed, h100, 8))
+    assert re.search(
+        r"gemma-2b: host takes 7\d GB on 1 device and 15 GB of host .*; auto takes \d+ GB on 2 devices", said
+    )
+    assert "set models.gemma-2b.settings.ppo.frozen_models: host" in said
+    small = h100.model_copy(update={"host_memory": 14})
+    assert "host" not in frozen_lines(changed, small, 8)[-1].partition(";")[0], "the host has no room"
+
+
+def test_engine_takes_memory_while_it_samples_alone(tmp_path):
+    """Memory of training is that of no engine, but for what a sleeping engine keeps."""
+    h100, found = assumed().devices["h100"], {}
+    for share in (0.0, 0.15, 0.3):
+        ppo = {"rollout": "vllm", "vllm": {"gpu_memory_utilization": share}} if share else {"rollout": "transformers"}
+        ppo |= {"sampling_batch_size": 1}
+        (tmp_path / "ppo.yaml").write_text(yaml.safe_dump({"models": {"gemma-2b": {"settings": {"ppo": ppo}}}}))
+        plan = Plan.of(load_config(ROOT / "config/paper.yaml", tmp_path / "ppo.yaml"), h100, 8)
+        found[share] = next(run for run in plan.runs.values() if run.job.name == "align/gemma-2b/ppo-r1-s1")
+    assert found[0.15].memory - found[0.0].memory == pytest.approx(VLLM_ASLEEP)
+    assert found[0.15].count == found[0.0].count == 1 < found[0.3].count, "0.3 of the GPU is more than training leaves"
+
+
+def test_vllm_without_room_for_its_weights_is_named(tmp_path):
+    ppo = {"models": {"mistral-7b": {"settings": {"ppo": {"vllm": {"gpu_memory_utilization": 0.2}}}}}}
+    (tmp_path / "ppo.yaml").write_text(yaml.safe_dump(ppo))
+    plan = Plan.of(load_config(ROOT / "config/paper.yaml", tmp_path / "ppo.yaml"), assumed().devices["h100"], 8)
+    needed = r"too small  align of mistral-7b: vLLM needs 0\.2\d of each device's memory: raise ppo.vllm.gpu_memory"
+    assert re.search(needed, "\n".join(format_plan(plan, None)))
 
 
 def test_judge_calls_are_counted():

@@ -15,11 +15,12 @@ from salsa.config import references
 from salsa.config.fields import Count
 from salsa.config.references import Fixed
 from salsa.config.sections import Ppo
+from salsa.models.frozen import OnDevice
 from salsa.models.sampling import sample
 from salsa.models.scoring import normalisation, rewards
 from salsa.ppo import samplers
 from salsa.ppo.learner import Learner
-from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Sequences, Trained, load_models, log_probs
+from salsa.ppo.models import Models, Prompt, RewardModel, Sequences, Trained, load_models, log_probs
 from salsa.ppo.rollout import collect, prompt_batches
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
@@ -58,10 +59,13 @@ def test_order_of_a_soups_ingredients_does_not_matter(align, llamas, tmp_path):
     assert weights(tmp_path / "there") == weights(tmp_path / "back")
 
 
-def test_reloading_models_for_each_rollout_changes_nothing(align, llamas, tmp_path):
+def test_place_of_frozen_models_changes_nothing(align, llamas, capsys, tmp_path):
     kept = align("kept", llamas[1])
-    assert align("read", llamas[1], keep_frozen_models=False) == kept
-    assert weights(tmp_path / "kept") == weights(tmp_path / "read")
+    for place in ("host", "disk"):
+        assert align(place, llamas[1], frozen_models=place) == kept
+        assert weights(tmp_path / place) == weights(tmp_path / "kept")
+    align("shards", llamas[1], frozen_models="shards", status=1)
+    assert "ppo.frozen_models: shards: these processes do not shard models: launch" in capsys.readouterr().err
 
 
 def test_strategy_without_effect_is_ppo_bit_for_bit(align, llamas, tmp_path):
@@ -159,11 +163,9 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         tokenizer=tokenizer,
         policy=Trained(load_causal(llamas[0])),
         value=Trained(load_reward(reward_model)),
-        references=[sft := Frozen.from_model(load_causal(llamas[0]))],
+        references=[sft := OnDevice(load_causal(llamas[0]))],
         sft=sft,
-        reward=RewardModel(
-            Frozen.from_model(load_reward(reward_model)), tokenizer.pad_token_id, *normalisation(reward_model)
-        ),
+        reward=RewardModel(OnDevice(load_reward(reward_model)), tokenizer.pad_token_id, *normalisation(reward_model)),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]
@@ -235,11 +237,11 @@ def test_value_model_starts_as_a_copy_of_the_reward_model(models):
     found = rollout_of(loaded, config)
     for row, (prompt, answer) in enumerate(zip(found.prompts, found.answers, strict=True)):
         so_far = [prompt.ids + answer.token_ids[:-1]]
-        [expected] = rewards(loaded.reward.model.kept, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
+        [expected] = rewards(loaded.reward.model.model, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
         assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
     everything = [
         parameter.data_ptr()
-        for model in (loaded.policy.model, loaded.value.model, loaded.reward.model.kept)
+        for model in (loaded.policy.model, loaded.value.model, loaded.reward.model.model)
         for parameter in model.parameters()
     ]
     assert len(everything) == len(set(everything))
@@ -247,7 +249,7 @@ def test_value_model_starts_as_a_copy_of_the_reward_model(models):
 
 def test_dropout_is_off(models, make_checkpoint, reward_model, llamas, prompts_file, tmp_path):
     loaded, _ = models
-    used = (loaded.policy.model, loaded.value.model, loaded.sft.kept, loaded.reward.model.kept)
+    used = (loaded.policy.model, loaded.value.model, loaded.sft.model, loaded.reward.model.model)
     assert not any(model.training for model in used)
     folder = shutil.copytree(llamas[0], tmp_path / "dropping")
     config = json.loads((folder / "config.json").read_text())

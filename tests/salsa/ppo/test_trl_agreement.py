@@ -13,10 +13,11 @@ import torch
 
 from benchmarks import trl_case as case
 from salsa.config.sections import Ppo
+from salsa.models.frozen import OnDevice
 from salsa.models.sampling import Answer
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
-from salsa.ppo.models import Frozen, Models, Prompt, RewardModel, Trained
+from salsa.ppo.models import Models, Prompt, RewardModel, Trained
 from salsa.ppo.rollout import Rollout, experience
 from salsa.ppo.trainer import update
 
@@ -33,7 +34,7 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
-    reference, reward = (Frozen.from_model(networks.pop(name)) for name in ("reference", "reward"))
+    reference, reward = (OnDevice(networks.pop(name)) for name in ("reference", "reward"))
     scorer = RewardModel(reward, case.PAD, 0.0, 1.0)
     trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
