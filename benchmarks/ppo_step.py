@@ -93,7 +93,7 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
         value=Trained(build(shape, True, 3), shape.dtype),
         references=[reference],
         sft=reference,
-        reward=RewardModel(reward, PAD, 0.0, 1.0),
+        reward=RewardModel(reward, 0.0, 1.0),
         normalisation=(0.0, 1.0),
     )
     policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)

@@ -29,6 +29,15 @@ def micro_batch(settings: Optimisation) -> int:
     return settings.micro_batch_size or settings.batch_size
 
 
+def passes_of(settings: Ppo, tokens: float) -> int:
+    """Forward passes over a rollout whose dialogues have so many tokens on average."""
+    rows = settings.rollout_batch_size
+    passes = math.ceil(rows / (settings.micro_batch_size or rows))
+    if settings.micro_batch_tokens:
+        passes = max(passes, math.ceil(rows * tokens / settings.micro_batch_tokens))
+    return passes
+
+
 class Costs:
     """Costs of one model's stages."""
 
@@ -134,7 +143,7 @@ class Costs:
         size, steps = settings.rollout_batch_size, settings.steps
         answer, limit = self.sizes.answer(settings.max_new_tokens), settings.max_new_tokens
         dialogues, answer_share = Rows(size * steps, prompts.tokens + answer), answer / (prompts.tokens + answer)
-        batches = steps * math.ceil(size / (settings.micro_batch_size or size))
+        batches = steps * passes_of(settings, dialogues.tokens)
         updates = steps * settings.epochs * size // settings.train_batch_size
         frozen = len(self._references(method) | {FIRST_ROLE})
         factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
@@ -178,11 +187,12 @@ class Costs:
         """
         dtype, size, limit = settings.dtype, settings.rollout_batch_size, settings.max_new_tokens
         micro, length = settings.micro_batch_size or size, settings.max_prompt_length + limit
-        tokens, checkpointed = micro * length, settings.gradient_checkpointing
+        tokens = min(micro * length, max(settings.micro_batch_tokens or math.inf, length))
+        predicted, checkpointed = min(micro * limit, tokens), settings.gradient_checkpointing
         update = memory.activations(self.shape, dtype, tokens, self.shape.layers, checkpointed)
         # Logits come in chunks; the output layer's gradient exists once more before it is accumulated.
-        update += memory.logits(self.shape, micro * limit) + 4 * self.shape.vocabulary_parameters
-        scoring = memory.activations(self.shape, dtype, tokens) + memory.logits(self.shape, micro * limit)
+        update += memory.logits(self.shape, predicted) + 4 * self.shape.vocabulary_parameters
+        scoring = memory.activations(self.shape, dtype, tokens) + memory.logits(self.shape, predicted)
         sharded, per_device = trained, PROCESS + self._weights("float32") * self._moving(method)
         fixed = self.frozen_bytes(settings, method)
         match settings.frozen_models:

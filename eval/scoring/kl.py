@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from salsa.models.scoring import LOGITS_AT_A_TIME, batches_by_length, output_head, predictors, right_pad, states_at
+from salsa.models.attention import Packed, hidden_states
+from salsa.models.scoring import LOGITS_AT_A_TIME, batches_by_length, output_head, predictors
 from salsa.ppo.math import token_log_probs
 from salsa.runtime.errors import UserError
 
@@ -27,7 +28,6 @@ def response_kl(
     references: Sequence[PreTrainedModel],
     prompts: Sequence[list[int]],
     responses: Sequence[list[int]],
-    pad: int,
     batch_size: int,
     logits_at_a_time: int = LOGITS_AT_A_TIME,
 ) -> list[list[float]]:
@@ -46,9 +46,10 @@ def response_kl(
     chunk = max(1, logits_at_a_time // policy.config.vocab_size)
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
     for batch in batches_by_length(lengths, batch_size):
-        ids, mask = right_pad([prompts[i] + responses[i] for i in batch], pad, policy.device)
-        index, counts = predictors([prompts[i] for i in batch], [responses[i] for i in batch], ids.shape[1])
-        states = [states_at(model, ids, mask, index).split(chunk) for model in (policy, *references)]
+        packed = Packed.of([prompts[i] + responses[i] for i in batch], policy.device)
+        places = predictors([prompts[i] for i in batch], [responses[i] for i in batch]).to(policy.device)
+        counts = [len(responses[i]) for i in batch]
+        states = [hidden_states(model, packed)[places].split(chunk) for model in (policy, *references)]
         pieces: list[list[Tensor]] = [[] for _ in references]
         for chunks in zip(*states, strict=True):
             logits = heads[0](chunks[0])
@@ -63,18 +64,17 @@ def response_kl(
 
 @torch.inference_mode()
 def mean_nll(
-    model: PreTrainedModel, sequences: Sequence[list[int]], masks: Sequence[list[int]], pad: int, batch_size: int
+    model: PreTrainedModel, sequences: Sequence[list[int]], masks: Sequence[list[int]], batch_size: int
 ) -> float:
     """Mean of -log p(token | preceding tokens) over all tokens with mask 1, in nats."""
     total, count = 0.0, 0
     head = output_head(model)
     for batch in batches_by_length([len(row) for row in sequences], batch_size):
-        ids, mask = right_pad([sequences[i] for i in batch], pad, model.device)
-        wanted, _ = right_pad([masks[i] for i in batch], 0, model.device)
-        index = wanted[:, 1:].flatten().nonzero()[:, 0]
-        # The first token of a row has no prediction, so each row has one state fewer than tokens.
-        index = index + index // (ids.shape[1] - 1)
-        tokens = ids.flatten()[index + 1]
-        total -= token_log_probs(states_at(model, ids, mask, index), tokens, head).double().sum().item()
+        packed = Packed.of([sequences[i] for i in batch], model.device)
+        # No token predicts the first one of a sequence.
+        wanted = torch.tensor([one and place > 0 for i in batch for place, one in enumerate(masks[i])])
+        places = wanted.nonzero()[:, 0].to(model.device) - 1
+        tokens = packed.ids[places + 1]
+        total -= token_log_probs(hidden_states(model, packed)[places], tokens, head).double().sum().item()
         count += len(tokens)
     return total / count

@@ -17,7 +17,7 @@ from salsa.config.sections import Alpha, TrainingData
 from salsa.data.rows import Messages, user_turns
 from salsa.data.token_cache import IGNORED, prepare
 from salsa.data.training_sets import alpha_sets
-from salsa.models.scoring import normalisation, rewards
+from salsa.models.scoring import batches_by_length, normalisation, rewards
 from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.world.gold import gold_reward
@@ -83,11 +83,12 @@ class Probe:
         answers = generate_all(engine, prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
         responses = [answer.token_ids for answer in answers]
         sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        batches = list(batches_by_length(list(map(len, sequences)), settings.batch_size))
         found: dict[str, float | None] = {}
         for name, (reward, scale) in self.rewards.items():
-            scores = rewards(reward, sequences, pad, settings.batch_size, *scale)
+            scores = rewards(reward, sequences, batches, *scale)
             found[name], found[f"{name}_se"] = mean_and_error(scores)
-        kl = response_kl(model, [self.sft], prompts, responses, pad, settings.batch_size)[0]
+        kl = response_kl(model, [self.sft], prompts, responses, settings.batch_size)[0]
         texts = [
             self.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for response in responses
@@ -108,5 +109,4 @@ class Probe:
 
     def sft_loss(self, model: PreTrainedModel) -> float:
         """Mean loss per assistant token of held-out demonstrations."""
-        pad = self.tokenizer.pad_token_id
-        return mean_nll(model, self.demonstrations, self.masks, pad, self.settings.batch_size)
+        return mean_nll(model, self.demonstrations, self.masks, self.settings.batch_size)

@@ -18,7 +18,7 @@ from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, 
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import Fixed, parse_strategy, strategy_data, strategy_json
 from salsa.config.sections import Score
-from salsa.models.scoring import normalisation, rewards
+from salsa.models.scoring import batches_by_length, normalisation, rewards
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.runtime.log import log
@@ -87,7 +87,6 @@ class AnsweredPolicy:
         self.files = {each: arguments.generations / name / f"{each}.jsonl" for each in arguments.benchmark}
         self.answers = {benchmark: read_answers(file) for benchmark, file in self.files.items()}
         tokenizer = load_tokenizer(checkpoint)
-        self.pad: int = tokenizer.pad_token_id
         rows = [answer for of_benchmark in self.answers.values() for answer in of_benchmark]
         self.prompts = [render(tokenizer, answer["messages"], add_generation_prompt=True) for answer in rows]
         self.responses = [answer["token_ids"] for answer in rows]
@@ -107,7 +106,8 @@ def all_rewards(policies: Sequence[AnsweredPolicy], folder: Path, settings: Scor
     found = {}
     for policy in policies:
         sequences = [prompt + response for prompt, response in zip(policy.prompts, policy.responses, strict=True)]
-        found[policy.name] = rewards(model, sequences, policy.pad, settings.batch_size, *mean_and_std)
+        batches = batches_by_length(list(map(len, sequences)), settings.batch_size)
+        found[policy.name] = rewards(model, sequences, batches, *mean_and_std)
     return found
 
 
@@ -127,7 +127,7 @@ class Divergences:
         self.loaded = {path: model for path, model in self.loaded.items() if path in needed}
         self.loaded |= {path: load_causal(path, self.settings.dtype) for path in needed if path not in self.loaded}
         models = [self.loaded[path] for path in others]
-        texts = (policy.prompts, policy.responses, policy.pad)
+        texts = (policy.prompts, policy.responses)
         kl = dict(zip(others, response_kl(self.loaded[own], models, *texts, self.settings.batch_size), strict=True))
         by_answer = zip(*(kl[path] for path in references), strict=True)
         to_reference = [policy.strategy.combine(values) for values in by_answer] if references else None

@@ -213,6 +213,11 @@ class PpoSettings(Section):
     micro_batch_size: Count | None = Field(
         None, description="Responses per forward pass, to save memory; changes only rounding. Default: all at once"
     )
+    micro_batch_tokens: Count | None = Field(
+        None,
+        description="Tokens per forward pass, prompts included: as many responses as fit, which uses a GPU better than "
+        "a fixed number. Changes only rounding. Default: no limit",
+    )
     sampling_batch_size: Count | None = Field(
         None,
         description="Responses that a process samples at once, to save memory; changes only rounding. Default: all",

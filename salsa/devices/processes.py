@@ -6,7 +6,9 @@ With a single process each function is the identity or a plain call.
 
 import contextlib
 import gc
+import heapq
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -89,10 +91,37 @@ def even_rows(rows: int) -> range:
     return range(PartialState().process_index, rows, count())
 
 
-def balanced_rows(lengths: Sequence[int]) -> list[int]:
-    """Indices of this process's rows, longest first. Rows are dealt out by length, so processes get equal work."""
+def balanced_batches(lengths: Sequence[int], size: int | None, tokens: int | None) -> list[list[int]]:
+    """Indices of this process's rows, in batches for its forward passes.
+
+    A batch has at most `size` rows and `tokens` tokens; a longer row is a batch of its own. Rows are dealt out by
+    length, so processes get equal work, and each gets as many batches: under FSDP all make their passes together.
+    """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return [order[place] for place in even_rows(len(order))]
+    shares = [order[process :: count()] for process in range(count())]
+    own = shares[PartialState().process_index]
+    if tokens is None:
+        size = size or len(own)
+        return [own[begin : begin + size] for begin in range(0, len(own), size)]
+
+    def within(batch: list[int]) -> bool:
+        return len(batch) == 1 or (
+            sum(lengths[row] for row in batch) <= tokens and (size is None or len(batch) <= size)
+        )
+
+    number = max(1, *(math.ceil(sum(lengths[row] for row in share) / tokens) for share in shares))
+    while not all(within(batch) for share in shares for batch in spread(share, lengths, number)):
+        number += 1
+    return spread(own, lengths, number)
+
+
+def spread(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[list[int]]:
+    """Divide rows into at most so many batches of similar length in total: each row goes to the shortest one."""
+    batches: list[tuple[int, int, list[int]]] = [(0, place, []) for place in range(min(number, len(rows)))]
+    for row in rows:
+        total, place, batch = heapq.heappop(batches)
+        heapq.heappush(batches, (total + lengths[row], place, [*batch, row]))
+    return [batch for _, _, batch in sorted(batches, key=lambda entry: entry[1])]
 
 
 def gather_rows(local: Mapping[int, T]) -> list[T]:

@@ -90,14 +90,39 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Last-layer hidden states [N, D] of packed sequences: token ids [N], positions [N], and each sequence's length."""
+@dataclass(frozen=True)
+class Packed:
+    """Sequences one after the other, without padding: token ids [N] and positions [N]."""
+
+    ids: Tensor
+    positions: Tensor
+    lengths: tuple[int, ...]
+    packing: Packing
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Self:
+        """Pack sequences of token ids."""
+        lengths = tuple(map(len, sequences))
+        ids = torch.tensor([token for sequence in sequences for token in sequence])
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        return cls(ids.to(device), positions.to(device), lengths, Packing.of(lengths, device))
+
+    def last(self) -> Tensor:
+        """The place of each sequence's last token."""
+        return torch.tensor(self.lengths).cumsum(0).to(self.ids.device) - 1
+
+
+def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """Last-layer hidden states [N, D] of packed sequences."""
     if model.config._attn_implementation != NAME:
         model.set_attn_implementation(NAME)
     # transformers passes a 4-dimensional mask through, so no [N, N] mask is built.
-    no_mask = torch.empty(1, 1, 0, 0, device=ids.device)
-    packing = Packing.of(lengths, ids.device)
+    no_mask = torch.empty(1, 1, 0, 0, device=packed.ids.device)
     output = model.base_model(
-        input_ids=ids[None], position_ids=positions[None], attention_mask=no_mask, packing=packing, use_cache=False
+        input_ids=packed.ids[None],
+        position_ids=packed.positions[None],
+        attention_mask=no_mask,
+        packing=packed.packing,
+        use_cache=False,
     )
     return output.last_hidden_state[0]

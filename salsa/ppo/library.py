@@ -69,7 +69,9 @@ class FunctionReward:
     function: RewardFunction
     tokenizer: PreTrainedTokenizerBase
 
-    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answer], batch_size: int) -> list[float]:
+    def __call__(
+        self, prompts: Sequence[Prompt], answers: Sequence[Answer], batches: Sequence[Sequence[int]]
+    ) -> list[float]:
         """Call the function once for all responses. A UserError unless it returns a finite number for each."""
         given = [prompt.given if isinstance(prompt, GivenPrompt) else prompt.messages for prompt in prompts]
         scores = [float(score) for score in self.function(given, texts(self.tokenizer, answers))]

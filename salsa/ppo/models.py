@@ -1,7 +1,4 @@
-"""The models of a PPO run, and their log-probabilities, entropies and values on given responses.
-
-Sequences here are right-padded, so that positions match the tokens; only sampling pads on the left.
-"""
+"""The models of a PPO run, and their log-probabilities, entropies and values on given responses."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,17 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from salsa.checkpoints.loading import check_vocabularies, device, load_causal, load_reward, load_tokenizer
 from salsa.config.references import Fixed, Strategy
 from salsa.config.sections import PpoSettings
+from salsa.models.attention import Packed, hidden_states
 from salsa.models.frozen import Frozen, OnDevice, keep
 from salsa.models.sampling import Answer
-from salsa.models.scoring import (
-    LOGITS_AT_A_TIME,
-    normalisation,
-    output_head,
-    predictors,
-    rewards,
-    right_pad,
-    states_at,
-)
+from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, rewards
 from salsa.models.sharded import CallOfFunction, gather_model, gather_tensor
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.runtime.errors import UserError
@@ -46,20 +36,27 @@ class Prompt:
 class Reward(Protocol):
     """Scores responses. The scores are the rewards that PPO maximises, in the unit of `beta` and the EOS penalty."""
 
-    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answer], batch_size: int) -> list[float]:
-        """One score per response. Each process calls it for its share of a rollout."""
+    def __call__(
+        self, prompts: Sequence[Prompt], answers: Sequence[Answer], batches: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """One score per response. Each process calls it for its share of a rollout.
+
+        `batches` are the responses' indices, divided so that each part fits into a forward pass.
+        """
         ...
 
 
 class RewardModel:
     """A trained reward model: its score at the last token, normalised by `mean` and `std`."""
 
-    def __init__(self, model: Frozen, pad: int, mean: float, std: float):
-        self.model, self.pad, self.mean, self.std = model, pad, mean, std
+    def __init__(self, model: Frozen, mean: float, std: float):
+        self.model, self.mean, self.std = model, mean, std
 
-    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[Answer], batch_size: int) -> list[float]:
+    def __call__(
+        self, prompts: Sequence[Prompt], answers: Sequence[Answer], batches: Sequence[Sequence[int]]
+    ) -> list[float]:
         sequences = [prompt.ids + answer.token_ids for prompt, answer in zip(prompts, answers, strict=True)]
-        return self.model.forward(lambda model: rewards(model, sequences, self.pad, batch_size, self.mean, self.std))
+        return self.model.forward(lambda model: rewards(model, sequences, batches, self.mean, self.std))
 
 
 class Trained:
@@ -149,7 +146,7 @@ def load_models(
     named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
     check_vocabularies(tokenizer, named)
     mean_and_std = normalisation(reward)
-    score = RewardModel(frozen_model(load_reward, reward, settings), tokenizer.pad_token_id, *mean_and_std)
+    score = RewardModel(frozen_model(load_reward, reward, settings), *mean_and_std)
     value = load_reward(reward, place=torch.device("cpu"))
     return assemble(tokenizer, init, references, strategy, sft, score, value, mean_and_std, settings)
 
@@ -212,22 +209,23 @@ def autocast(dtype: str) -> contextlib.AbstractContextManager:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts with responses: `ids` and `mask` [B, L], right-padded, and for the N response tokens their `tokens` [N]
-    and the positions `index` [N] (of B * L) that predict them."""
+    """Packed prompts with responses. For the N response tokens: their ids `tokens` [N], and the `places` [N] of the
+    hidden states that predict them."""
 
-    ids: Tensor
-    mask: Tensor
-    index: Tensor
+    packed: Packed
+    places: Tensor
     tokens: Tensor
 
     @staticmethod
-    def build(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> "Sequences":
-        """Concatenate and pad prompts and responses (token ids)."""
-        joined = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        ids, mask = right_pad(joined, pad, device())
-        index, _ = predictors(prompts, responses, ids.shape[1])
-        tokens = torch.tensor([token for response in responses for token in response], device=device())
-        return Sequences(ids, mask, index.to(device()), tokens)
+    def build(prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> "Sequences":
+        """Pack prompts and responses (token ids), on this process's device."""
+        packed = Packed.of([prompt + response for prompt, response in zip(prompts, responses, strict=True)], device())
+        places = predictors(prompts, responses).to(device())
+        return Sequences(packed, places, packed.ids[places + 1])
+
+    def states(self, model: PreTrainedModel) -> Tensor:
+        """The model's hidden states [N, D] that predict the response tokens."""
+        return hidden_states(model, self.packed)[self.places]
 
 
 def chunk_size(model: PreTrainedModel) -> int:
@@ -237,14 +235,14 @@ def chunk_size(model: PreTrainedModel) -> int:
 
 def log_probs(model: PreTrainedModel, sequences: Sequences, temperature: float) -> Tensor:
     """Log-probabilities [N] of the response tokens at the sampling temperature."""
-    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    states = sequences.states(model)
     return token_log_probs(states, sequences.tokens, output_head(model), temperature, chunk_size(model))
 
 
 @torch.no_grad()
 def log_probs_and_entropy(model: PreTrainedModel, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probabilities [N] of the response tokens, and the entropies [N] of the distributions at their positions."""
-    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    states = sequences.states(model)
     head, chunk = output_head(model), chunk_size(model)
     log_probs, entropies = [], []
     for part, tokens in zip(states.split(chunk), sequences.tokens.split(chunk), strict=True):
@@ -256,6 +254,6 @@ def log_probs_and_entropy(model: PreTrainedModel, sequences: Sequences, temperat
 
 def values(model: PreTrainedModel, sequences: Sequences, normalise: tuple[float, float]) -> Tensor:
     """Values [N] of the states before each response token, in units of the normalised reward."""
-    states = states_at(model, sequences.ids, sequences.mask, sequences.index)
+    states = sequences.states(model)
     mean, std = normalise
     return (model.score(states)[:, 0].float() - mean) / std

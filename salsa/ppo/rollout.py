@@ -53,22 +53,18 @@ def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Genera
 def compute_in_batches(
     prompts: Sequence[list[int]],
     responses: Sequence[list[int]],
-    pad: int,
-    batch_size: int,
+    batches: Sequence[Sequence[int]],
     compute: Callable[[Sequences], Sequence[Tensor]],
 ) -> list[Tensor]:
     """Compute per-token figures of all responses; each comes back as [B, T] in row order.
 
-    `compute` maps a batch to one tensor [N] per figure. Each process handles its share of the rows, in batches of
-    similar length of at most `batch_size`; all processes get all results.
+    `compute` maps a batch to one tensor [N] per figure. Each process computes its own `batches`; all processes get all
+    results.
     """
-    lengths = [len(response) for response in responses]
-    local_rows = processes.balanced_rows([len(prompt) + n for prompt, n in zip(prompts, lengths, strict=True)])
-    results: dict[int, list[Tensor]] = {row: [] for row in local_rows}
-    for begin in range(0, len(local_rows), batch_size):
-        batch = local_rows[begin : begin + batch_size]
-        figures = compute(Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch], pad))
-        for parts in (figure.cpu().split([lengths[i] for i in batch]) for figure in figures):
+    results: dict[int, list[Tensor]] = {row: [] for batch in batches for row in batch}
+    for batch in batches:
+        figures = compute(Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch]))
+        for parts in (figure.cpu().split([len(responses[i]) for i in batch]) for figure in figures):
             for i, part in zip(batch, parts, strict=True):
                 results[i].append(part)
     columns = zip(*processes.gather_rows(results), strict=True)
@@ -90,14 +86,16 @@ def collect(
 @torch.no_grad()
 def experience(models: Models, prompts: list[Prompt], answers: list[Answer], settings: PpoSettings) -> Rollout:
     """Score given responses and compute log-probabilities, values, advantages and returns."""
-    pad = models.tokenizer.pad_token_id
-    micro = settings.micro_batch_size or settings.rollout_batch_size
     prompt_ids, responses = [prompt.ids for prompt in prompts], [answer.token_ids for answer in answers]
     lengths_of_both = [len(prompt) + len(response) for prompt, response in zip(prompt_ids, responses, strict=True)]
-    local_rows = processes.balanced_rows(lengths_of_both)
-    local_scores = models.reward([prompts[i] for i in local_rows], [answers[i] for i in local_rows], micro)
+    batches = processes.balanced_batches(lengths_of_both, settings.micro_batch_size, settings.micro_batch_tokens)
+    local_rows = [row for batch in batches for row in batch]
+    places = torch.arange(len(local_rows)).split([len(batch) for batch in batches])
+    local_scores = models.reward(
+        [prompts[i] for i in local_rows], [answers[i] for i in local_rows], [part.tolist() for part in places]
+    )
     scores = torch.tensor(processes.gather_rows(dict(zip(local_rows, local_scores, strict=True))))
-    compute = partial(compute_in_batches, prompt_ids, responses, pad, micro)
+    compute = partial(compute_in_batches, prompt_ids, responses, batches)
 
     def log_probs_by(forward: Callable[[Callable[[PreTrainedModel], Any]], Any]) -> list[Tensor]:
         return compute(lambda batch: forward(lambda model: log_probs_and_entropy(model, batch, settings.temperature)))

@@ -44,13 +44,11 @@ def update(
     Each process handles its share of the rows. The policy is updated first, then the value model, so gradients of only
     one model exist at a time.
     """
-    pad = models.tokenizer.pad_token_id
     prompts, responses = [prompt.ids for prompt in rollout.prompts], [answer.token_ids for answer in rollout.answers]
     count = sum(len(responses[row]) for row in rows)
     lengths = [len(prompts[row]) + len(responses[row]) for row in rows]
-    local_rows = [rows[place] for place in processes.balanced_rows(lengths)]
-    size = settings.micro_batch_size or len(local_rows)
-    batches = [local_rows[begin : begin + size] for begin in range(0, len(local_rows), size)]
+    parts = processes.balanced_batches(lengths, settings.micro_batch_size, settings.micro_batch_tokens)
+    batches = [[rows[place] for place in part] for part in parts]
 
     def policy_figures(sequences: Sequences, select: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         old = select(rollout.log_probs)
@@ -67,8 +65,8 @@ def update(
     for name, trained, figures in (("policy", policy, policy_figures), ("value", value, value_figures)):
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            sequences = Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch], pad)
-            select = partial(select_tokens, rows=batch, mask=rollout.mask[batch], device=sequences.ids.device)
+            sequences = Sequences.build([prompts[i] for i in batch], [responses[i] for i in batch])
+            select = partial(select_tokens, rows=batch, mask=rollout.mask[batch], device=sequences.tokens.device)
             with trained.micro_batch(last=batch is batches[-1]):
                 by_token = figures(sequences, select)
                 # Gradients are averaged over processes, so the sum over local tokens is scaled up by their number.

@@ -27,7 +27,7 @@ from salsa.data.token_cache import Prepared, prepare
 from salsa.data.training_sets import reward_sets
 from salsa.devices import processes
 from salsa.models.sampling import sample
-from salsa.models.scoring import new_head, rewards
+from salsa.models.scoring import batches_by_length, new_head, rewards
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
@@ -85,18 +85,19 @@ def accuracy_interval(correct: int, count: int) -> tuple[float | None, float | N
     return correct / count, float(interval.low), float(interval.high)
 
 
-def raw_scores(model: PreTrainedModel, sequences: list[list[int]], pad: int, batch: int) -> list[float]:
+def raw_scores(model: PreTrainedModel, sequences: list[list[int]], batch: int) -> list[float]:
     """Raw scores of all sequences, computed by all processes together."""
     local_rows = processes.even_rows(len(sequences))
-    scores = rewards(model, [sequences[row] for row in local_rows], pad, batch, 0.0, 1.0)
+    local = [sequences[row] for row in local_rows]
+    scores = rewards(model, local, batches_by_length(list(map(len, local)), batch))
     return processes.gather_rows(dict(zip(local_rows, scores, strict=True)))
 
 
-def evaluate(model: PreTrainedModel, pad: int, test: Prepared, batch: int) -> dict[str, Any]:
+def evaluate(model: PreTrainedModel, test: Prepared, batch: int) -> dict[str, Any]:
     """Accuracy on held-out pairs, against the annotators' choice and (mini world) against the gold reward."""
     pairs = list(test.data)
     sequences = [pair[side] for pair in pairs for side in ("chosen_ids", "rejected_ids")]
-    scores = raw_scores(model, sequences, pad, batch)
+    scores = raw_scores(model, sequences, batch)
     higher = [chosen > rejected for chosen, rejected in zip(scores[::2], scores[1::2], strict=True)]
     accuracy, low, high = accuracy_interval(sum(higher), len(higher))
     card = {
@@ -142,7 +143,7 @@ def normalisation_of(
             tokenizer.pad_token_id,
         )
         sequences |= {row: prompts[row] + answer.token_ids for row, answer in zip(rows, answers, strict=True)}
-    scores = raw_scores(model, processes.gather_rows(sequences), tokenizer.pad_token_id, batch)
+    scores = raw_scores(model, processes.gather_rows(sequences), batch)
     if len(scores) < 2 or not statistics.stdev(scores) > 0:
         raise UserError("reward.normalisation_prompts: all samples of SFT 1 have one score: give at least two prompts")
     return statistics.fmean(scores), statistics.stdev(scores)
@@ -172,7 +173,7 @@ def run(arguments: argparse.Namespace) -> None:
         model, card = train(arguments.sft, settings, data["reward.train"], root, work)
     gc.collect()  # frees the Trainer, whose optimiser holds three times the model's memory
     batch = settings.micro_batch_size or settings.batch_size
-    card |= evaluate(model, tokenizer.pad_token_id, data["reward.test"], batch)
+    card |= evaluate(model, data["reward.test"], batch)
     prompts = list(data["reward.normalisation_prompts"].data["ids"])
     mean, std = normalisation_of(model, arguments.sft, settings, prompts, root)
     card |= {"mean": mean, "std": std, "samples": len(prompts)}

@@ -82,4 +82,4 @@ def test_arguments():
 
 
 def test_empty_batch_of_rewards(reward_model):
-    assert rewards(load_reward(reward_model), [], 0, 4, 0.0, 1.0) == []
+    assert rewards(load_reward(reward_model), [], []) == []

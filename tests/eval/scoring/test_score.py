@@ -9,12 +9,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from eval.scoring.kl import kl_divergence, mean_nll, response_kl
 from eval.scoring.score import distinct
 from salsa.checkpoints.loading import load_causal, load_reward, render
-from salsa.models.scoring import output_head, rewards
+from salsa.models.scoring import batches_by_length, output_head, rewards
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-
-PAD = 0
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def test_kl_equals_a_direct_computation(llamas, sequences, make_checkpoint, tmp_
     policy, sft = (load_causal(path) for path in llamas)
     third = load_causal(make_checkpoint(tmp_path / "third", seed=9, scale=3))
     prompts, responses = sequences
-    found = response_kl(policy, [sft, third, policy], prompts, responses, PAD, batch_size, logits_at_a_time)
+    found = response_kl(policy, [sft, third, policy], prompts, responses, batch_size, logits_at_a_time)
     for reference, values in zip((sft, third), found, strict=False):
         expected = [direct_kl(policy, reference, *pair) for pair in zip(prompts, responses, strict=True)]
         assert values == pytest.approx(expected, rel=1e-4)
@@ -91,7 +89,8 @@ def test_reward_equals_a_plain_forward(reward_model, sequences):
         expected = [(plain(torch.tensor([row])).logits.item() - 0.5) / 2.0 for row in rows]
     model = load_reward(reward_model)
     for batch_size in (1, 4, 9):
-        assert rewards(model, rows, PAD, batch_size, 0.5, 2.0) == pytest.approx(expected, abs=1e-5)
+        batches = batches_by_length(list(map(len, rows)), batch_size)
+        assert rewards(model, rows, batches, 0.5, 2.0) == pytest.approx(expected, abs=1e-5)
 
 
 def test_mean_nll_equals_the_models_loss(llamas, sequences):
@@ -106,7 +105,7 @@ def test_mean_nll_equals_the_models_loss(llamas, sequences):
             total += model(torch.tensor([row]), labels=labels).loss.item() * sum(mask)
     expected = total / sum(map(sum, masks))
     for batch_size in (1, 4):
-        assert mean_nll(model, rows, masks, PAD, batch_size) == pytest.approx(expected, rel=1e-5)
+        assert mean_nll(model, rows, masks, batch_size) == pytest.approx(expected, rel=1e-5)
 
 
 def test_distinct():

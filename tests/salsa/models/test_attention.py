@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Gemma2Config, Gemma2Model
 
 from salsa.checkpoints.loading import load_causal
-from salsa.models.attention import NAME, hidden_states, window_mask
-from salsa.models.scoring import right_pad, states_at
+from salsa.models.attention import NAME, Packed, hidden_states, window_mask
 from salsa.runtime.errors import UserError
 
 # Sequences of one length share a call, also where others stand between them.
@@ -27,11 +27,17 @@ def sequences() -> list[list[int]]:
     return [torch.randint(3, 200, (length,), generator=generator).tolist() for length in LENGTHS]
 
 
+def packed(*rows: list[int]) -> Packed:
+    return Packed.of(rows, torch.device("cpu"))
+
+
 def test_states_and_gradients_equal_those_of_a_padded_pass(pair):
     ours, theirs = pair
-    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
+    rows = sequences()
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    mask = pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True)
     index = mask.flatten().nonzero()[:, 0]
-    found = states_at(ours, ids, mask, index)
+    found = hidden_states(ours, packed(*rows))
     expected = theirs.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.flatten(0, 1)[index]
     assert torch.allclose(found, expected, atol=1e-4)
     (found**3).sum().backward()
@@ -44,10 +50,9 @@ def test_states_and_gradients_equal_those_of_a_padded_pass(pair):
 def test_sequences_do_not_attend_to_each_other(pair):
     model, _ = pair
     rows = sequences()
-    ids, mask = right_pad(rows, 0, torch.device("cpu"))
-    together = states_at(model, ids, mask, mask.flatten().nonzero()[:, 0]).split(LENGTHS)
+    together = hidden_states(model, packed(*rows)).split(LENGTHS)
     for row, found in zip(rows, together, strict=True):
-        alone = hidden_states(model, torch.tensor(row), torch.arange(len(row)), [len(row)])
+        alone = hidden_states(model, packed(row))
         assert torch.allclose(found, alone, atol=1e-5)
 
 
@@ -56,9 +61,8 @@ def test_gradient_checkpointing_recomputes_the_same(pair):
     ours, theirs = pair
     ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     ours.train()
-    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
     for model in (ours, theirs):
-        (states_at(model, ids, mask, mask.flatten().nonzero()[:, 0]) ** 3).sum().backward()
+        (hidden_states(model, packed(*sequences())) ** 3).sum().backward()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         if b.grad is not None:
             assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * b.grad.abs().max())
@@ -66,8 +70,7 @@ def test_gradient_checkpointing_recomputes_the_same(pair):
 
 def test_generation_after_scoring_uses_transformers_attention(pair):
     ours, theirs = pair
-    ids, mask = right_pad(sequences(), 0, torch.device("cpu"))
-    states_at(ours, ids, mask, torch.tensor([0]))
+    hidden_states(ours, packed(*sequences()))
     assert ours.config._attn_implementation == NAME != theirs.config._attn_implementation
     prompt = torch.tensor([sequences()[1]])
     a, b = (model.generate(prompt, do_sample=False, max_new_tokens=12) for model in pair)
@@ -76,7 +79,7 @@ def test_generation_after_scoring_uses_transformers_attention(pair):
 
 def test_saved_config_does_not_name_this_attention(pair, tmp_path):
     ours, _ = pair
-    hidden_states(ours, torch.tensor([5]), torch.tensor([0]), [1])
+    hidden_states(ours, packed([5]))
     ours.save_pretrained(tmp_path / "saved")
     assert NAME not in (tmp_path / "saved/config.json").read_text()
 
@@ -91,4 +94,4 @@ def test_softcapped_attention_is_refused_in_one_line():
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
     model = Gemma2Model(Gemma2Config(**sizes, **heads))
     with pytest.raises(UserError, match="logit softcapping .Gemma 2."):
-        hidden_states(model, torch.tensor([1, 2]), torch.arange(2), [2])
+        hidden_states(model, packed([1, 2]))

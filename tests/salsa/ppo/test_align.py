@@ -116,9 +116,12 @@ def test_output_is_an_ordinary_checkpoint(align, llamas, tmp_path):
 
 def test_micro_batches_change_only_rounding(align, llamas, tmp_path):
     whole, parts = align("whole", llamas[0]), align("parts", llamas[0], micro_batch_size=3)
-    for a, b in zip(whole, parts, strict=True):
-        assert a.keys() == b.keys()
-        assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a), "mean over the batch's tokens"
+    by_tokens = align("tokens", llamas[0], micro_batch_tokens=50)
+    for a, *others in zip(whole, parts, by_tokens, strict=True):
+        for b in others:
+            assert a.keys() == b.keys()
+            assert all(a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-4) for key in a), "mean over the batch's tokens"
+    assert parts != whole != by_tokens, "the sums are rounded otherwise"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma"])
@@ -132,7 +135,7 @@ def test_sampler_and_trainer_agree(architecture, make_checkpoint, tmp_path):
     answers = sample(model, prompts, [0.0] * 3, 16, [1, 2, 3], [tokenizer.eos_token_id], tokenizer.pad_token_id)
     responses = [answer.token_ids for answer in answers]
     with torch.no_grad():
-        sequences = Sequences.build(prompts, responses, tokenizer.pad_token_id)
+        sequences = Sequences.build(prompts, responses)
         together = log_probs(model, sequences, 1.0).split([len(response) for response in responses])
         for prompt, response, found in zip(prompts, responses, together, strict=True):
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
@@ -141,7 +144,7 @@ def test_sampler_and_trainer_agree(architecture, make_checkpoint, tmp_path):
             assert torch.allclose(found, alone, atol=1e-4)
 
 
-def likes_even(model, sequences, pad, batch_size, mean, std) -> list[float]:
+def likes_even(model, sequences, batches, mean, std) -> list[float]:
     """Replaces the reward model: up to 4, by the share of even numbers among the last eight tokens."""
     return [4.0 * sum(token % 2 == 0 for token in row[-8:]) / 8 for row in sequences]
 
@@ -165,7 +168,7 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         value=Trained(load_reward(reward_model)),
         references=[sft := OnDevice(load_causal(llamas[0]))],
         sft=sft,
-        reward=RewardModel(OnDevice(load_reward(reward_model)), tokenizer.pad_token_id, *normalisation(reward_model)),
+        reward=RewardModel(OnDevice(load_reward(reward_model)), *normalisation(reward_model)),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]
@@ -237,7 +240,7 @@ def test_value_model_starts_as_a_copy_of_the_reward_model(models):
     found = rollout_of(loaded, config)
     for row, (prompt, answer) in enumerate(zip(found.prompts, found.answers, strict=True)):
         so_far = [prompt.ids + answer.token_ids[:-1]]
-        [expected] = rewards(loaded.reward.model.model, so_far, loaded.tokenizer.pad_token_id, 1, *loaded.normalisation)
+        [expected] = rewards(loaded.reward.model.model, so_far, [[0]], *loaded.normalisation)
         assert found.values[row, len(answer.token_ids) - 1].item() == pytest.approx(expected, abs=1e-4)
     everything = [
         parameter.data_ptr()

@@ -38,7 +38,7 @@ def network(seed: int, reward: bool = False):
 @torch.no_grad()
 def distribution(model) -> torch.Tensor:
     """Log-probabilities [21] of all responses; they sum to 1."""
-    sequences = Sequences.build([PROMPT] * len(RESPONSES), RESPONSES, PAD)
+    sequences = Sequences.build([PROMPT] * len(RESPONSES), RESPONSES)
     tokens = log_probs(model, sequences, 1.0).split([len(response) for response in RESPONSES])
     found = torch.stack([part.sum() for part in tokens])
     assert found.exp().sum().item() == pytest.approx(1, abs=1e-4)
@@ -82,7 +82,7 @@ def test_ppo_converges_to_the_known_optimum(name, references):
     assert divergence(optimum["sft"], optimum["soup"]) > 0.1, "the two optima have to differ"
     strategy, parts = MADE_OF[name]
 
-    def reward(prompts, answers, batch_size):
+    def reward(prompts, answers, batches):
         return [table[tuple(answer.token_ids)] for answer in answers]
 
     settings = Ppo.model_validate(

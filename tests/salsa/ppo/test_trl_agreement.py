@@ -35,7 +35,7 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
     reference, reward = (OnDevice(networks.pop(name)) for name in ("reference", "reward"))
-    scorer = RewardModel(reward, case.PAD, 0.0, 1.0)
+    scorer = RewardModel(reward, 0.0, 1.0)
     trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
