@@ -6,5 +6,6 @@ RUN pip install --no-cache-dir uv==0.13.9 \
         vllm==0.31.0 snakemake-executor-plugin-kubernetes==0.5.1 \
     && git config --system --add safe.directory '*'
 # A user that the image does not know has no home folder and no name.
-ENV PYTHONPATH=. HOME=/tmp LOGNAME=salsa
+# vLLM's compile cache outlasts a container.
+ENV PYTHONPATH=. HOME=/tmp LOGNAME=salsa VLLM_CACHE_ROOT=/workspace/.cache/vllm
 WORKDIR /workspace

@@ -70,11 +70,15 @@ def attend(
         raise UserError("attention with logit softcapping (Gemma 2) is not supported: use another base model")
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
-    parts = [part if packing.order is None else part.index_select(2, packing.order) for part in (query, key, value)]
+    # Autocast would convert the parts one by one, each by an operation of its own.
+    dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else query.dtype
+    parts = [part.squeeze(0).to(dtype) for part in (query, key, value)]
+    if packing.order is not None:
+        parts = [part.index_select(1, packing.order) for part in parts]
     sizes = [length * count for length, count in packing.groups]
     results = []
-    for (length, count), *group in zip(packing.groups, *(part.split(sizes, 2) for part in parts), strict=True):
-        q, k, v = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in group)
+    for (length, count), *group in zip(packing.groups, *(part.split(sizes, 1) for part in parts), strict=True):
+        q, k, v = (part.unflatten(1, (count, length)).transpose(0, 1) for part in group)
         mask = None
         if sliding_window is not None and length > sliding_window:
             mask = window_mask(length, sliding_window, q.device)

@@ -15,7 +15,8 @@ from eval.generation.partial import PartialAnswers
 from eval.generation.transformers_engine import TransformersEngine
 from salsa.checkpoints.loading import load_causal, load_tokenizer, render
 from salsa.config.sections import BenchmarkSettings, DataSource, GenerateSettings
-from salsa.models.sampling import Answer, choose, uniforms
+from salsa.models import sampling
+from salsa.models.sampling import Answer, choose, sample, uniforms
 from salsa.models.vllm_config import check_same_model
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
@@ -123,6 +124,24 @@ def test_choose_reads_the_vocabulary_a_few_times_and_never_makes_the_host_wait()
         choose(*given)
     assert counted.passes == 6
     assert not counted.waits
+
+
+def test_sampling_makes_the_host_wait_once_in_many_tokens(model, monkeypatch):
+    """Ended rows stay that long in the batch, which changes no answer. The first pass makes its mask on the host."""
+    network, tokenizer, eos = model
+    prompts, pad = prompts_of(tokenizer), tokenizer.pad_token_id
+    given = prompts, [1.0] * len(prompts), LIMIT, list(range(len(prompts)))
+    expected = sample(network, *given, eos, pad)
+    assert len({len(answer.token_ids) for answer in expected}) > 3, "rows end at different tokens"
+    monkeypatch.setitem(sampling.TOKENS_BETWEEN_WAITS, "cpu", 7)
+    assert sample(network, *given, eos, pad) == expected
+    waits = []
+    for limit in (1, 22):
+        with Counting(10**9) as counted:
+            sample(network, prompts, [1.0] * len(prompts), limit, list(range(len(prompts))), [-1], pad)
+        waits.append(counted.waits)
+    assert waits[1][: len(waits[0])] == waits[0]
+    assert waits[1][len(waits[0]) :] == ["aten.nonzero.default"] * 3
 
 
 def test_choose_at_the_ends_of_the_interval():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, Gemma2Model
 
 from salsa.checkpoints.loading import load_causal
@@ -66,6 +67,28 @@ def test_gradient_checkpointing_recomputes_the_same(pair):
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         if b.grad is not None:
             assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5 * b.grad.abs().max())
+
+
+class Started(TorchDispatchMode):
+    """Counts the operations that a GPU's host would start; a view starts none."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_each_further_length_adds_a_call_of_attention_alone(pair):
+    """In bfloat16, too: nothing is converted sequence by sequence."""
+    model, counts = pair[0], []
+    for lengths in ([7] * 6, [2, 3, 4, 5, 6, 7]):
+        given = packed(*([5] * length for length in lengths))
+        with torch.autocast("cpu", torch.bfloat16), Started() as started:
+            hidden_states(model, given)
+        counts.append(started.count)
+    assert counts[1] - counts[0] == 5 * model.config.num_hidden_layers
 
 
 def test_generation_after_scoring_uses_transformers_attention(pair):
