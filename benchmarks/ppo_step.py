@@ -53,7 +53,7 @@ class Ending:
 def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict[str, Any]:
     from salsa.checkpoints.loading import load_causal, load_reward
     from salsa.config.sections import Ppo
-    from salsa.models.frozen import OnDevice
+    from salsa.models.frozen import FrozenOnDevice
     from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
     from salsa.ppo.models import Models, Prompt, RewardModel, Trained, frozen_model
@@ -125,7 +125,7 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
         found.append(dict(spent))
     shutil.rmtree(folder)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kept = [model.model for model in (reference, reward) if isinstance(model, OnDevice)]
+    kept = [model.model for model in (reference, reward) if isinstance(model, FrozenOnDevice)]
     counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, models.value)]
     frozen = [sum(weight.nbytes for weight in model.parameters()) for model in kept]
     formula = peak_bytes(shape, updates, micro, *counts, frozen) + (0 if cuda else before)

@@ -43,7 +43,7 @@ def ppo_settings(config: Config, model: str) -> dict[str, Ppo]:
     """The settings of a model's methods that train by PPO."""
     names = [name for name, method in config.methods.items() if method.algorithm != "none"]
     settings = {name: algorithm_settings(config, model, name) for name in names}
-    return {name: found for name, found in settings.items() if isinstance(found, Ppo)}
+    return {name: one for name, one in settings.items() if isinstance(one, Ppo)}
 
 
 def choices(sizes: Sizes, model: str, device: Device) -> list[Choice]:
@@ -51,7 +51,7 @@ def choices(sizes: Sizes, model: str, device: Device) -> list[Choice]:
     costs, settings = Costs(sizes, model), ppo_settings(sizes.local, model)
 
     def at(where: FrozenPlace) -> Choice:
-        placed = {name: found.model_copy(update={"frozen_models": where}) for name, found in settings.items()}
+        placed = {name: one.model_copy(update={"frozen_models": where}) for name, one in settings.items()}
         runs = [place(Job("align", name, model, (), costs.ppo(one, name)), device) for name, one in placed.items()]
         host = max(costs.frozen_bytes(one, name) for name, one in placed.items()) if where == "host" else 0.0
         return Choice(model, where, tuple(runs), host)
@@ -59,12 +59,12 @@ def choices(sizes: Sizes, model: str, device: Device) -> list[Choice]:
     return [at(where) for where in PLACES] if settings else []
 
 
-def best(found: list[Choice], configured: set[FrozenPlace], device: Device, count: int) -> Choice | None:
+def best(options: list[Choice], configured: set[FrozenPlace], device: Device, count: int) -> Choice | None:
     """The place with the fewest device hours among those that fit; None if none does.
 
     Of places that are equally good, the configured one, else the first.
     """
-    fitting = [choice for choice in found if choice.fits(device, count)]
+    fitting = [choice for choice in options if choice.fits(device, count)]
     least = min((choice.hours for choice in fitting), default=0.0)
     good = [choice for choice in fitting if choice.hours <= ALIKE * least]
     return next((choice for choice in good if {choice.place} == configured), next(iter(good), None))
@@ -74,17 +74,18 @@ def frozen_lines(config: Config, device: Device, count: int) -> list[str]:
     """For each model the best place of its frozen models, and what the others would take; none for a plan on CPUs."""
     sizes, lines = Sizes(config), []
     for model in config.models if device.memory else ():
-        found = list(choices(sizes, model, device))
-        if not found:
+        options = choices(sizes, model, device)
+        if not options:
             continue
         configured = {settings.frozen_models for settings in ppo_settings(config, model).values()}
-        chosen = best(found, configured, device, count)
-        others = [choice for choice in found if choice is not chosen and choice.place in (*configured, "auto", "host")]
-        said = [described(choice, device, count) for choice in ([chosen] if chosen else []) + others]
-        lines.append(f"frozen     {model}: {'; '.join(said)}")
-        if chosen and configured != {chosen.place}:
-            lines.append(f"           set models.{model}.settings.ppo.frozen_models: {chosen.place}")
-    return lines
+        cheapest = best(options, configured, device, count)
+        others = [one for one in options if one is not cheapest and one.place in (*configured, "auto", "host")]
+        texts = [described(choice, device, count) for choice in ([cheapest] if cheapest else []) + others]
+        lines.append(f"           {model}  {'; '.join(texts)}")
+        if cheapest and configured != {cheapest.place}:
+            lines.append(f"           {model}  set models.{model}.settings.ppo.frozen_models: {cheapest.place}")
+    head = "frozen     what PPO takes by ppo.frozen_models, with device hours per run; the first place is the best"
+    return [head, *lines] if lines else []
 
 
 def described(choice: Choice, device: Device, count: int) -> str:
@@ -95,4 +96,4 @@ def described(choice: Choice, device: Device, count: int) -> str:
         return f"{choice.place} does not fit: {run.memory / GIGABYTE:.0f} GB on {devices}"
     host = f" and {choice.host / GIGABYTE:.0f} GB of host memory for each" if choice.host else ""
     short = "" if choice.fits(device, count) else ", too much here"
-    return f"{choice.place} takes {run.memory / GIGABYTE:.0f} GB on {devices}{host}, {choice.hours:.1f} h a run{short}"
+    return f"{choice.place}: {run.memory / GIGABYTE:.0f} GB on {devices}{host}, {choice.hours:.1f} h{short}"

@@ -38,14 +38,14 @@ def place(job: Job, device: Device) -> Run:
         # A CPU plan's devices are cores, and every job takes one.
         count = 1 if device.memory is None else 0
         return Run(job, count, sum(work.seconds(device, 1) for work in job.cost.work), 0.0, True)
-    whole = (device.memory or 0.0) * GIGABYTE
-    usable = USABLE * whole if device.memory else float("inf")
+    device_bytes = (device.memory or 0.0) * GIGABYTE
+    usable = USABLE * device_bytes if device.memory else float("inf")
     counts = COUNTS if job.cost.spreads else (1,)
-    count = next((count for count in counts if job.cost.memory.on(count, whole) <= usable), counts[-1])
+    count = next((count for count in counts if job.cost.memory.on(count, device_bytes) <= usable), counts[-1])
     efficiency = 1.0 if count == 1 else assumed().together
     seconds = sum(work.seconds(device, count) for work in job.cost.work) / efficiency
-    memory = job.cost.memory.on(count, whole)
-    return Run(job, count, seconds, memory, memory <= usable and job.cost.memory.least_share(whole) is None)
+    memory = job.cost.memory.on(count, device_bytes)
+    return Run(job, count, seconds, memory, memory <= usable and job.cost.memory.least_share(device_bytes) is None)
 
 
 def job_seconds(config: Config, device: str) -> dict[str, float]:

@@ -114,7 +114,7 @@ class Costs:
         training = self._training(settings, 2, logits=False)
         # SFT 1 is loaded when training is over.
         cache = self._cache(settings.dtype, micro * (settings.max_length + limit))
-        sampling = replace(self._whole(), per_device=self._whole().per_device + self._weights(settings.dtype) + cache)
+        sampling = self._unsharded(self._weights(settings.dtype) + cache)
         return Cost(work, training.then(sampling), spreads=True, disk=self._weights(settings.dtype))
 
     def trained_on(self, method: str) -> DataSource:
@@ -226,7 +226,7 @@ class Costs:
         reference = self._passes(settings.dtype, pairs, settings.epochs, predicted=1, batches=batches)
         training = self._training(settings, 2, logits=True)
         references = len(self._references(method)) * self._weights(settings.dtype)
-        footprint = training.then(replace(self._whole(), per_device=self._whole().per_device + references))
+        footprint = training.then(self._unsharded(references))
         work = (self._start(2), self._supervised(settings, pairs, 1), reference)
         return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
 
@@ -346,11 +346,11 @@ class Costs:
         tokens = dialogues * micro_batch(settings) * settings.max_length
         predicted = tokens if logits else 0
         training = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
-        return training.then(self._whole())
+        return training.then(self._unsharded())
 
-    def _whole(self) -> Phase:
-        """Each device loads the whole model before it is sharded."""
-        return Phase(0, PROCESS + self._weights("float32"))
+    def _unsharded(self, further: float = 0.0) -> Phase:
+        """Each device holds the whole model before and after it is sharded, with so many further bytes."""
+        return Phase(0, PROCESS + self._weights("float32") + further)
 
     def _passes(
         self,

@@ -99,10 +99,10 @@ def balanced_batches(lengths: Sequence[int], size: int | None, tokens: int | Non
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     shares = [order[process :: count()] for process in range(count())]
-    own = shares[PartialState().process_index]
+    local_rows = shares[PartialState().process_index]
     if tokens is None:
-        size = size or len(own)
-        return [own[begin : begin + size] for begin in range(0, len(own), size)]
+        size = size or len(local_rows)
+        return [local_rows[begin : begin + size] for begin in range(0, len(local_rows), size)]
 
     def within(batch: list[int]) -> bool:
         return len(batch) == 1 or (
@@ -112,7 +112,7 @@ def balanced_batches(lengths: Sequence[int], size: int | None, tokens: int | Non
     number = max(1, *(math.ceil(sum(lengths[row] for row in share) / tokens) for share in shares))
     while not all(within(batch) for share in shares for batch in spread(share, lengths, number)):
         number += 1
-    return spread(own, lengths, number)
+    return spread(local_rows, lengths, number)
 
 
 def spread(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[list[int]]:

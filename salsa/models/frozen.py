@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from salsa.checkpoints.loading import device
 from salsa.config.sections import FrozenPlace
 from salsa.devices import processes
-from salsa.models.sharded import CallOfFunction
+from salsa.models.sharded import ForwardWrapper
 from salsa.runtime.errors import UserError
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Frozen(Protocol):
         ...
 
 
-class OnDevice:
+class FrozenOnDevice:
     """A model that stays on the device."""
 
     def __init__(self, model: PreTrainedModel):
@@ -39,7 +39,7 @@ class OnDevice:
         return fn(self.model)
 
 
-class InShards:
+class FrozenSharded:
     """A model of which each process keeps a shard on its device. Each layer is gathered for its own passes."""
 
     def __init__(self, model: PreTrainedModel):
@@ -47,14 +47,14 @@ class InShards:
         for module in list(model.modules()):
             if type(module).__name__ in set(model._no_split_modules or ()):
                 fully_shard(module, mesh=mesh)
-        self.call: torch.nn.Module = CallOfFunction(model)
+        self.call: torch.nn.Module = ForwardWrapper(model)
         fully_shard(self.call, mesh=mesh, reshard_after_forward=True)
 
     def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
         return self.call(fn)
 
 
-class OnHost:
+class FrozenOnHost:
     """A model that stays in the host's memory, pinned for a GPU, and is copied to the device for each use."""
 
     def __init__(self, model: PreTrainedModel):
@@ -74,7 +74,7 @@ class OnHost:
                 tensor.data = data
 
 
-class OnDisk:
+class FrozenOnDisk:
     """A model that is loaded for each use."""
 
     def __init__(self, load: Callable[[], PreTrainedModel]):
@@ -84,7 +84,7 @@ class OnDisk:
         return fn(self.load())
 
 
-def keep(load: Load, place: FrozenPlace) -> Frozen:
+def load_frozen(load: Load, place: FrozenPlace) -> Frozen:
     """The frozen model that `load` returns, kept at a place. `auto` is in shards under FSDP2, else on the device."""
     sharding = processes.use_fsdp2()
     if place == "shards" and not sharding:
@@ -94,9 +94,9 @@ def keep(load: Load, place: FrozenPlace) -> Frozen:
         )
     match place:
         case "disk":
-            return OnDisk(lambda: load(device()))
+            return FrozenOnDisk(lambda: load(device()))
         case "host":
-            return OnHost(load(torch.device("cpu")))
+            return FrozenOnHost(load(torch.device("cpu")))
         case "shards" | "auto" if sharding:
-            return InShards(load(device()))
-    return OnDevice(load(device()))
+            return FrozenSharded(load(device()))
+    return FrozenOnDevice(load(device()))

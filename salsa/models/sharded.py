@@ -13,7 +13,7 @@ from salsa.checkpoints.loading import DTYPES, device
 T = TypeVar("T")
 
 
-class CallOfFunction(torch.nn.Module):
+class ForwardWrapper(torch.nn.Module):
     """A module whose forward pass calls a given function of the model.
 
     DDP and FSDP hook into a module's forward, so every pass of a distributed model has to go through one. PPO never

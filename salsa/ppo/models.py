@@ -14,10 +14,10 @@ from salsa.checkpoints.loading import check_vocabularies, device, load_causal, l
 from salsa.config.references import Fixed, Strategy
 from salsa.config.sections import PpoSettings
 from salsa.models.attention import Packed, hidden_states
-from salsa.models.frozen import Frozen, OnDevice, keep
+from salsa.models.frozen import Frozen, FrozenOnDevice, load_frozen
 from salsa.models.sampling import Answer
 from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, rewards
-from salsa.models.sharded import CallOfFunction, gather_model, gather_tensor
+from salsa.models.sharded import ForwardWrapper, gather_model, gather_tensor
 from salsa.ppo.math import entropy, token_log_probs
 from salsa.runtime.errors import UserError
 
@@ -64,7 +64,7 @@ class Trained:
 
     def __init__(self, model: PreTrainedModel, dtype: str = "float32"):
         self.model, self.dtype = model, dtype
-        self.module: torch.nn.Module = CallOfFunction(model)
+        self.module: torch.nn.Module = ForwardWrapper(model)
         self.is_sharded = False
 
     def replace_module(self, module: torch.nn.Module, is_sharded: bool) -> None:
@@ -130,12 +130,12 @@ class Models:
 
     def moving_references(self) -> list[PreTrainedModel]:
         """The models of a moving reference; none if the reference is fixed."""
-        return [part.model for part in self.references if self.strategy.moves and isinstance(part, OnDevice)]
+        return [part.model for part in self.references if self.strategy.moves and isinstance(part, FrozenOnDevice)]
 
 
 def frozen_model(load: Callable[..., PreTrainedModel], folder: Path, settings: PpoSettings) -> Frozen:
     """A frozen model, kept where `settings.frozen_models` says."""
-    return keep(lambda place: load(folder, settings.dtype, place).requires_grad_(False), settings.frozen_models)
+    return load_frozen(lambda place: load(folder, settings.dtype, place).requires_grad_(False), settings.frozen_models)
 
 
 def load_models(
@@ -174,7 +174,7 @@ def assemble(
         value=Trained(value, settings.dtype),
         references=[
             # A moving reference is float32: in bfloat16 its small steps would be rounded away.
-            OnDevice(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
+            FrozenOnDevice(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
             for path in references
         ],
         sft=fixed[sft.resolve()],

@@ -273,9 +273,7 @@ def test_plan_chooses_the_place_of_frozen_models(tmp_path):
     (tmp_path / "auto.yaml").write_text(yaml.safe_dump({"models": models}))
     changed = load_config(ROOT / "config/paper.yaml", tmp_path / "auto.yaml")
     said = "\n".join(frozen_lines(changed, h100, 8))
-    assert re.search(
-        r"gemma-2b: host takes 7\d GB on 1 device and 15 GB of host .*; auto takes \d+ GB on 2 devices", said
-    )
+    assert re.search(r"gemma-2b  host: 7\d GB on 1 device and 15 GB of host .*; auto: \d+ GB on 2 devices", said)
     assert "set models.gemma-2b.settings.ppo.frozen_models: host" in said
     small = h100.model_copy(update={"host_memory": 14})
     assert "host" not in frozen_lines(changed, small, 8)[-1].partition(";")[0], "the host has no room"

@@ -7,7 +7,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from salsa.checkpoints.loading import load_causal
 from salsa.devices import processes
-from salsa.models.frozen import InShards
+from salsa.models.frozen import FrozenSharded
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def test_a_process_keeps_its_shard_alone(llamas, monkeypatch):
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
     monkeypatch.setattr(processes, "count", lambda: 4)
     try:
-        frozen = InShards(model)
+        frozen = FrozenSharded(model)
         before = kept()
         frozen.forward(outputs)
         assert kept() == before < 0.3 * whole

@@ -15,7 +15,7 @@ from salsa.config import references
 from salsa.config.fields import Count
 from salsa.config.references import Fixed
 from salsa.config.sections import Ppo
-from salsa.models.frozen import OnDevice
+from salsa.models.frozen import FrozenOnDevice
 from salsa.models.sampling import sample
 from salsa.models.scoring import normalisation, rewards
 from salsa.ppo import samplers
@@ -166,9 +166,9 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
         tokenizer=tokenizer,
         policy=Trained(load_causal(llamas[0])),
         value=Trained(load_reward(reward_model)),
-        references=[sft := OnDevice(load_causal(llamas[0]))],
+        references=[sft := FrozenOnDevice(load_causal(llamas[0]))],
         sft=sft,
-        reward=RewardModel(OnDevice(load_reward(reward_model)), *normalisation(reward_model)),
+        reward=RewardModel(FrozenOnDevice(load_reward(reward_model)), *normalisation(reward_model)),
         normalisation=normalisation(reward_model),
     )
     messages = [{"role": "user", "content": "hi"}]

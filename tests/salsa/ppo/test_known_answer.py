@@ -13,7 +13,7 @@ from salsa.checkpoints.loading import load_causal
 from salsa.checkpoints.soup import soup
 from salsa.config.references import Fixed, MeanKl
 from salsa.config.sections import Ppo
-from salsa.models.frozen import OnDevice
+from salsa.models.frozen import FrozenOnDevice
 from salsa.ppo.models import Models, Prompt, Sequences, Trained, log_probs
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
@@ -101,7 +101,7 @@ def test_ppo_converges_to_the_known_optimum(name, references):
         }
     )
     policy = network(1)
-    frozen = {key: OnDevice(model) for key, model in references.items()}
+    frozen = {key: FrozenOnDevice(model) for key, model in references.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=Trained(policy),

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import trl_case as case
 from salsa.config.sections import Ppo
-from salsa.models.frozen import OnDevice
+from salsa.models.frozen import FrozenOnDevice
 from salsa.models.sampling import Answer
 from salsa.ppo.learner import Learner
 from salsa.ppo.math import gae, k1, token_rewards
@@ -34,7 +34,7 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
     networks = case.models()
-    reference, reward = (OnDevice(networks.pop(name)) for name in ("reference", "reward"))
+    reference, reward = (FrozenOnDevice(networks.pop(name)) for name in ("reference", "reward"))
     scorer = RewardModel(reward, 0.0, 1.0)
     trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
