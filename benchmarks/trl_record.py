@@ -3,8 +3,9 @@
     make trl        an environment with TRL 1.11, the last release with PPO, then this, then the comparison
 
 TRL's `train` runs unchanged except for two things: responses are given instead of sampled, and its variables are
-recorded. It runs twice: unchanged, and with the two lines replaced in which it is documented to differ
-(docs/protocol.md): the position of the score, and the value that it keeps one position after the response.
+recorded. It runs unchanged, and with the two lines replaced in which it is documented to differ (docs/protocol.md): the
+position of the score, and the value that it keeps one position after the response. With these it also runs over
+adapters by peft.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 
 os.environ.update(TRL_EXPERIMENTAL_SILENCE="1", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
 
+import peft
 import torch
 import trl
 from datasets import Dataset
@@ -87,11 +89,32 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def run(changes: dict[str, str]) -> dict[str, Any]:
-    models, count, settings = case.models(), len(case.PROMPTS), case.SETTINGS
+def adapted_models() -> dict[str, torch.nn.Module]:
+    """The case's models with LoRA, each with a base of its own, as peft makes them."""
+    models: dict[str, torch.nn.Module] = {}
+    for name, phase in case.PHASES.items():
+        model = case.base()
+        if name in ("value", "reward"):
+            scorer = case.scalar_model(phase)
+            scorer.model.load_state_dict(model.model.state_dict())
+            scorer.score.weight.data.copy_(case.head(phase))
+            model = scorer
+        pairs = case.adapter(phase)
+        config = peft.LoraConfig(r=case.RANK, lora_alpha=case.ALPHA, target_modules=list(pairs))
+        models[name] = peft.inject_adapter_in_model(config, model, "default")
+        for layer, (a, b) in pairs.items():
+            module = model.get_submodule(layer)
+            module.lora_A["default"].weight.data.copy_(a)
+            module.lora_B["default"].weight.data.copy_(b)
+    models["value"].score.requires_grad_(True)
+    return {name: model.eval() for name, model in models.items()}
+
+
+def run(changes: dict[str, str], models: dict[str, torch.nn.Module]) -> dict[str, Any]:
+    count, settings = len(case.PROMPTS), case.SETTINGS
     data = Dataset.from_list([{"input_ids": prompt} for prompt in case.PROMPTS])
     policy = torch.optim.AdamW(
-        [*models["policy"].parameters(), *models["value"].parameters()],
+        [part for name in ("policy", "value") for part in models[name].parameters() if part.requires_grad],
         lr=settings["learning_rate"],
         betas=settings["adam_betas"],
         eps=settings["adam_eps"],
@@ -153,6 +176,11 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     found = {"trl": trl.__version__, "torch": torch.__version__.split("+")[0]}
-    for name, changes in (("adapted", DIFFERENCES), ("unchanged", {})):
-        found[name] = {key: rounded(value) for key, value in run(changes).items()}
+    runs = {
+        "adapted": (DIFFERENCES, case.models),
+        "unchanged": ({}, case.models),
+        "lora": (DIFFERENCES, adapted_models),
+    }
+    for name, (changes, models) in runs.items():
+        found[name] = {key: rounded(value) for key, value in run(changes, models()).items()}
     arguments.out.write_text(json.dumps(found) + "\n")

@@ -12,6 +12,7 @@ COMMANDS = {
     "data": ("salsa.data.prepare", "make token ids of a model's data sets, and count what cannot be used"),
     "sft": ("salsa.supervised.sft", "fine-tune a base model on demonstrations"),
     "soup": ("salsa.checkpoints.soup", "average checkpoints"),
+    "merge": ("salsa.lora.merge", "write a LoRA checkpoint as an ordinary one"),
     "reward": ("salsa.supervised.reward", "train and normalise the reward model"),
     "perturb": ("salsa.checkpoints.perturb", "move a checkpoint at random, as far as another is from it"),
     "align": ("salsa.ppo.align", "train a policy with PPO against a reference"),

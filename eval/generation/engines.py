@@ -11,6 +11,7 @@ from typing import Protocol
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from eval.generation.partial import PartialAnswers
+from salsa.checkpoints.adapters import base_of
 from salsa.checkpoints.floats import check_checkpoint
 from salsa.checkpoints.shards import read_json
 from salsa.config.sections import GenerateSettings
@@ -66,7 +67,7 @@ def generate_all(
 def load_engine(path: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerateSettings) -> Engine:
     """Load the configured engine with a checkpoint. Engines are imported only when used."""
     if settings.engine == "vllm":
-        check_checkpoint(path)  # vLLM would load NaN without complaint
+        check_checkpoint(base_of(path))  # vLLM would load NaN without complaint
         from salsa.models.vllm_engine import VllmEngine
 
         engine = VllmEngine(path, eos_ids(path, tokenizer), settings.dtype, settings.vllm)

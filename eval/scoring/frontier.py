@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from eval.scoring.probe import Probe
-from salsa.checkpoints.kept import kept_checkpoints
+from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.sections import Alpha
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from salsa.models.attention import Packed, hidden_states
-from salsa.models.scoring import LOGITS_AT_A_TIME, batches_by_length, output_head, predictors
-from salsa.ppo.math import token_log_probs
+from salsa.models.responses import predictors, token_log_probs
+from salsa.models.scoring import LOGITS_AT_A_TIME, batches_by_length, output_head
 from salsa.runtime.errors import UserError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from salsa.checkpoints.floats import FLOATS
-from salsa.checkpoints.shards import INDEX_FILE, SIZES, Tensor, read_json
+from salsa.checkpoints.shards import ADAPTER_FILE, INDEX_FILE, SIZES, Tensor, read_json
 from salsa.runtime.errors import UserError
 from salsa.runtime.provenance import RUN_FILE
 
@@ -32,7 +32,7 @@ TOKENIZER_FILES = (
 )
 TOKENIZER_BYTES = ("tokenizer.model", "merges.txt", "vocab.txt", "chat_template.jinja")
 COPIED = (".json", ".jinja", ".model", ".txt")
-NOT_COPIED = (INDEX_FILE, RUN_FILE, "trainer_state.json")
+NOT_COPIED = (INDEX_FILE, ADAPTER_FILE, RUN_FILE, "trainer_state.json")
 ABSENT = object()
 
 

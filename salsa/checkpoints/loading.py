@@ -1,5 +1,9 @@
-"""Load checkpoints and tokenizers: local folders, safetensors only, no remote code, one device."""
+"""Load checkpoints and tokenizers: local folders, safetensors only, no remote code, one device.
 
+A checkpoint that is an adapter is loaded as an ordinary model, with the changed weights.
+"""
+
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -16,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from salsa.checkpoints.adapters import base_of, is_adapter, merged_tensors, read_adapter
 from salsa.checkpoints.shards import read_json, read_tensors
 from salsa.runtime.errors import UserError
 
@@ -28,6 +34,13 @@ transformers_logging.disable_progress_bar()
 def device() -> torch.device:
     """This process's GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast to bfloat16 over float32 weights, or do nothing for float32."""
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device().type, torch.bfloat16)
 
 
 def open_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -81,18 +94,42 @@ def load_reward(path: Path, dtype: str = "float32", place: torch.device | None =
 
 
 def _load(auto: Any, path: Path, dtype: str, place: torch.device | None, **options: Any) -> PreTrainedModel:
-    read_tensors(path)
-    read_json(path / "config.json")
-    try:
-        model = auto.from_pretrained(
-            path, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, local_files_only=True, **options
-        )
-    except SafetensorError as error:
-        raise UserError(f"{path}: cannot read the weights ({error}): rebuild the checkpoint or copy it again") from None
+    model = load_base(auto, path, dtype, **options)
+    if is_adapter(path):
+        adapter = read_adapter(path)
+        changed = {f"{name}.weight" for name in adapter.pairs} | adapter.tensors.keys()
+        with torch.no_grad():
+            for name, tensor in merged_tensors(path, DTYPES[dtype]):
+                if name in changed:
+                    model.get_parameter(name).copy_(tensor)
     model = model.to(place or device()).eval()
     check_parameters(model, str(path), "the checkpoint is broken: rebuild it or copy it again")
     keep_token_ids(model)
     return model
+
+
+def load_base(auto: Any, path: Path, dtype: str, quantised: Any = None, **options: Any) -> PreTrainedModel:
+    """Load the base of a checkpoint, with the checkpoint's config; an ordinary checkpoint is its own base.
+
+    `auto` is the model's Auto class, `quantised` a transformers quantisation config.
+    """
+    base = base_of(path)
+    read_tensors(base)
+    read_json(path / "config.json")
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True, **options)
+    further = {} if quantised is None else {"quantization_config": quantised, "device_map": {"": device()}}
+    try:
+        return auto.from_pretrained(
+            base,
+            config=config,
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            **further,
+        )
+    except SafetensorError as error:
+        raise UserError(f"{base}: cannot read the weights ({error}): rebuild the checkpoint or copy it again") from None
 
 
 def check_parameters(model: PreTrainedModel, where: str, fix: str) -> None:

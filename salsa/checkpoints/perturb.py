@@ -1,6 +1,7 @@
 """Stage `perturb`: add random noise to a checkpoint, each tensor's as large as its distance to another checkpoint.
 
-A control for the soup: it is as far from SFT 1 in every tensor, but in a random direction.
+A control for the soup: it is as far from SFT 1 in every tensor, but in a random direction. That is not a change of low
+rank, so the result is an ordinary checkpoint even if the given ones are LoRA adapters.
 """
 
 import argparse
@@ -12,12 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from salsa.checkpoints.adapters import is_adapter, write_merged
 from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
 from salsa.checkpoints.floats import check_finite
 from salsa.checkpoints.shards import INDEX_FILE, read_header, read_tensors, weight_files, write_index
 from salsa.checkpoints.unused_tensors import without_unused
 from salsa.runtime.errors import UserError
-from salsa.runtime.outputs import output_folder
+from salsa.runtime.outputs import output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 
@@ -56,8 +58,18 @@ def perturb(of: Path, like: Path, seed: int, draw: int, out: Path) -> None:
         write_index(out, {file.name: read_header(file) for file in sorted(out.glob("*.safetensors"))})
 
 
+def ordinary(folder: Path, work: Path) -> Path:
+    """The folder of an ordinary checkpoint; an adapter is first written as one into `work`."""
+    if not is_adapter(folder):
+        return folder
+    work.mkdir()
+    write_merged(folder, work)
+    return work
+
+
 def run(arguments: argparse.Namespace) -> None:
     inputs = {"of": arguments.of, "like": arguments.like}
     record = Run("perturb", {}, inputs, {"seed": arguments.seed, "draw": arguments.draw, "run": arguments.run})
-    with output_folder(arguments.out, record) as folder:
-        perturb(arguments.of, arguments.like, run_seed(arguments.seed, arguments.run), arguments.draw, folder)
+    with output_folder(arguments.out, record) as folder, scratch(arguments.out) as work:
+        of, like = ordinary(arguments.of, work / "of"), ordinary(arguments.like, work / "like")
+        perturb(of, like, run_seed(arguments.seed, arguments.run), arguments.draw, folder)

@@ -1,4 +1,7 @@
-"""Save trained models as ordinary checkpoints, and check before training that saving will work."""
+"""Save trained models as ordinary checkpoints, and check before training that saving will work.
+
+A policy may keep checkpoints that it passed on its way (`ppo.checkpoints_at`): POLICY/kept/STEPS.
+"""
 
 import shutil
 import tempfile
@@ -9,10 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from salsa.checkpoints.loading import DTYPES, check_parameters
 from salsa.runtime.errors import UserError
 
+KEPT = "kept"
+
 
 def check_saving(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
     """Raise a UserError if `save` to this folder would fail after training. Tries everything but the weights."""
-    needed = sum(parameter.numel() for parameter in model.parameters()) * DTYPES[dtype].itemsize
+    # With LoRA only what trains is saved, beside small adapters.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    needed = sum(parameter.numel() for parameter in trained) * DTYPES[dtype].itemsize
     if (free := shutil.disk_usage(folder).free) < needed:
         raise UserError(
             f"{folder.parent}: the trained model needs {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are free: make room"
@@ -39,3 +46,9 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     check_parameters(model, "training diverged", "lower the learning rate or use a wider dtype; nothing was saved")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def kept_checkpoints(policy: Path) -> dict[int, Path]:
+    """Folders by the number of steps, ascending; none for a policy that kept nothing."""
+    folders = (policy / KEPT).glob("*") if (policy / KEPT).is_dir() else ()
+    return dict(sorted((int(folder.name), folder) for folder in folders if folder.name.isdecimal()))

@@ -1,7 +1,7 @@
 """Soups: weighted averages of checkpoints, tensor by tensor, computed in float32 and cast once.
 
 Tensors are streamed in small pieces from the ingredients' files to the soup's, so memory does not grow with the model.
-No model is instantiated; tied embeddings are averaged once, as stored.
+No model is instantiated; tied embeddings are averaged once, as stored. A soup of LoRA adapters is an adapter.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from salsa.checkpoints import floats
+from salsa.checkpoints.adapters import is_adapter, read_adapter, weighted_sum, write_adapter
 from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
 from salsa.checkpoints.floats import FLOATS
 from salsa.checkpoints.shards import (
@@ -186,6 +187,8 @@ def soup(
     check_ingredients(ingredients, allow_any_sum)
     limit = parse_size(shard_size)
     folders = list(ingredients)
+    if any(map(is_adapter, folders)):
+        return adapter_soup(ingredients, out)
     loaded = [without_unused(folder, read_tensors(folder)) for folder in folders]
     checkpoints = [tensors for tensors, _ in loaded]
     left_out = {str(folder): names for folder, (_, names) in zip(folders, loaded, strict=True) if names}
@@ -218,6 +221,35 @@ def soup(
         set_dtype(out / "config.json", dtype)
     read = {str(folder): dtypes_of(tensors.values()) for folder, tensors in zip(folders, checkpoints, strict=True)}
     return {"dtypes_read": read, "dtypes_written": dtypes_of(t for shard in plan for t in shard), "left_out": left_out}
+
+
+def adapter_soup(ingredients: Mapping[Path, float], out: Path) -> dict[str, Any]:
+    """Write a soup of LoRA adapters of one base as an adapter: base + sum_i weight_i change_i, exactly.
+
+    That is the average of the weights, because the ingredients' weights sum to 1. The base may be an ingredient. Ranks
+    add up, and the soup keeps the adapters' float32. Returns facts for run.json.
+    """
+    check_ingredients(ingredients, allow_any_sum=False)
+    folders = list(ingredients)
+    adapters = {folder: read_adapter(folder) for folder in folders}
+    first = adapters[folders[0]]
+    for folder, adapter in adapters.items():
+        if adapter.base != first.base:
+            raise UserError(
+                f"{folder}: its base is {adapter.base}, that of {folders[0]} is {first.base}: average adapters of one "
+                "base, or make ordinary checkpoints of them: python -m salsa merge"
+            )
+        if adapter.tensors.keys() != first.tensors.keys():
+            raise UserError(
+                f"{folder}: its head differs from that of {folders[0]}: average only checkpoints of one kind"
+            )
+    check_files(folders)
+    total = weighted_sum([(adapters[folder], weight) for folder, weight in ingredients.items() if weight])
+    write_adapter(total, out)
+    for file in copied_files(folders[0]):
+        shutil.copyfile(file, out / file.name)
+    ranks = {str(folder): max((len(a) for a, _ in adapters[folder].pairs.values()), default=0) for folder in folders}
+    return {"ranks_of_adapters": ranks, "rank": max(len(a) for a, _ in total.pairs.values())}
 
 
 def as_written(tensor: Tensor, dtype: str | None) -> Tensor:

@@ -132,6 +132,23 @@ class Model(Section):
         return self
 
 
+class Lora(Section):
+    """LoRA (Hu et al. 2021): training changes weights by products of low rank alone, over a frozen base.
+
+    The paper trains all weights, so this is a departure from it. The stage's checkpoint is then an adapter: the sum of
+    the one that it started from and its own.
+    """
+
+    rank: Count = Field(16, description="Rank of a layer's change B A")
+    alpha: Positive = Field(32.0, description="The change is alpha / rank times B A")
+    targets: Literal["all-linear"] | list[str] = Field(
+        "all-linear", description="Layers with a change: all linear ones below the head, or names such as q_proj"
+    )
+    bits: Literal[4] | None = Field(
+        None, description="4: the base in 4 bits (NF4, bitsandbytes). Default: in the stage's dtype"
+    )
+
+
 class Optimisation(Section):
     """Optimisation settings of the supervised stages. Batch sizes count sequences per optimiser step."""
 
@@ -145,6 +162,7 @@ class Optimisation(Section):
     weight_decay: NonNegative = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    lora: Lora | None = Field(None, description="Train an adapter; default: all weights")
 
     @model_validator(mode="after")
     def _micro_batches_fit(self) -> "Optimisation":
@@ -259,6 +277,11 @@ class PpoSettings(Section):
         None, description="Stop if a rollout's kl_ref_k1 (nats per response) exceeds this. Default: never"
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass to save memory")
+    lora: Lora | None = Field(
+        None,
+        description="Train adapters of policy and value model, over a base that all models share which are adapters of "
+        "it; default: all weights",
+    )
     frozen_models: FrozenPlace = Field(
         "auto",
         description="Where references and reward model stay between uses: on the device, in shards over the processes "

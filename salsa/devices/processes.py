@@ -73,6 +73,11 @@ def use_fsdp2() -> bool:
     return bool(accelerator().distributed_type == DistributedType.FSDP)
 
 
+def use_deepspeed() -> bool:
+    """Whether the launcher asks for DeepSpeed."""
+    return bool(accelerator().distributed_type == DistributedType.DEEPSPEED)
+
+
 def count() -> int:
     return int(PartialState().num_processes)
 

@@ -118,8 +118,8 @@ class Packed:
 
 def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
     """Last-layer hidden states [N, D] of packed sequences."""
-    if model.config._attn_implementation != NAME:
-        model.set_attn_implementation(NAME)
+    if model.base_model.config._attn_implementation != NAME:
+        model.base_model.set_attn_implementation(NAME)
     # transformers passes a 4-dimensional mask through, so no [N, N] mask is built.
     no_mask = torch.empty(1, 1, 0, 0, device=packed.ids.device)
     output = model.base_model(

@@ -47,20 +47,6 @@ def normalisation(reward: Path) -> tuple[float, float]:
         ) from None
 
 
-def predictors(prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> Tensor:
-    """Places [N] of the hidden states from which the response tokens are predicted, in packed prompts with responses.
-
-    The state at a position predicts the next token, so each place is one before its token. N is the number of tokens in
-    all responses.
-    """
-    places, begin = [], 0
-    for prompt, response in zip(prompts, responses, strict=True):
-        first = begin + len(prompt) - 1
-        places.append(torch.arange(first, first + len(response)))
-        begin += len(prompt) + len(response)
-    return torch.cat(places)
-
-
 @torch.inference_mode()
 def rewards(
     model: PreTrainedModel,
@@ -76,7 +62,9 @@ def rewards(
     results = [0.0] * len(sequences)
     for batch in batches:
         packed = Packed.of([sequences[i] for i in batch], model.device)
-        logits = model.score(hidden_states(model, packed)[packed.last()])[:, 0].float()
+        states = hidden_states(model, packed)[packed.last()]
+        # With LoRA the head is float32 over a base that may not be.
+        logits = model.score(states.to(model.score.weight.dtype))[:, 0].float()
         for i, logit in zip(batch, logits.tolist(), strict=True):
             results[i] = (logit - mean) / std
     return results

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salsa.checkpoints.adapters import base_of
 from salsa.checkpoints.shards import read_tensors
 from salsa.config.sections import VLLM_ROWS
 from salsa.models.sampling import Answer
@@ -76,7 +77,7 @@ class VllmEngine:
     def swap(self, path: Path, eos: Sequence[int]) -> None:
         """See `Engine`."""
         check_same_model(self.path, path)
-        read_tensors(path)
+        read_tensors(base_of(path))
         self.llm.collective_rpc("weights_from_folder", args=(str(path),))
         self.llm.reset_prefix_cache()
         self.path, self.eos = path, list(eos)

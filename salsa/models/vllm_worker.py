@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
-from salsa.checkpoints.shards import weight_files
+from salsa.checkpoints.adapters import merged_tensors
 
 NUMBER = "salsa_number"  # extra argument of a request: its place in the call
 
@@ -44,8 +43,8 @@ class Extension:
             tensor.zero_()
 
     def weights_from_folder(self, path: str) -> None:
-        """Load a checkpoint with the same shapes."""
-        self._reload(checkpoint_tensors(Path(path)))
+        """Load a checkpoint with the same shapes, or an adapter of one."""
+        self._reload(merged_tensors(Path(path)))
 
     def weights_from_tensors(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Load all tensors of a checkpoint, by name; only for a worker in the caller's process."""
@@ -62,15 +61,6 @@ class Extension:
         for module in worker.get_model().modules():
             if isinstance(module, ParallelLMHead):
                 module.quant_method.process_weights_after_loading(module)
-
-
-def checkpoint_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield all tensors of a checkpoint, by name."""
-    for file in weight_files(folder):
-        with safe_open(file, "pt") as tensors:
-            names = tensors.keys()
-            for name in names:
-                yield name, tensors.get_tensor(name)
 
 
 def names_without_weights(model: Any) -> set[str]:

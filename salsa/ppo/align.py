@@ -7,15 +7,16 @@ import json
 import shutil
 from pathlib import Path
 
-from salsa.checkpoints.kept import KEPT
+from salsa.checkpoints.adapters import copy_checkpoint
 from salsa.checkpoints.loading import load_tokenizer
-from salsa.checkpoints.saving import check_saving, save
+from salsa.checkpoints.saving import KEPT, check_saving
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import strategy_data
 from salsa.config.sections import Ppo
 from salsa.data.token_cache import prepare
 from salsa.data.training_sets import ppo_sets
 from salsa.devices import processes
+from salsa.lora.checkpoint import save_trained
 from salsa.ppo.models import Prompt, load_models
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.samplers import load_sampler
@@ -60,12 +61,12 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
     recorded = {**settings.model_dump(exclude={"max_kl", "frozen_models"}), "reference": strategy_data(strategy)}
     record = Run("align", recorded, inputs, seeds)
     prompts, counts = load_prompts(settings, arguments.init, arguments.seed, arguments.prepared)
-    models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings)
+    root = run_seed(arguments.seed, arguments.run)
+    models = load_models(arguments.init, arguments.reference, strategy, arguments.sft, arguments.reward, settings, root)
     with scratch(arguments.out) as folder:
         check_saving(models.policy.model, models.tokenizer, folder, settings.dtype)
     sampler = load_sampler(arguments.init, models.tokenizer, settings)
     cleanup.callback(sampler.close)
-    root = run_seed(arguments.seed, arguments.run)
     training = Training(models, sampler, prompts, settings, root, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
     checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)
@@ -77,8 +78,9 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         with models.policy.complete(settings.dtype) as policy:
             if processes.is_main():
                 with output_folder(kept / str(step)) as folder:
-                    # A copy, because saving casts the weights, and training goes on.
-                    save(copy.deepcopy(policy), models.tokenizer, folder, settings.dtype)
+                    # Saving casts whole models in place, and training goes on.
+                    kept_policy = copy.deepcopy(policy) if settings.lora is None else policy
+                    save_trained(kept_policy, models.tokenizer, folder, settings.dtype)
 
     with (
         defer_sigterm() as stop_requested,
@@ -91,9 +93,10 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         if not processes.is_main():
             return
         with output_folder(arguments.out, record) as folder:
-            save(policy, models.tokenizer, folder, settings.dtype)
+            save_trained(policy, models.tokenizer, folder, settings.dtype)
             if settings.checkpoints_at:
-                shutil.copytree(kept, folder / KEPT)
+                for passed in kept.iterdir():
+                    copy_checkpoint(passed, folder / KEPT / passed.name)
         with output_file(arguments.metrics) as path:
             write_jsonl(path, history)
         shutil.rmtree(unfinished)

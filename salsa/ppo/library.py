@@ -22,15 +22,15 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from salsa.checkpoints.loading import check_vocabularies, load_reward, load_tokenizer, render_all
-from salsa.checkpoints.saving import save
+from salsa.checkpoints.loading import check_vocabularies, load_tokenizer, render_all
 from salsa.config.references import Fixed, Strategy
 from salsa.config.sections import PpoSettings
 from salsa.devices import processes
+from salsa.lora.checkpoint import save_trained
 from salsa.models.sampling import Answer, sample
 from salsa.models.scoring import new_head
 from salsa.ppo.metrics import Metrics
-from salsa.ppo.models import Messages, Prompt, assemble
+from salsa.ppo.models import Messages, Prompt, assemble, loading
 from salsa.ppo.samplers import load_sampler
 from salsa.ppo.trainer import Training, train
 from salsa.runtime.errors import UserError
@@ -109,7 +109,7 @@ class PpoRun:
         record = Run("ppo", self.settings.model_dump(), self.inputs, self.seeds)
         record.extra = {"last_step": self.metrics[-1]}
         with output_folder(Path(folder), record) as out:
-            save(self.model, self.tokenizer, out, self.settings.dtype)
+            save_trained(self.model, self.tokenizer, out, self.settings.dtype)
         return Path(folder)
 
 
@@ -179,11 +179,12 @@ def train_ppo(
         log.warning("ppo: left out %d of %d prompts as too long", len(prompts) - len(usable), len(prompts))
     if not usable:
         raise UserError("train_ppo: no prompts of at most max_prompt_length tokens: give some, or raise it")
-    value = load_reward(init, place=torch.device("cpu"))
-    new_head(value, torch.Generator().manual_seed(derive_seed(seed, "ppo", "value head")))
     with processes.process_group() as cleanup:
         scorer, unit = FunctionReward(reward, tokenizer), (0.0, 1.0)
-        models = assemble(tokenizer, init, references, strategy, init, scorer, value, unit, checked)
+        loader = loading(checked, seed)
+        start, value = loader.policy(init), loader.value(init)
+        new_head(value.model, torch.Generator().manual_seed(derive_seed(seed, "ppo", "value head")))
+        models = assemble(tokenizer, loader, start, references, strategy, init, scorer, value, unit)
         sampler = load_sampler(init, tokenizer, checked)
         cleanup.callback(sampler.close)
         history = train(Training(models, sampler, usable, checked, seed, rl_seed, gold=False), report=report)

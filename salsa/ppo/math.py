@@ -7,37 +7,9 @@ EOS. All computations are float32, whatever the models' dtype.
 Omitted on purpose: reward whitening, an adaptive beta and an entropy bonus (reasons in docs/protocol.md).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-
-
-def _negative_log_probs(hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], temperature: float) -> Tensor:
-    return functional.cross_entropy(head(hidden).float() / temperature, tokens, reduction="none")
-
-
-def token_log_probs(
-    hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], temperature: float = 1.0, chunk: int | None = None
-) -> Tensor:
-    """Log-probabilities [N] of `tokens` [N] under softmax(head(hidden) / temperature), hidden [N, D].
-
-    `head` maps [n, D] to logits [n, V]. With `chunk`, logits of at most that many positions exist at once; they are
-    recomputed in the backward pass.
-    """
-    if chunk is None or len(tokens) <= chunk:
-        return -_negative_log_probs(hidden, tokens, head, temperature)
-    pieces = zip(hidden.split(chunk), tokens.split(chunk), strict=True)
-    return -torch.cat(
-        [checkpoint(_negative_log_probs, *piece, head, temperature, use_reentrant=False) for piece in pieces]
-    )
-
-
-def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy [...] of distributions given as log-probabilities [..., V]; tokens of probability 0 add nothing."""
-    return -torch.special.xlogy(log_probs.exp(), log_probs.exp()).sum(-1)
 
 
 def k1(log_probs: Tensor, reference: Tensor) -> Tensor:

@@ -1,27 +1,32 @@
-"""The models of a PPO run, and their log-probabilities, entropies and values on given responses."""
+"""The models of a PPO run: two that train, and frozen ones; whole, or with LoRA as adapters of a shared base."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from salsa.checkpoints.loading import check_vocabularies, device, load_causal, load_reward, load_tokenizer
+from salsa.checkpoints.loading import check_vocabularies, load_causal, load_reward, load_tokenizer
 from salsa.config.references import Fixed, Strategy
-from salsa.config.sections import PpoSettings
-from salsa.models.attention import Packed, hidden_states
+from salsa.config.sections import Lora, PpoSettings
+from salsa.devices import processes
+from salsa.lora.checkpoint import load_frozen_base
+from salsa.lora.layers import insert_new
+from salsa.lora.shared import FrozenAdapter, SharedBase, TrainedAdapter
 from salsa.models.frozen import Frozen, FrozenOnDevice, load_frozen
 from salsa.models.sampling import Answer
-from salsa.models.scoring import LOGITS_AT_A_TIME, normalisation, output_head, predictors, rewards
-from salsa.models.sharded import ForwardWrapper, gather_model, gather_tensor
-from salsa.ppo.math import entropy, token_log_probs
+from salsa.models.scoring import normalisation, rewards
+from salsa.models.trained import Trained
 from salsa.runtime.errors import UserError
+from salsa.runtime.seeds import derive_seed
 
-T = TypeVar("T")
 Messages = list[dict[str, str]]
 
 
@@ -59,53 +64,6 @@ class RewardModel:
         return self.model.forward(lambda model: rewards(model, sequences, batches, self.mean, self.std))
 
 
-class Trained:
-    """A trained model. A Learner distributes it over the processes."""
-
-    def __init__(self, model: PreTrainedModel, dtype: str = "float32"):
-        self.model, self.dtype = model, dtype
-        self.module: torch.nn.Module = ForwardWrapper(model)
-        self.is_sharded = False
-
-    def replace_module(self, module: torch.nn.Module, is_sharded: bool) -> None:
-        """Route all passes through `module`, the distributed version of the wrapper."""
-        self.module, self.is_sharded = module, is_sharded
-
-    def forward(self, fn: Callable[[PreTrainedModel], T]) -> T:
-        """Return fn(model), computed in one pass. Every process has to call it."""
-
-        def autocasting(model: PreTrainedModel) -> T:
-            # Inside the module's forward, because DeepSpeed disables autocast around it.
-            with autocast(self.dtype):
-                return fn(model)
-
-        return self.module(autocasting)
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Yield the complete parameters one at a time. Every process has to iterate."""
-        return map(gather_tensor, self.model.parameters())
-
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Like `parameters`, with their names in a checkpoint."""
-        return ((name, gather_tensor(parameter)) for name, parameter in self.model.named_parameters())
-
-    @contextlib.contextmanager
-    def complete(self, dtype: str) -> Iterator[PreTrainedModel]:
-        """Yields the complete model on this device, in evaluation mode; a copy in `dtype` if it is sharded.
-
-        In training mode, gradient checkpointing would disable the key-value cache that sampling needs.
-        """
-        if not self.is_sharded:
-            was_training = self.model.training
-            self.model.eval()
-            try:
-                yield self.model
-            finally:
-                self.model.train(was_training)
-            return
-        yield gather_model(self.model, AutoModelForCausalLM, dtype)
-
-
 @dataclass(frozen=True)
 class Models:
     """All models of a run. `policy` and `value` are trained in float32; the others are frozen.
@@ -138,40 +96,124 @@ def frozen_model(load: Callable[..., PreTrainedModel], folder: Path, settings: P
     return load_frozen(lambda place: load(folder, settings.dtype, place).requires_grad_(False), settings.frozen_models)
 
 
+class WholeModels:
+    """Loads a run's models, each with all its weights."""
+
+    def __init__(self, settings: PpoSettings):
+        self.settings = settings
+
+    def policy(self, init: Path) -> Trained:
+        # On the CPU, because a Learner moves the model, or each process's shard of it, to the device.
+        return Trained(load_causal(init, place=torch.device("cpu")), self.settings.dtype)
+
+    def value(self, start: Path) -> Trained:
+        """The value model, which starts from a reward model, or from a language model and a random head."""
+        return Trained(load_reward(start, place=torch.device("cpu")), self.settings.dtype)
+
+    def causal(self, folder: Path) -> Frozen:
+        """A frozen language model."""
+        return frozen_model(load_causal, folder, self.settings)
+
+    def reward(self, folder: Path) -> Frozen:
+        """A frozen reward model."""
+        return frozen_model(load_reward, folder, self.settings)
+
+
+class AdaptedModels:
+    """Loads a run's models as adapters of few bases, with LoRA: the policy's, and the reward model's if that differs.
+
+    Frozen models that have other bases are loaded whole.
+    """
+
+    def __init__(self, settings: PpoSettings, lora: Lora, seed: int):
+        if processes.use_fsdp2() or processes.use_deepspeed():
+            raise UserError(
+                "ppo.lora: FSDP2 and DeepSpeed shard weights that train: launch with profiles/accelerate/ddp.yaml, "
+                "one copy of the base per GPU"
+            )
+        self.settings, self.lora, self.seed = settings, lora, seed
+        self.bases: list[SharedBase] = []
+        self.whole = WholeModels(settings)
+
+    def _base(self, checkpoint: Path, auto: Any) -> SharedBase:
+        """The checkpoint's base, loaded at the first call."""
+        for base in self.bases:
+            if base.has(checkpoint):
+                return base
+        model = load_frozen_base(auto, checkpoint, self.lora, self.settings.dtype)
+        self.bases.append(SharedBase(model, self.settings.dtype))
+        return self.bases[-1]
+
+    def _trained(self, model: PreTrainedModel, base: SharedBase, start: Path, name: str) -> Trained:
+        adapters = base.adapters_of(start)
+        insert_new(base.model, name, self.lora, derive_seed(self.seed, "ppo", name))
+        return TrainedAdapter(model, self.settings.dtype, [*adapters, name], name)
+
+    def policy(self, init: Path) -> Trained:
+        base = self._base(init, AutoModelForCausalLM)
+        return self._trained(base.model, base, init, "policy")
+
+    def value(self, start: Path) -> Trained:
+        base = self._base(start, AutoModelForSequenceClassification)
+        return self._trained(base.scorer(start), base, start, "value")
+
+    def causal(self, folder: Path) -> Frozen:
+        shared = next((base for base in self.bases if base.has(folder)), None)
+        return self.whole.causal(folder) if shared is None else shared.frozen(folder)
+
+    def reward(self, folder: Path) -> Frozen:
+        base = self._base(folder, AutoModelForSequenceClassification)
+        model = base.scorer(folder).requires_grad_(False)
+        return FrozenAdapter(model, base.adapters_of(folder), self.settings.dtype)
+
+
+def loading(settings: PpoSettings, seed: int) -> WholeModels | AdaptedModels:
+    """How a run's models are loaded."""
+    return WholeModels(settings) if settings.lora is None else AdaptedModels(settings, settings.lora, seed)
+
+
 def load_models(
-    init: Path, references: Sequence[Path], strategy: Strategy, sft: Path, reward: Path, settings: PpoSettings
-) -> Models:
-    """Load the models of a run with a trained reward model, from which the value model starts."""
-    tokenizer = load_tokenizer(init)
-    named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
-    check_vocabularies(tokenizer, named)
-    mean_and_std = normalisation(reward)
-    score = RewardModel(frozen_model(load_reward, reward, settings), *mean_and_std)
-    value = load_reward(reward, place=torch.device("cpu"))
-    return assemble(tokenizer, init, references, strategy, sft, score, value, mean_and_std, settings)
-
-
-def assemble(
-    tokenizer: PreTrainedTokenizerBase,
     init: Path,
     references: Sequence[Path],
     strategy: Strategy,
     sft: Path,
-    reward: Reward,
-    value: PreTrainedModel,
-    mean_and_std: tuple[float, float],
+    reward: Path,
     settings: PpoSettings,
+    seed: int,
 ) -> Models:
-    """Load policy and references, in evaluation mode: dropout is off even in training."""
+    """Load the models of a run with a trained reward model, from which the value model starts.
+
+    `seed` is for new adapters (LoRA).
+    """
+    tokenizer = load_tokenizer(init)
+    named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
+    check_vocabularies(tokenizer, named)
+    loader, mean_and_std = loading(settings, seed), normalisation(reward)
+    policy = loader.policy(init)
+    score, value = RewardModel(loader.reward(reward), *mean_and_std), loader.value(reward)
+    return assemble(tokenizer, loader, policy, references, strategy, sft, score, value, mean_and_std)
+
+
+def assemble(
+    tokenizer: PreTrainedTokenizerBase,
+    loader: WholeModels | AdaptedModels,
+    policy: Trained,
+    references: Sequence[Path],
+    strategy: Strategy,
+    sft: Path,
+    reward: Reward,
+    value: Trained,
+    mean_and_std: tuple[float, float],
+) -> Models:
+    """Load the references, and put all models in evaluation mode: dropout is off even in training."""
     fixed = {
-        path: frozen_model(load_causal, path, settings)
+        path: loader.causal(path)
         for path in sorted({sft.resolve(), *(() if strategy.moves else (path.resolve() for path in references))})
     }
     models = Models(
         tokenizer=tokenizer,
-        # On the CPU, because a Learner moves the model, or each process's shard of it, to the device.
-        policy=Trained(load_causal(init, place=torch.device("cpu")), settings.dtype),
-        value=Trained(value, settings.dtype),
+        policy=policy,
+        value=value,
         references=[
             # A moving reference is float32: in bfloat16 its small steps would be rounded away.
             FrozenOnDevice(load_causal(path).requires_grad_(False)) if strategy.moves else fixed[path.resolve()]
@@ -182,7 +224,7 @@ def assemble(
         normalisation=mean_and_std,
         strategy=strategy,
     )
-    if settings.gradient_checkpointing:
+    if loader.settings.gradient_checkpointing:
         for model in (models.policy.model, models.value.model):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()
@@ -198,62 +240,3 @@ def disable_dropout(model: PreTrainedModel) -> None:
     for key in ("attention_dropout", "hidden_dropout"):
         if getattr(model.config, key, 0.0):
             raise UserError(f"{model.name_or_path}/config.json: {key} is not 0: set it to 0 for PPO")
-
-
-def autocast(dtype: str) -> contextlib.AbstractContextManager:
-    """Autocast to bfloat16 over float32 weights, or do nothing for float32."""
-    if dtype == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device().type, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Packed prompts with responses. For the N response tokens: their ids `tokens` [N], and the `places` [N] of the
-    hidden states that predict them."""
-
-    packed: Packed
-    places: Tensor
-    tokens: Tensor
-
-    @staticmethod
-    def build(prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> "Sequences":
-        """Pack prompts and responses (token ids), on this process's device."""
-        packed = Packed.of([prompt + response for prompt, response in zip(prompts, responses, strict=True)], device())
-        places = predictors(prompts, responses).to(device())
-        return Sequences(packed, places, packed.ids[places + 1])
-
-    def states(self, model: PreTrainedModel) -> Tensor:
-        """The model's hidden states [N, D] that predict the response tokens."""
-        return hidden_states(model, self.packed)[self.places]
-
-
-def chunk_size(model: PreTrainedModel) -> int:
-    """Number of positions whose logits may exist at once."""
-    return max(1, LOGITS_AT_A_TIME // model.config.get_text_config().vocab_size)
-
-
-def log_probs(model: PreTrainedModel, sequences: Sequences, temperature: float) -> Tensor:
-    """Log-probabilities [N] of the response tokens at the sampling temperature."""
-    states = sequences.states(model)
-    return token_log_probs(states, sequences.tokens, output_head(model), temperature, chunk_size(model))
-
-
-@torch.no_grad()
-def log_probs_and_entropy(model: PreTrainedModel, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N] of the response tokens, and the entropies [N] of the distributions at their positions."""
-    states = sequences.states(model)
-    head, chunk = output_head(model), chunk_size(model)
-    log_probs, entropies = [], []
-    for part, tokens in zip(states.split(chunk), sequences.tokens.split(chunk), strict=True):
-        distribution = (head(part).float() / temperature).log_softmax(-1)
-        log_probs.append(distribution.gather(1, tokens[:, None])[:, 0])
-        entropies.append(entropy(distribution))
-    return torch.cat(log_probs), torch.cat(entropies)
-
-
-def values(model: PreTrainedModel, sequences: Sequences, normalise: tuple[float, float]) -> Tensor:
-    """Values [N] of the states before each response token, in units of the normalised reward."""
-    states = sequences.states(model)
-    mean, std = normalise
-    return (model.score(states)[:, 0].float() - mean) / std

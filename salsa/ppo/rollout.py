@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from salsa.checkpoints.loading import autocast
 from salsa.config.sections import PpoSettings
 from salsa.devices import processes
+from salsa.models.responses import Sequences, log_probs_and_entropy, values
 from salsa.models.sampling import Answer
 from salsa.ppo.math import gae, k1, token_rewards, whiten
-from salsa.ppo.models import Models, Prompt, Sequences, autocast, log_probs_and_entropy, values
+from salsa.ppo.models import Models, Prompt
 from salsa.ppo.samplers import Sampler
 
 

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
+from salsa.checkpoints.loading import autocast
 from salsa.config.sections import ROLLOUT_VLLM, PpoSettings
 from salsa.devices import processes
 from salsa.models.sampling import Answer, sample
+from salsa.models.trained import Trained
 from salsa.models.vllm_engine import VllmEngine
-from salsa.ppo.models import Trained, autocast
 
 
 class Sampler(Protocol):

@@ -15,10 +15,13 @@ from torch import Tensor
 
 from salsa.config.sections import PpoSettings
 from salsa.devices import processes
-from salsa.ppo.learner import Learner
+from salsa.lora.shared import TrainedAdapter
+from salsa.models.responses import Sequences, log_probs, values
+from salsa.models.trained import Trained
+from salsa.ppo.learner import AdapterLearner, Learner
 from salsa.ppo.math import k3, policy_losses, value_losses
 from salsa.ppo.metrics import Metrics, check_rollout, mean_of, rollout_metrics
-from salsa.ppo.models import Models, Prompt, Sequences, Trained, log_probs, values
+from salsa.ppo.models import Models, Prompt
 from salsa.ppo.resume import Checkpoints
 from salsa.ppo.rollout import Rollout, collect, prompt_batches
 from salsa.ppo.samplers import Sampler
@@ -29,6 +32,8 @@ from salsa.runtime.seeds import derive_seed
 
 def make_learner(trained: Trained, rate: float, settings: PpoSettings, updates: int) -> Learner:
     """A Learner for the way the run was launched."""
+    if isinstance(trained, TrainedAdapter):
+        return AdapterLearner(trained, rate, settings, updates)
     if processes.accelerator().distributed_type != DistributedType.DEEPSPEED:
         return Learner(trained, rate, settings, updates)
     from salsa.ppo.zero import ZeroLearner  # needs DeepSpeed, an optional dependency

@@ -14,9 +14,7 @@ from deepspeed.utils import (
 )
 
 from salsa.devices import processes
-from salsa.ppo.learner import Learner
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from salsa.ppo.learner import MOMENTS, Learner
 
 
 class ZeroLearner(Learner):
@@ -32,10 +30,8 @@ class ZeroLearner(Learner):
         config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         self.engine = cast(Any, super().distribute(module, accelerator))
         processes.load_models_unsharded()
-        # Adam creates its moments at the first step; a resumed run restores them before that.
         for weights in self.engine.optimizer.fp32_partitioned_groups_flat:
-            begin = {"step": torch.zeros((), device=weights.device)}
-            self.optimiser.state[weights] = begin | {moment: torch.zeros_like(weights) for moment in MOMENTS}
+            self.begin_moments(weights)
         return cast(torch.nn.Module, self.engine)
 
     def micro_batch(self, last: bool) -> contextlib.AbstractContextManager:
@@ -71,8 +67,4 @@ class ZeroLearner(Learner):
             parameter.ds_tensor.data.copy_(part["weight"])  # the copy that forward passes use
             for moment in MOMENTS:
                 safe_set_local_optimizer_state(parameter, part[moment], moment)
-        self.schedule.load_state_dict(state["schedule"])
-        for moments in self.optimiser.state.values():
-            moments["step"].fill_(self.steps)
-        for group, rate in zip(self.optimiser.param_groups, self.schedule.get_last_lr(), strict=True):
-            group["lr"] = rate
+        self.set_steps(state["schedule"])

@@ -16,7 +16,9 @@ from salsa.runtime.texts import VisibleFormatter, visible
 
 # Packages that only an extra installs, by their import name.
 EXTRAS = {
-    **dict.fromkeys(("accelerate", "datasets", "safetensors", "tokenizers", "torch", "transformers", "trl"), "train"),
+    **dict.fromkeys(
+        ("accelerate", "datasets", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl"), "train"
+    ),
     **dict.fromkeys(("jinja2", "matplotlib"), "report"),
     "snakemake": "workflow",
     "vllm": "vllm",

@@ -10,6 +10,8 @@ from tqdm import tqdm
 T = TypeVar("T")
 LINES_IN_A_LOG = 10
 log = logging.getLogger("salsa")
+# On a CPU it warns, whenever trl or peft imports it, that it found no fast kernel.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def steps(items: Sequence[T], what: str, figures: Callable[[], dict[str, float]], done: int = 0) -> Iterator[T]:

@@ -21,7 +21,19 @@ from salsa.runtime.errors import UserError
 
 CODE = Path(__file__).parents[2]
 RUN_FILE = "run.json"
-PACKAGES = ("torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "openai", "vllm", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "openai",
+    "vllm",
+    "numpy",
+)
 
 
 def sha256(path: Path) -> str:

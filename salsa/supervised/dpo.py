@@ -1,11 +1,12 @@
 """Stage `dpo`: train a policy on preference pairs with TRL's DPOTrainer, against a fixed reference.
 
 With a soup as --reference this is soup-DPO. The reference's log-probabilities are computed once before training; its
-models are then freed.
+models are then freed. With `lora` references that have the policy's base share it.
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,23 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
-from salsa.checkpoints.saving import check_saving, save
+from salsa.checkpoints.saving import check_saving
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import Strategy, strategy_data
 from salsa.config.sections import Dpo
 from salsa.data.token_cache import prepare
 from salsa.data.training_sets import dpo_sets
 from salsa.devices import processes
+from salsa.lora.checkpoint import save_trained
+from salsa.lora.shared import SharedBase
+from salsa.models.frozen import Frozen, FrozenOnDevice
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, model_to_train, trainer_arguments
 
 # TRL's metric names and ours (docs/metrics.md).
 METRICS = {
@@ -48,10 +52,8 @@ METRICS = {
 class ReferencesTrainer(StageTrainer, DPOTrainer):
     """TRL's DPOTrainer on batches of similar length, with a reference strategy over one or more models."""
 
-    def __init__(self, references: Sequence[PreTrainedModel], strategy: Strategy, **options: Any):
+    def __init__(self, references: Sequence[Frozen], strategy: Strategy, **options: Any):
         self.references, self.strategy = list(references), strategy
-        for model in self.references:
-            add_fused_lm_head(model)
         super().__init__(**options)
         self.references = []
 
@@ -74,8 +76,23 @@ class ReferencesTrainer(StageTrainer, DPOTrainer):
 
     def compute_ref_log_probs(self, model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[Tensor, ...]:
         """The reference's log-probs of chosen and rejected answers, each [B]. `model`, the policy, is not used."""
-        parts = [super(ReferencesTrainer, self).compute_ref_log_probs(part, inputs) for part in self.references]
+        compute = partial(super().compute_ref_log_probs, inputs=inputs)
+        parts = [reference.forward(compute) for reference in self.references]
         return tuple(self.strategy.combine(side) for side in zip(*parts, strict=True))
+
+
+def load_references(policy: PreTrainedModel, folders: Sequence[Path], settings: Dpo) -> list[Frozen]:
+    """The models of the reference, frozen; on the policy's base if it trains an adapter of theirs."""
+    shared = None if settings.lora is None else SharedBase(policy, settings.dtype)
+    references: list[Frozen] = []
+    for folder in folders:
+        if shared is not None and shared.has(folder):
+            references.append(shared.frozen(folder))
+        else:
+            model = load_causal(folder, settings.dtype)
+            add_fused_lm_head(model)
+            references.append(FrozenOnDevice(model))
+    return references
 
 
 class History(TrainerCallback):
@@ -113,11 +130,13 @@ def train(
     check_vocabularies(tokenizer, [("--reference", folder) for folder in references])
     pairs = prepare("dpo.train", dpo_sets(settings, seed)["dpo.train"], tokenizer, cache)
     history = History()
+    root = derive_seed(run_seed(seed, run), "dpo", rl_seed)
     arguments = trainer_arguments(settings, derive_seed(run_seed(seed, run), "dpo", rl_seed, "order"), work)
+    policy = model_to_train(AutoModelForCausalLM, init, settings, root)
     trainer = ReferencesTrainer(
-        references=[load_causal(folder, settings.dtype) for folder in references],
+        references=load_references(policy, references, settings),
         strategy=strategy,
-        model=load_causal(init),
+        model=policy,
         args=DPOConfig(
             **{**arguments, "logging_steps": 1},
             beta=settings.beta,
@@ -162,6 +181,6 @@ def run(arguments: argparse.Namespace) -> None:
     if not processes.is_main():
         return
     with output_folder(arguments.out, record) as folder, torch.no_grad():
-        save(model, trainer.processing_class, folder, settings.dtype)
+        save_trained(model, trainer.processing_class, folder, settings.dtype)
     with output_file(arguments.metrics) as path:
         write_jsonl(path, history)

@@ -20,12 +20,13 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl import RewardConfig, RewardTrainer
 
-from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
-from salsa.checkpoints.saving import check_saving, save
+from salsa.checkpoints.loading import load_causal, load_tokenizer
+from salsa.checkpoints.saving import check_saving
 from salsa.config.sections import Reward
 from salsa.data.token_cache import Prepared, prepare
 from salsa.data.training_sets import reward_sets
 from salsa.devices import processes
+from salsa.lora.checkpoint import save_trained
 from salsa.models.sampling import sample
 from salsa.models.scoring import batches_by_length, new_head, rewards
 from salsa.runtime.errors import UserError
@@ -34,7 +35,7 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, model_to_train, trainer_arguments
 
 CONFIDENCE = 0.95
 
@@ -49,7 +50,7 @@ def train(sft: Path, settings: Reward, data: Prepared, seed: int, work: Path) ->
     The model is returned in float32 even if it was sharded, so that the normalisation does not depend on the number of
     processes.
     """
-    model = load_reward(sft)
+    model = model_to_train(AutoModelForSequenceClassification, sft, settings, seed)
     new_head(model, torch.Generator().manual_seed(derive_seed(seed, "head")))
     trainer = PooledRewardTrainer(
         model=model,
@@ -184,6 +185,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     model.config.reward_mean, model.config.reward_std = mean, std
     with output_folder(arguments.out, record) as folder:
-        save(model, tokenizer, folder, settings.dtype)
+        save_trained(model, tokenizer, folder, settings.dtype)
     with output_file(arguments.card) as path:
         path.write_text(json.dumps(card, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Stage `sft`: fine-tune a base model on demonstrations with TRL's SFTTrainer; the loss is on assistant tokens only.
 
 Seeds differ in the order of the data and, if `sample` is below 1, in the share of the demonstrations that they use.
+With `lora` all seeds start from the same adapter.
 """
 
 import argparse
@@ -14,18 +15,19 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from salsa.checkpoints.loading import load_causal, load_tokenizer
-from salsa.checkpoints.saving import check_saving, save
+from salsa.checkpoints.loading import load_tokenizer
+from salsa.checkpoints.saving import check_saving
 from salsa.config.sections import Sft
 from salsa.data.token_cache import IGNORED, Prepared, prepare
 from salsa.data.training_sets import sft_sets
 from salsa.devices import processes
+from salsa.lora.checkpoint import save_trained
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, trainer_arguments
+from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, model_to_train, trainer_arguments
 
 
 class PooledSFTTrainer(StageTrainer, SFTTrainer):
@@ -71,7 +73,7 @@ def train(
     data = sets["sft.train"].data
     selected = data.select(random_share(len(data), settings.sample, derive_seed(root, "sft", sft_seed, "sample")))
     trainer = PooledSFTTrainer(
-        model=load_causal(base),
+        model=model_to_train(AutoModelForCausalLM, base, settings, derive_seed(root, "sft")),
         args=SFTConfig(
             **trainer_arguments(settings, derive_seed(root, "sft", sft_seed, "order"), work),
             max_length=None,  # the data are truncated already
@@ -107,4 +109,4 @@ def run(arguments: argparse.Namespace) -> None:
     model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
     if processes.is_main():
         with output_folder(arguments.out, record) as folder:
-            save(model, trainer.processing_class, folder, settings.dtype)
+            save_trained(model, trainer.processing_class, folder, settings.dtype)

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset, disable_progress_bars
 from torch.utils.data import Sampler
 from transformers import (
+    AutoModelForCausalLM,
     PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
@@ -20,8 +21,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from salsa.checkpoints.loading import load_causal, load_reward
 from salsa.config.sections import Optimisation
 from salsa.devices import processes
+from salsa.lora.checkpoint import load_for_training
 from salsa.models.sharded import gather_model, is_sharded
 from salsa.models.training import pooled_batches
 from salsa.runtime.errors import UserError
@@ -68,6 +71,15 @@ def trainer_arguments(settings: Optimisation, seed: int, work: Path) -> dict[str
     }
 
 
+def model_to_train(auto: Any, checkpoint: Path, settings: Optimisation, seed: int) -> PreTrainedModel:
+    """The checkpoint's model (`auto` is its Auto class) in float32; with `lora` its frozen base with a new adapter."""
+    if settings.lora is None:
+        return load_causal(checkpoint) if auto is AutoModelForCausalLM else load_reward(checkpoint)
+    if processes.use_fsdp2():
+        raise UserError("lora: FSDP2 shards weights that train: launch this stage without it, one copy per GPU")
+    return load_for_training(auto, checkpoint, settings.lora, settings.dtype, seed)
+
+
 class Progress(TrainerCallback):
     """Logs the Trainer's loss."""
 
@@ -109,6 +121,10 @@ class StageTrainer:
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(**options | {"args": args})
         self.remove_callback(PrinterCallback)  # it prints metrics as dictionaries
+        # Over a base in 4 bits TRL would train an adapter in bfloat16.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
     def _get_train_sampler(self: Any, train_dataset: Dataset | None = None) -> BatchesByLength:
         # Not `train_dataset`: the Trainer has removed the columns that the model does not use.

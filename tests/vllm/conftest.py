@@ -8,6 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from salsa.checkpoints.loading import load_tokenizer
+from salsa.config.sections import Lora
+from salsa.lora.checkpoint import TRAINED, load_for_training, save_trained
+from salsa.lora.layers import parameters_of
 
 ROOT = Path(__file__).parents[2]
 # Random weights at their usual scale give nearly uniform distributions. Mistral's window is shorter than the prompts.
@@ -40,6 +47,19 @@ def checkpoints(request, make_checkpoint, tmp_path_factory) -> list[Path]:
         (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, *ends]}))
         found.append(path)
     return found
+
+
+@pytest.fixture
+def adapter(checkpoints, tmp_path) -> Path:
+    """A LoRA checkpoint of the first one, with a random change."""
+    model = load_for_training(AutoModelForCausalLM, checkpoints[0], Lora(rank=2), "float32", 1)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters_of(model, TRAINED):
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    (tmp_path / "adapter").mkdir()
+    save_trained(model, load_tokenizer(checkpoints[0]), tmp_path / "adapter", "float32")
+    return tmp_path / "adapter"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.config.sections import GenerateSettings
 from salsa.models.vllm_draws import NUMBER, Draws
 
-first, second = map(Path, sys.argv[1:])
+first, second, adapter = map(Path, sys.argv[1:])
 tokenizer = load_tokenizer(first)
 texts = ["hi", "What is three plus four?", "List the days of the week, please. " * 3, "Name the colour of grass."]
 prompts = [render(tokenizer, [{"role": "user", "content": f"{texts[i % 4]} {i}"}], True) for i in range(24)]
@@ -36,7 +36,7 @@ Draws.update_state, Draws.apply = update_state, apply
 settings = [GenerateSettings(), GenerateSettings(engine="vllm", vllm=small)]
 theirs, vllm = engines = [load_engine(first, tokenizer, each) for each in settings]
 answers = []
-for path in (first, second, first):
+for path in (first, second, adapter, first):
     for engine in engines:
         engine.swap(path, eos_ids(path, tokenizer))
     cut.clear()
@@ -46,13 +46,13 @@ for path in (first, second, first):
     assert {answer.ended for answer in answers[-1]} == {True, False}
     assert max(cut.values()) > 1, "no prompt was cut"
 assert resumed, "no request lost its cache"
-assert answers[0] == answers[2] != answers[1]
+assert answers[0] == answers[3] not in answers[1:3] and answers[1] != answers[2]
 
 for size in (1, 5):
     vllm.at_once = size
-    assert generate_all(vllm, prompts, temperatures, 24, seeds) == answers[2]
-assert generate_all(vllm, prompts[::-1], temperatures[::-1], 24, seeds[::-1])[::-1] == answers[2]
-assert generate_all(vllm, prompts, temperatures, 24, [seed + 1 for seed in seeds]) != answers[2]
+    assert generate_all(vllm, prompts, temperatures, 24, seeds) == answers[3]
+assert generate_all(vllm, prompts[::-1], temperatures[::-1], 24, seeds[::-1])[::-1] == answers[3]
+assert generate_all(vllm, prompts, temperatures, 24, [seed + 1 for seed in seeds]) != answers[3]
 kept = vllm.generate(prompts, temperatures, 24, seeds, log_probs=True)
 expected = theirs.generate(prompts, temperatures, 24, seeds)
 for answer, other in zip(kept, expected, strict=True):
@@ -61,6 +61,6 @@ for answer, other in zip(kept, expected, strict=True):
 """
 
 
-def test_answers_equal_transformers_at_each_temperature(checkpoints, python):
+def test_answers_equal_transformers_at_each_temperature(checkpoints, adapter, python):
     """Token for token, before and after swaps inside the running engine, in batches of any size and order."""
-    assert "Failed to load weights" not in python("-c", COMPARE, *checkpoints)
+    assert "Failed to load weights" not in python("-c", COMPARE, *checkpoints, adapter)

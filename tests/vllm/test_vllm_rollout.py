@@ -3,6 +3,8 @@
 import json
 import signal
 
+import pytest
+
 from tests.salsa.ppo.ppo_case import settings
 
 # On a CPU vLLM cannot sleep. This makes it forget like a GPU at level 2 (vllm/v1/worker/gpu_worker.py).
@@ -51,7 +53,7 @@ from salsa.runtime.errors import UserError
 
 init, reference, reward, cache, text = sys.argv[1:]
 settings = Ppo.model_validate_json(text)
-models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(reward), settings)
+models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(reward), settings, 1)
 prompts, _ = load_prompts(settings, Path(init), 1, Path(cache))
 sampler = load_sampler(Path(init), models.tokenizer, settings)
 assert slept == [2], slept
@@ -66,16 +68,22 @@ def weights():
     return sampler.engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner.model.parameters()
 
 
+def by_transformers():
+    with models.policy.complete("float32") as policy:
+        return sample(policy, asked, none, most, seeds, end, pad)
+
+
 def greedy():
-    theirs = sampler.engine.generate(asked, none, most, seeds)
-    return theirs, sample(models.policy.model, asked, none, most, seeds, end, pad)
+    return sampler.engine.generate(asked, none, most, seeds), by_transformers()
 
 
 own = TransformersSampler(models.tokenizer, settings)
-answers = [sample(models.policy.model, asked, none, most, seeds, end, pad)]
+answers = [by_transformers()]
 for step in range(settings.steps):
     drawn = [each(models.policy, [prompt.ids for prompt in prompts], range(len(prompts))) for each in (sampler, own)]
-    assert drawn[0] == drawn[1], step
+    # The trainer adds B A x to W x, the engine has W + B A: rounding may change an answer.
+    differing = [pair for pair in zip(*drawn, strict=True) if pair[0] != pair[1]]
+    assert len(differing) <= (1 if settings.lora else 0), differing
     assert all(weight.isnan().all() for weight in weights()), "training, the engine sleeps"
     metrics = training.step(step)
     assert 0 < metrics["sampler_gap"] < 1e-4, metrics
@@ -113,12 +121,16 @@ sys.exit(run_command("salsa align", "salsa.ppo.align", "", words))
 """
 
 
-def test_engine_has_the_weights_of_the_last_update(checkpoints, reward_model, prompts_file, prepared, python):
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_engine_has_the_weights_of_the_last_update(
+    checkpoints, adapter, reward_model, prompts_file, prepared, python, lora
+):
     """Its responses equal those of transformers' sampler, and its log-probabilities the trainer's within rounding."""
-    keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7}
+    keys = {"learning_rate": 1e-2, "steps": 3, "rollout": "vllm", "temperature": 0.7, "lora": lora}
     keys["vllm"] = {"block_size": 32}
     text = json.dumps(settings(prompts_file, **keys))
-    python("-c", FORGETFUL + TRAIN, checkpoints[0], checkpoints[1], reward_model, prepared, text)
+    init = checkpoints[0] if lora is None else adapter
+    python("-c", FORGETFUL + TRAIN, init, checkpoints[1], reward_model, prepared, text)
 
 
 def test_run_killed_in_a_rollout_resumes(llamas, reward_model, prompts_file, python, tmp_path):

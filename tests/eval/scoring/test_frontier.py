@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from salsa.checkpoints.kept import KEPT
+from salsa.checkpoints.saving import KEPT
 from salsa.runtime.command import main
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 

@@ -16,11 +16,13 @@ from salsa.config.fields import Count
 from salsa.config.references import Fixed
 from salsa.config.sections import Ppo
 from salsa.models.frozen import FrozenOnDevice
+from salsa.models.responses import Sequences, log_probs
 from salsa.models.sampling import sample
 from salsa.models.scoring import normalisation, rewards
+from salsa.models.trained import Trained
 from salsa.ppo import samplers
 from salsa.ppo.learner import Learner
-from salsa.ppo.models import Models, Prompt, RewardModel, Sequences, Trained, load_models, log_probs
+from salsa.ppo.models import Models, Prompt, RewardModel, load_models
 from salsa.ppo.rollout import collect, prompt_batches
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
@@ -188,7 +190,7 @@ def test_policy_learns_the_reward_and_beta_holds_it_back(llamas, reward_model, p
 
 def test_missing_eos_is_penalised_only_in_the_objective(llamas, reward_model, prompts_file):
     config = Ppo.model_validate(settings(prompts_file, missing_eos_penalty=3.0, max_new_tokens=2))
-    models = load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config)
+    models = load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config, 1)
     messages = [{"role": "user", "content": "hi"}]
     prompt = Prompt(messages, render(models.tokenizer, messages, add_generation_prompt=True))
     found = collect(models, TransformersSampler(models.tokenizer, config), [prompt] * 8, config, list(range(8)))
@@ -200,7 +202,7 @@ def test_missing_eos_is_penalised_only_in_the_objective(llamas, reward_model, pr
 @pytest.fixture
 def models(llamas, reward_model, prompts_file):
     config = Ppo.model_validate(settings(prompts_file, micro_batch_size=3, temperature=0.7))
-    return load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config), config
+    return load_models(llamas[0], [llamas[0]], Fixed(), llamas[0], reward_model, config, 1), config
 
 
 def rollout_of(models: Models, config: Ppo):
@@ -259,7 +261,7 @@ def test_dropout_is_off(models, make_checkpoint, reward_model, llamas, prompts_f
     (folder / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
     checkpointing = Ppo.model_validate(settings(prompts_file, gradient_checkpointing=True))
     with pytest.raises(UserError, match="attention_dropout is not 0"):
-        load_models(folder, [llamas[0]], Fixed(), llamas[0], reward_model, checkpointing)
+        load_models(folder, [llamas[0]], Fixed(), llamas[0], reward_model, checkpointing, 1)
 
 
 def test_gradient_checkpointing_changes_nothing(align, llamas):
@@ -320,7 +322,7 @@ def test_bad_input_is_one_line(align, llamas, reward_model, prompts_file, tmp_pa
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = Ppo.model_validate(settings(prompts_file))
     with pytest.raises(UserError, match="--reference .*other: its vocabulary differs"):
-        load_models(llamas[0], [other], Fixed(), llamas[0], reward_model, config)
+        load_models(llamas[0], [other], Fixed(), llamas[0], reward_model, config, 1)
     with pytest.raises(AssertionError):
         align("short", llamas[0], max_prompt_length=1)
     assert "(too_long 24; limit 1 tokens): use other data or raise the limit" in capsys.readouterr().err

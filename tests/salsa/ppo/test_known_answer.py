@@ -14,7 +14,9 @@ from salsa.checkpoints.soup import soup
 from salsa.config.references import Fixed, MeanKl
 from salsa.config.sections import Ppo
 from salsa.models.frozen import FrozenOnDevice
-from salsa.ppo.models import Models, Prompt, Sequences, Trained, log_probs
+from salsa.models.responses import Sequences, log_probs
+from salsa.models.trained import Trained
+from salsa.ppo.models import Models, Prompt
 from salsa.ppo.samplers import TransformersSampler
 from salsa.ppo.trainer import Training, train
 

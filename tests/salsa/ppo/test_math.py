@@ -8,14 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salsa.models.responses import entropy, token_log_probs
 from salsa.ppo.math import (
-    entropy,
     explained_variance,
     gae,
     k1,
     k3,
     policy_losses,
-    token_log_probs,
     token_rewards,
     value_losses,
     whiten,

@@ -59,7 +59,7 @@ def assert_alike(tmp_path: Path, name: str, other: str) -> None:
     assert len(rows) == len(others)
     for row, expected in zip(rows, others, strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    weights, expected = (load_file(tmp_path / run / "model.safetensors") for run in (name, other))
+    weights, expected = (load_file(next((tmp_path / run).glob("*model.safetensors"))) for run in (name, other))
     assert weights.keys() == expected.keys()
     for key, weight in weights.items():
         assert torch.allclose(weight, expected[key], rtol=0, atol=1e-5), key
@@ -76,12 +76,17 @@ def shards(state: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("profile", ["ddp.yaml", "fsdp2.yaml", *ZERO])
-def test_two_processes_train_like_one(start, in_this_process, tmp_path, profile):
-    """With a moving reference, for which every process needs the whole policy."""
+def test_two_processes_train_like_one(start, words, in_this_process, tmp_path, profile):
+    """With a moving reference, for which every process needs the whole policy; under DDP with LoRA, too."""
     in_this_process("one", "--strategy", EMA, steps=3, micro_batch_size=3)
+    run = {"steps": 3, "micro_batch_tokens": 60, "lora": {"rank": 2}}
+    more = ("++", "align", *words("two-lora", "--strategy", EMA, **run)) if profile == "ddp.yaml" else ()
     # By tokens each process has fewer passes than responses, and as many as the other.
-    ended(start("two", profile, "--strategy", EMA, steps=3, micro_batch_tokens=60))
+    ended(start("two", profile, "--strategy", EMA, *more, steps=3, micro_batch_tokens=60))
     assert_alike(tmp_path, "two", "one")
+    if more:
+        in_this_process("one-lora", "--strategy", EMA, steps=3, lora={"rank": 2})
+        assert_alike(tmp_path, "two-lora", "one-lora")
     assert json.loads((tmp_path / "two/run.json").read_text())["processes"] == PROCESSES
 
 

@@ -16,8 +16,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint.api import CheckpointException
 
-from salsa.checkpoints.kept import kept_checkpoints
 from salsa.checkpoints.loading import load_causal
+from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.references import Fixed
 from salsa.config.sections import Ppo
 from salsa.models.sampling import Answer
@@ -91,7 +91,7 @@ def test_saving_states_changes_nothing(align, llamas, reward_model, prompts_file
     """Policy and metrics equal those of the trainer alone, without states on disk."""
     rows = align("saved", llamas[1], options=EVERY_STEP)
     config = Ppo.model_validate(settings(prompts_file))
-    models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config)
+    models = load_models(llamas[0], [llamas[1]], Fixed(), llamas[0], reward_model, config, 1)
     prompts, _ = load_prompts(config, llamas[0], 1, prepared)
     sampler = TransformersSampler(models.tokenizer, config)
     training = trainer.Training(models, sampler, prompts, config, seed=1, rl_seed=1, gold=True)

@@ -13,13 +13,15 @@ import torch
 
 from benchmarks import trl_case as case
 from salsa.config.sections import Ppo
-from salsa.models.frozen import FrozenOnDevice
+from salsa.lora.layers import insert
+from salsa.lora.shared import FrozenAdapter, TrainedAdapter, with_head
+from salsa.models.frozen import Frozen, FrozenOnDevice
 from salsa.models.sampling import Answer
-from salsa.ppo.learner import Learner
+from salsa.models.trained import Trained
 from salsa.ppo.math import gae, k1, token_rewards
-from salsa.ppo.models import Models, Prompt, RewardModel, Trained
+from salsa.ppo.models import Models, Prompt, RewardModel
 from salsa.ppo.rollout import Rollout, experience
-from salsa.ppo.trainer import update
+from salsa.ppo.trainer import make_learner, update
 
 RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -28,15 +30,35 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 @pytest.fixture(scope="module")
 def ours() -> tuple[Models, Ppo, Rollout]:
     """Our models, settings and rollout of the case."""
+    networks = case.models()
+    reference, reward = (FrozenOnDevice(networks.pop(name)) for name in ("reference", "reward"))
+    trained = {name: Trained(network) for name, network in networks.items()}
+    return computed(reference, reward, **trained)
+
+
+@pytest.fixture(scope="module")
+def with_lora() -> tuple[Models, Ppo, Rollout]:
+    """The case with LoRA: all models are adapters on one base in memory."""
+    base = case.base().requires_grad_(False)
+    for name, phase in case.PHASES.items():
+        insert(base, name, case.adapter(phase), case.ALPHA / case.RANK)
+    value, reward = (with_head(base, case.head(case.PHASES[name])) for name in ("value", "reward"))
+    return computed(
+        FrozenAdapter(base, ["reference"], "float32"),
+        FrozenAdapter(reward, ["reward"], "float32"),
+        policy=TrainedAdapter(base, "float32", ["policy"], "policy"),
+        value=TrainedAdapter(value, "float32", ["value"], "value"),
+    )
+
+
+def computed(reference: Frozen, reward: Frozen, **trained: Trained) -> tuple[Models, Ppo, Rollout]:
+    """Models, settings and rollout of the case, with the given models."""
     count = len(case.PROMPTS)
     shape = {"steps": 1, "rollout_batch_size": count, "train_batch_size": count, "micro_batch_size": 2}
     limits = {"max_prompt_length": 8, "max_new_tokens": case.NEW_TOKENS, "max_grad_norm": 1e9, "schedule": "constant"}
     rates = {"value_learning_rate": case.SETTINGS["learning_rate"]}
     settings = Ppo.model_validate({"prompts": {"path": "given"}, **shape, **limits, **rates, **case.SETTINGS})
-    networks = case.models()
-    reference, reward = (FrozenOnDevice(networks.pop(name)) for name in ("reference", "reward"))
     scorer = RewardModel(reward, 0.0, 1.0)
-    trained = {name: Trained(network) for name, network in networks.items()}
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=case.PAD, eos_token_id=case.EOS),
         references=[reference],
@@ -50,9 +72,9 @@ def ours() -> tuple[Models, Ppo, Rollout]:
     return models, settings, experience(models, prompts, answers, settings)
 
 
-@pytest.mark.parametrize("run", ["adapted", "unchanged"])
-def test_log_probs_values_kl_and_scores_equal_trls(ours, run):
-    _, _, rollout = ours
+@pytest.mark.parametrize(("fixture", "run"), [("ours", "adapted"), ("ours", "unchanged"), ("with_lora", "lora")])
+def test_log_probs_values_kl_and_scores_equal_trls(fixture, run, request):
+    _, _, rollout = request.getfixturevalue(fixture)
     pairs = {
         "logprobs": rollout.log_probs,
         "ref_logprobs": rollout.reference,
@@ -90,14 +112,15 @@ def test_differences_are_as_documented(ours):
     assert not torch.allclose(rollout.advantages, torch.tensor(RECORDED["unchanged"]["advantages"]), atol=1e-3)
 
 
-def test_losses_equal_trls_in_each_epoch(ours):
+@pytest.mark.parametrize(("fixture", "run"), [("ours", "adapted"), ("with_lora", "lora")])
+def test_losses_equal_trls_in_each_epoch(fixture, run, request):
     """Losses, gradients and Adam: an error in any would change the next epoch's losses."""
-    models, settings, rollout = ours
+    models, settings, rollout = request.getfixturevalue(fixture)
     updates = settings.epochs
-    policy = Learner(models.policy, settings.learning_rate, settings, updates)
-    value = Learner(models.value, settings.value_learning_rate, settings, updates)
+    policy = make_learner(models.policy, settings.learning_rate, settings, updates)
+    value = make_learner(models.value, settings.value_learning_rate, settings, updates)
     rows = list(range(len(case.PROMPTS)))
     found = [update(models, policy, value, rollout, rows, settings) for _ in range(updates)]
     losses = [[metrics["loss_policy"], metrics["loss_value"]] for metrics in found]
-    assert torch.allclose(torch.tensor(losses), torch.tensor(RECORDED["adapted"]["losses"]), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(torch.tensor(losses), torch.tensor(RECORDED[run]["losses"]), rtol=1e-3, atol=1e-4)
     assert found[-1]["clip_fraction_policy"] > 0.1 and found[-1]["clip_fraction_value"] > 0.1

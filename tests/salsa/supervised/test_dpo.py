@@ -4,12 +4,15 @@ import json
 import math
 
 import pytest
+import torch
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from salsa.checkpoints.adapters import read_adapter
 from salsa.checkpoints.loading import load_causal, load_tokenizer
 from salsa.config.references import Fixed, MeanKl
 from salsa.config.sections import Dpo
+from salsa.lora.shared import SharedBase
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.supervised.dpo import train
 
@@ -35,8 +38,8 @@ def settings(pairs_file, **keys) -> dict:
 def dpo(command, llamas, pairs_file, tmp_path):
     """dpo(name, references, strategy) -> metrics. The policy is in tmp_path/name."""
 
-    def run(name: str, *references, strategy=None, **keys):
-        options = ["--init", llamas[0], "--reference", *references, "--seed", 1, "--out", tmp_path / name]
+    def run(name: str, *references, strategy=None, init=llamas[0], **keys):
+        options = ["--init", init, "--reference", *references, "--seed", 1, "--out", tmp_path / name]
         options += ["--settings", json.dumps(settings(pairs_file, **keys))]
         options += ["--strategy", json.dumps(strategy)] if strategy else []
         status, said = command("salsa", "dpo", *options)
@@ -114,3 +117,21 @@ def test_moving_reference_is_refused(command, llamas, pairs_file, tmp_path):
     )
     assert status == 1
     assert said == "error: --strategy ema changes during training: DPO needs a fixed reference\n"
+
+
+def test_references_on_the_policys_base_score_like_models_of_their_own(dpo, llamas, tmp_path, command, monkeypatch):
+    """With LoRA a reference is an adapter beside the trained one. Loaded by itself, it gives the same figures."""
+    lora = {"rank": 2, "targets": ["q_proj", "down_proj"]}
+    dpo("first", llamas[0], lora=lora)
+    options = ["--ingredient", f"{tmp_path / 'first'}=0.5", "--ingredient", f"{llamas[0]}=0.5"]
+    assert command("salsa", "soup", *options, "--out", tmp_path / "soup")[0] == 0
+    again = {"init": tmp_path / "first", "lora": lora, "strategy": {"mean_kl": {"weights": [0.75, 0.25]}}}
+    shared = dpo("shared", tmp_path / "soup", tmp_path / "first", **again)
+    monkeypatch.setattr(SharedBase, "has", lambda *_: False)
+    alone = dpo("alone", tmp_path / "soup", tmp_path / "first", **again)
+    assert abs(shared[0]["reward_chosen"]) > 0.01  # the soup is not where the policy starts
+    for one, other in zip(shared, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    stored = load_causal(tmp_path / "shared").state_dict()
+    assert torch.equal(stored["lm_head.weight"], load_causal(llamas[0]).state_dict()["lm_head.weight"])
+    assert read_adapter(tmp_path / "shared").base == llamas[0].resolve()

@@ -7,10 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
+from salsa.checkpoints.adapters import read_adapter
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
+from salsa.checkpoints.shards import read_json
 from salsa.config.sections import World
 from salsa.models.scoring import new_head, normalisation
 from salsa.models.training import pooled_batches
@@ -111,15 +114,21 @@ def reward(command, world, base, out, train, **keys):
     return status, said, json.loads(card.read_text()) if card.exists() else None
 
 
-def test_clear_preference_is_learned_and_the_score_normalised(world, base, tmp_path, command):
-    """Annotators always prefer the answer with an opening; held-out pairs are then ranked correctly."""
+def clear_pairs(world, path):
+    """Pairs in which the answer with an opening is better."""
     rows = []
     for i, row in enumerate(read_jsonl(world / "rl_prompts.jsonl") * 8):
         said = [[*row["messages"], {"role": "assistant", "content": f"{opening}hat."}] for opening in ("Sure! ", "")]
         rows.append(
             {**row, "prompt_id": str(i), "chosen": said[0], "rejected": said[1], "score_chosen": 2, "score_rejected": 1}
         )
-    write_jsonl(tmp_path / "clear.jsonl", rows)
+    write_jsonl(path, rows)
+    return path
+
+
+def test_clear_preference_is_learned_and_the_score_normalised(world, base, tmp_path, command):
+    """Annotators always prefer the answer with an opening; held-out pairs are then ranked correctly."""
+    clear_pairs(world, tmp_path / "clear.jsonl")
     source = {"path": str(tmp_path / "clear.jsonl")}
     status, _, card = reward(command, world, base, tmp_path / "rm", tmp_path / "clear.jsonl", test=source, epochs=2)
     assert status == 0
@@ -131,6 +140,42 @@ def test_clear_preference_is_learned_and_the_score_normalised(world, base, tmp_p
     model, tokenizer = load_reward(tmp_path / "rm"), load_tokenizer(tmp_path / "rm")
     assert model.score.weight.shape[0] == 1
     assert tokenizer.pad_token_id == model.config.pad_token_id
+
+
+@pytest.fixture
+def new_process(monkeypatch):
+    """new_process(): transformers' Trainer left its precision in this process; a stage in another one finds none."""
+
+    def forget():
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        AcceleratorState._reset_state(True)
+
+    yield forget
+    forget()
+
+
+@pytest.mark.parametrize("keys", [{}, {"dtype": "bfloat16", "gradient_checkpointing": True}], ids=["exact", "narrow"])
+def test_adapters_learn_and_what_is_saved_is_what_was_trained(world, base, tmp_path, command, new_process, keys):
+    """SFT's held-out loss and the reward model's accuracy, computed again from the checkpoints."""
+    lora = {"rank": 8, "alpha": 16}
+    before = load_causal(base).state_dict()
+    assert sft(command, world, base, tmp_path / "sft", epochs=6, learning_rate=0.02, lora=lora, **keys)[0] == 0
+    new_process()
+    assert sft(command, world, base, tmp_path / "untrained", epochs=0.01, learning_rate=1e-9, **keys)[0] == 0
+    new_process()
+    trained, untrained = (read_json(tmp_path / name / "run.json")["test_loss"] for name in ("sft", "untrained"))
+    assert trained < untrained - 0.1
+    assert sft(command, world, tmp_path / "sft", tmp_path / "again", epochs=0.01, learning_rate=1e-9, **keys)[0] == 0
+    assert read_json(tmp_path / "again/run.json")["test_loss"] == pytest.approx(trained, abs=0.02 if keys else 1e-3)
+    new_process()
+    clear = {"path": str(clear_pairs(world, tmp_path / "clear.jsonl"))}
+    keys |= {"test": clear, "epochs": 2, "lora": lora}
+    status, _, card = reward(command, world, tmp_path / "sft", tmp_path / "rm", clear["path"], **keys)
+    assert status == 0 and card["accuracy"] > 0.95
+    adapter = read_adapter(tmp_path / "rm")
+    assert adapter.base == base.resolve() and {len(a) for a, _ in adapter.pairs.values()} == {16}
+    assert (tmp_path / "rm/config.json").exists() and normalisation(tmp_path / "rm")[0] == card["mean"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in load_causal(base).state_dict().items())
 
 
 def test_new_reward_head_has_variance_1_over_d_plus_1():

@@ -20,6 +20,7 @@ STAGES = ("sft", "reward", "dpo")
 # Runs: each stage, and DPO on 15 pairs, of which the last three form a short batch.
 SHORT = {"epochs": 1, "schedule": "constant", "warmup_ratio": 0}
 RUNS = {name: (name, {}) for name in STAGES} | {"short": ("dpo", SHORT)}
+LORA = {"lora": ("dpo", {"lora": {"rank": 2, "alpha": 8}})}  # not with FSDP2
 OPTIMISATION = {"batch_size": 4, "micro_batch_size": 2, "max_length": 128, "learning_rate": 1e-3, "epochs": 2}
 ANSWERS = ["The grass is green.", "It is seven.", "hi", "Monday, Tuesday, Wednesday."]
 
@@ -43,7 +44,7 @@ def rows(tmp_path_factory) -> dict[str, str]:
 
 def arguments_of(run: str, llamas, rows, prepared, folder: Path) -> list[object]:
     """A run's stage and its arguments; it writes folder/run."""
-    name, keys = RUNS[run]
+    name, keys = (RUNS | LORA)[run]
     dialogues, pairs, prompts = ({"path": rows[kind]} for kind in ("dialogues", "pairs", "prompts"))
     if run == "short":
         pairs["limit"] = 15
@@ -75,7 +76,7 @@ def figures(folder: Path) -> dict:
 def trained_by_one(llamas, rows, prepared, tmp_path_factory):
     """The outputs of all runs with one process, this one."""
     folder = tmp_path_factory.mktemp("one")
-    for run in RUNS:
+    for run in RUNS | LORA:
         name, *words = map(str, arguments_of(run, llamas, rows, prepared, folder))
         assert run_command("salsa", COMMANDS[name][0], "", words) == 0
     return folder
@@ -86,7 +87,7 @@ def trained_by_two(request, llamas, rows, prepared, tmp_path_factory):
     """The outputs of all runs with two processes, and what these said."""
     folder = tmp_path_factory.mktemp("two")
     words: list[object] = []
-    for run in RUNS:
+    for run in RUNS | (LORA if request.param == "ddp.yaml" else {}):
         words += [*(["++"] if words else []), *arguments_of(run, llamas, rows, prepared, folder)]
     with launching() as launch:
         return folder, ended(launch(request.param, *words))
@@ -111,6 +112,22 @@ def test_reference_scores_each_pair_once_with_a_short_last_batch(trained_by_one,
     assert len(found) == len(expected) == 4
     for row, other in zip(found[:3], expected[:3], strict=True):
         assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("trained_by_two", ["ddp.yaml"], indirect=True)
+def test_two_processes_train_an_adapter_like_one(trained_by_one, trained_by_two):
+    one, two = trained_by_one / "lora", trained_by_two[0] / "lora"
+    assert figures(two) == pytest.approx(figures(one), rel=1e-3, abs=1e-4)
+    weights, expected = (load_file(run / "adapter_model.safetensors") for run in (two, one))
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        assert torch.allclose(weight, expected[key], rtol=0, atol=2e-5), key
+
+
+def test_lora_is_refused_under_fsdp2_in_one_line(command, llamas, rows, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("salsa.devices.processes.use_fsdp2", lambda: True)
+    status, said = command("salsa", *arguments_of("lora", llamas, rows, prepared, tmp_path))
+    assert status == 1 and "lora: FSDP2 shards weights that train" in said
 
 
 @pytest.mark.parametrize("name", STAGES)
