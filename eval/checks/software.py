@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from eval.checks.check import Check, NotChecked
 from salsa.config.config import Config, algorithm_settings, for_model
-from salsa.config.sections import Ppo
+from salsa.config.sections import Dpo, Ppo
 from salsa.runtime.errors import UserError
 
 PROJECT = "salsa"
@@ -19,10 +19,11 @@ SHOWN = ("torch", "transformers", "trl", "accelerate", "datasets", "openai", "sn
 
 
 def checks(config: Config) -> list[Check]:
-    """The project's requirements, and vLLM's if a stage samples with it."""
+    """The project's requirements, and those of vLLM and of a base in 4 bits if a stage uses them."""
     return [
         Check("software", "packages", check_packages),
         Check("software", "vllm", partial(check_vllm, config)),
+        Check("software", "bitsandbytes", partial(check_bitsandbytes, config)),
     ]
 
 
@@ -68,18 +69,19 @@ def installed_version(name: str) -> str | None:
     return None
 
 
+def trained(config: Config, model: str) -> list[Ppo | Dpo]:
+    """Settings of a model's methods that train."""
+    names = [name for name, method in config.methods.items() if method.algorithm != "none"]
+    return [algorithm_settings(config, model, name) for name in names]
+
+
 def wants_vllm(config: Config) -> bool:
     """Whether any stage samples with vLLM."""
-    for model in config.models:
-        if for_model(config, model).generate.engine == "vllm":
-            return True
-        for name, method in config.methods.items():
-            if method.algorithm == "none":
-                continue
-            settings = algorithm_settings(config, model, name)
-            if isinstance(settings, Ppo) and settings.rollout == "vllm":
-                return True
-    return False
+    return any(
+        for_model(config, model).generate.engine == "vllm"
+        or any(isinstance(settings, Ppo) and settings.rollout == "vllm" for settings in trained(config, model))
+        for model in config.models
+    )
 
 
 def check_vllm(config: Config) -> str:
@@ -87,3 +89,15 @@ def check_vllm(config: Config) -> str:
     if not wants_vllm(config):
         raise NotChecked("no stage of this config uses it")
     return ", ".join(installed_requirements("vllm", only_extras=True))
+
+
+def check_bitsandbytes(config: Config) -> str:
+    """Check bitsandbytes if a stage trains adapters over a base in 4 bits."""
+    stages = [
+        stage
+        for model in config.models
+        for stage in (for_model(config, model).sft, for_model(config, model).reward, *trained(config, model))
+    ]
+    if not any(stage.lora is not None and stage.lora.bits for stage in stages):
+        raise NotChecked("no stage of this config uses it")
+    return ", ".join(installed_requirements("quantised", only_extras=True))

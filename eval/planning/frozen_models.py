@@ -75,7 +75,9 @@ def frozen_lines(config: Config, device: Device, count: int) -> list[str]:
     sizes, lines = Sizes(config), []
     for model in config.models if device.memory else ():
         options = choices(sizes, model, device)
-        if not options:
+        costs, settings = Costs(sizes, model), ppo_settings(config, model)
+        # With LoRA all frozen models may be on the policy's base.
+        if not any(costs.frozen_bytes(one, name) for name, one in settings.items()):
             continue
         configured = {settings.frozen_models for settings in ppo_settings(config, model).values()}
         cheapest = best(options, configured, device, count)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from eval.planning.assumed import Dtype, Shape
-from salsa.config.sections import LayerSizes
+from salsa.config.sections import LayerSizes, Lora
 
 BYTES = {"float32": 4, "bfloat16": 2}
 PROCESS = 0.5e9  # bytes of a process, or of a device's context, before any model
@@ -11,6 +11,7 @@ LOGITS = 12  # bytes per logit: itself, its gradient, and copies in other dtypes
 LOGITS_CHUNK = 1e9  # bytes of logits that are computed at a time without gradients
 VLLM_OVERHEAD = 3e9  # bytes of a vLLM engine beside weights and cache
 ADAM = 12  # bytes per weight: itself and two moments, without its gradient
+FOUR_BITS = 0.5 + 4 / 64  # bytes per weight in NF4: its bits, and a float32 for each block of 64
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,34 @@ def training(shape: Shape, dtype: Dtype, tokens: float, predicted: float, checkp
     copies = 0.0 if dtype == "float32" else weights(shape, dtype)
     kept = activations(shape, dtype, tokens, shape.layers, checkpointed)
     return Memory.of((ADAM + 4) * shape.parameters + copies, PROCESS + kept + LOGITS * shape.vocabulary * predicted)
+
+
+def linear_sizes(shape: LayerSizes) -> dict[str, int]:
+    """Inputs plus outputs of each of a layer's linear maps, by its name."""
+    width, queries, keys = shape.hidden_size, shape.heads * shape.head_size, shape.key_value_heads * shape.head_size
+    sizes = dict.fromkeys(("q_proj", "o_proj"), width + queries) | dict.fromkeys(("k_proj", "v_proj"), width + keys)
+    return sizes | dict.fromkeys(("gate_proj", "up_proj", "down_proj"), width + shape.intermediate_size)
+
+
+def adapter_parameters(shape: LayerSizes, settings: Lora) -> int:
+    """Parameters of an adapter: A and B of each adapted linear map."""
+    sizes = linear_sizes(shape)
+    adapted = sizes if settings.targets == "all-linear" else settings.targets
+    return shape.layers * settings.rank * sum(sizes[name] for name in adapted if name in sizes)
+
+
+def frozen_base(shape: Shape, dtype: Dtype, settings: Lora) -> float:
+    """Bytes of the frozen base of adapters; in 4 bits its layers are narrow, but not embedding and output layer."""
+    if settings.bits is None:
+        return weights(shape, dtype)
+    return weights(shape, dtype) - (BYTES[dtype] - FOUR_BITS) * shape.layer_parameters
+
+
+def adapter_training(
+    shape: Shape, dtype: Dtype, settings: Lora, tokens: float, predicted: float, checkpointed: bool = False
+) -> Memory:
+    """Memory of training an adapter: as `training`, but only the adapter has gradients and moments, and no device
+    shares the base with others."""
+    kept = activations(shape, dtype, tokens, shape.layers, checkpointed) + LOGITS * shape.vocabulary * predicted
+    adapter = (ADAM + 4) * adapter_parameters(shape, settings)
+    return Memory.of(0, PROCESS + frozen_base(shape, dtype, settings) + adapter + kept)

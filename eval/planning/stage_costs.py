@@ -15,7 +15,7 @@ from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
 from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
-from salsa.config.sections import ROLLOUT_VLLM, VLLM_ROWS, DataSource, Dpo, Optimisation, Ppo
+from salsa.config.sections import ROLLOUT_VLLM, VLLM_ROWS, DataSource, Dpo, Lora, Optimisation, Ppo
 
 VLLM_ASLEEP = 1.5e9  # bytes that an engine keeps while it sleeps: its CUDA graphs, and libraries' workspaces
 STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
@@ -36,6 +36,12 @@ def passes_of(settings: Ppo, tokens: float) -> int:
     if settings.micro_batch_tokens:
         passes = max(passes, math.ceil(rows * tokens / settings.micro_batch_tokens))
     return passes
+
+
+def training_factor(settings: Optimisation | Ppo) -> int:
+    """Operations of a training pass in forward passes. With LoRA no gradients of the base's weights are computed."""
+    factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
+    return factor if settings.lora is None else factor - 1
 
 
 class Costs:
@@ -82,7 +88,7 @@ class Costs:
 
     def soup(self, count: int) -> Cost:
         """A weight average of `count` models."""
-        size = self._weights(self.settings.sft.dtype)
+        size = self._checkpoint(self.settings.sft, count)
         return Cost(work=(Waiting((count + 1) * size / self.disk_rate),), disk=size)
 
     # Training
@@ -94,7 +100,7 @@ class Costs:
         test = self._test(settings, self.sets["sft.test"], 1)
         footprint = self._training(settings, 1, logits=True)
         work = (self._start(1), self._supervised(settings, rows, 1), test)
-        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
+        return Cost(work, footprint, spreads=True, disk=self._checkpoint(settings))
 
     def reward(self) -> Cost:
         """The reward model: training, test, and normalisation on answers of SFT 1."""
@@ -114,8 +120,8 @@ class Costs:
         training = self._training(settings, 2, logits=False)
         # SFT 1 is loaded when training is over.
         cache = self._cache(settings.dtype, micro * (settings.max_length + limit))
-        sampling = self._unsharded(self._weights(settings.dtype) + cache)
-        return Cost(work, training.then(sampling), spreads=True, disk=self._weights(settings.dtype))
+        sampling = self._unsharded(settings, self._weights(settings.dtype) + cache)
+        return Cost(work, training.then(sampling), spreads=True, disk=self._checkpoint(settings))
 
     def trained_on(self, method: str) -> DataSource:
         """The data of a method's training."""
@@ -146,9 +152,9 @@ class Costs:
         batches = steps * passes_of(settings, dialogues.tokens)
         updates = steps * settings.epochs * size // settings.train_batch_size
         frozen = len(self._references(method) | {FIRST_ROLE})
-        factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
+        factor, trains_all = training_factor(settings), settings.lora is None
         engine, sampled = settings.rollout, settings.sampling_batch_size or size
-        work: list[Work] = [self._start(3 + frozen)]
+        work: list[Work] = [self._start(3 + frozen if trains_all else 2)]
         share = 0.0
         if engine == "vllm":
             options = {"max_num_seqs": VLLM_ROWS, **ROLLOUT_VLLM, **settings.vllm}
@@ -161,13 +167,18 @@ class Costs:
         work += [self._passes(dtype, dialogues, predicted=answer_share, batches=batches)] * (1 + frozen)
         for predicted in (answer_share, 0):
             passes = settings.epochs * batches
-            work.append(self._passes(dtype, dialogues, settings.epochs, predicted, passes, factor, updates))
+            # Adam's time for an adapter is nothing beside a pass.
+            updated = updates if trains_all else 0
+            work.append(self._passes(dtype, dialogues, settings.epochs, predicted, passes, factor, updated))
         rates = {"host": assumed().host_to_device_bytes_per_second, "disk": self.disk_rate}
         if rate := rates.get(settings.frozen_models):
             work.append(Waiting(steps * self.frozen_bytes(settings, method) / rate))
-        trained = memory.ADAM * (self.shape.parameters + self.shape.scalar_parameters)
+        counts = self.shape.parameters + self.shape.scalar_parameters
+        if settings.lora is not None:
+            counts = 2 * memory.adapter_parameters(self.shape, settings.lora) + self.shape.hidden_size
+        trained = memory.ADAM * counts
         footprint = self._ppo_memory(settings, method, trained, share)
-        return Cost(tuple(work), footprint, spreads=True, disk=self._weights(dtype), scratch=STATES * trained)
+        return Cost(tuple(work), footprint, spreads=True, disk=self._checkpoint(settings), scratch=STATES * trained)
 
     def _moving(self, method: str) -> int:
         """Number of a method's references that move, and so stay on the device in float32."""
@@ -175,9 +186,25 @@ class Costs:
         return len(references) if strategy.moves else 0
 
     def frozen_bytes(self, settings: Ppo, method: str) -> float:
-        """Bytes of a run's frozen models: references, SFT 1 and reward model."""
-        models = len(self._references(method) | {FIRST_ROLE}) + 1 - self._moving(method)
+        """Bytes of a run's frozen models: references, SFT 1 and reward model; with LoRA only those with other bases."""
+        causal = self._references(method) | {FIRST_ROLE}
+        if settings.lora is None:
+            models = len(causal) + 1 - self._moving(method)
+        else:
+            # SFT models that are adapters share the policy's base; of others SFT 1 is that base.
+            whole = causal - {FIRST_ROLE} if self.settings.sft.lora is None else {n for n in causal if "perturbed" in n}
+            models = len(whole) - (self._moving(method) if self.settings.sft.lora is None else 0)
         return self._weights(settings.dtype) * models
+
+    def base_bytes(self, settings: Ppo, lora: Lora) -> float:
+        """Bytes of the bases of a run with LoRA and of all frozen adapters. A whole reward model is a second base."""
+        bases = 1 if self.settings.reward.lora is not None else 2
+        frozen = sum(
+            4 * memory.adapter_parameters(self.shape, part)
+            for part in (*[self.settings.sft.lora] * 3, self.settings.reward.lora)
+            if part is not None
+        )
+        return bases * memory.frozen_base(self.shape, settings.dtype, lora) + frozen
 
     def _ppo_memory(self, settings: Ppo, method: str, trained: float, share: float) -> Memory:
         """Memory of a PPO run: sampling, scoring, and an update.
@@ -191,17 +218,23 @@ class Costs:
         predicted, checkpointed = min(micro * limit, tokens), settings.gradient_checkpointing
         update = memory.activations(self.shape, dtype, tokens, self.shape.layers, checkpointed)
         # Logits come in chunks; the output layer's gradient exists once more before it is accumulated.
-        update += memory.logits(self.shape, predicted) + 4 * self.shape.vocabulary_parameters
+        gradients = 4.0 * self.shape.parameters
+        update += memory.logits(self.shape, predicted) + 4.0 * self.shape.vocabulary_parameters
         scoring = memory.activations(self.shape, dtype, tokens) + memory.logits(self.shape, predicted)
         sharded, per_device = trained, PROCESS + self._weights("float32") * self._moving(method)
-        fixed = self.frozen_bytes(settings, method)
+        fixed, copy = self.frozen_bytes(settings, method), self._weights(dtype)
+        if settings.lora is not None:
+            # Each device holds the base, which is narrow already, and all that trains with its gradients.
+            per_device += self.base_bytes(settings, settings.lora) + trained * (memory.ADAM + 4) / memory.ADAM
+            update -= 4.0 * self.shape.vocabulary_parameters
+            sharded, gradients, copy = 0.0, 0.0, 0.0
         match settings.frozen_models:
-            case "device":
-                per_device += fixed
-            case "auto" | "shards":
-                sharded += fixed
             case "host" | "disk":
-                scoring += self._weights(dtype)
+                scoring += self._weights(dtype) if fixed else 0.0
+            case "auto" | "shards" if settings.lora is None:
+                sharded += fixed
+            case _:
+                per_device += fixed
         asleep = VLLM_ASLEEP if share else 0.0
         if share:
             least = self._weights(dtype) + memory.VLLM_OVERHEAD + self._cache(dtype, length)
@@ -210,13 +243,13 @@ class Costs:
             cache = self._cache(dtype, (settings.sampling_batch_size or size) * length)
             # Without sampling_batch_size, a device samples its share of the rollout at once.
             all_at_once = settings.sampling_batch_size is None
-            own = self._weights(dtype) + (0.0 if all_at_once else cache)
+            own = copy + (0.0 if all_at_once else cache)
             sampling = Phase(sharded + (cache if all_at_once else 0.0), per_device + own)
         return Memory(
             (
                 sampling,
                 Phase(sharded, per_device + asleep + scoring),
-                Phase(sharded + 4 * self.shape.parameters, per_device + asleep + update),
+                Phase(sharded + gradients, per_device + asleep + update),
             )
         )
 
@@ -226,9 +259,11 @@ class Costs:
         reference = self._passes(settings.dtype, pairs, settings.epochs, predicted=1, batches=batches)
         training = self._training(settings, 2, logits=True)
         references = len(self._references(method)) * self._weights(settings.dtype)
-        footprint = training.then(self._unsharded(references))
+        if settings.lora is not None and self.settings.sft.lora is not None:
+            references = 0.0  # on the policy's base
+        footprint = training.then(self._unsharded(settings, references))
         work = (self._start(2), self._supervised(settings, pairs, 1), reference)
-        return Cost(work, footprint, spreads=True, disk=self._weights(settings.dtype))
+        return Cost(work, footprint, spreads=True, disk=self._checkpoint(settings))
 
     # Evaluation
 
@@ -345,12 +380,24 @@ class Costs:
         """Memory of supervised training on rows of `dialogues` dialogues of the maximum length."""
         tokens = dialogues * micro_batch(settings) * settings.max_length
         predicted = tokens if logits else 0
-        training = memory.training(self.shape, settings.dtype, tokens, predicted, settings.gradient_checkpointing)
-        return training.then(self._unsharded())
+        given = (tokens, predicted, settings.gradient_checkpointing)
+        if settings.lora is not None:
+            return memory.adapter_training(self.shape, settings.dtype, settings.lora, *given)
+        return memory.training(self.shape, settings.dtype, *given).then(self._unsharded(settings))
 
-    def _unsharded(self, further: float = 0.0) -> Phase:
+    def _unsharded(self, settings: Optimisation, further: float = 0.0) -> Phase:
         """Each device holds the whole model before and after it is sharded, with so many further bytes."""
+        if settings.lora is not None:
+            return Phase(0, PROCESS + memory.frozen_base(self.shape, settings.dtype, settings.lora) + further)
         return Phase(0, PROCESS + self._weights("float32") + further)
+
+    def _checkpoint(self, settings: Optimisation | Ppo, starts: int = 1) -> float:
+        """Bytes of a stage's checkpoint on disk. With LoRA it is float32, with the adapters of SFT that it contains."""
+        if settings.lora is None:
+            return self._weights(settings.dtype)
+        first = self.settings.sft.lora
+        adapters = [first] * starts + ([settings.lora] if settings is not self.settings.sft else [])
+        return 4.0 * sum(memory.adapter_parameters(self.shape, part) for part in adapters if part is not None)
 
     def _passes(
         self,
@@ -385,9 +432,10 @@ class Costs:
     def _supervised(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
         """Supervised training on rows."""
         updates = math.ceil(rows.count * settings.epochs / settings.batch_size)
-        factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
-        batches = self._batches(settings, rows)
-        return self._passes(settings.dtype, rows, settings.epochs, predicted, batches, factor, updates)
+        batches, updates = self._batches(settings, rows), updates if settings.lora is None else 0
+        return self._passes(
+            settings.dtype, rows, settings.epochs, predicted, batches, training_factor(settings), updates
+        )
 
     def _test(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
         """Passes over rows without gradients."""

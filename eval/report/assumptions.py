@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from salsa.config.config import Config
 from salsa.config.fields import Section
 from salsa.config.replicates import Replicate
-from salsa.config.sections import BenchmarkSettings, Comparison, DataSource, Download, HubModel
+from salsa.config.sections import BenchmarkSettings, Comparison, DataSource, Download, HubModel, Lora
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
@@ -82,6 +82,8 @@ def _leaves(name: str, value: Any, pins: Pins) -> Iterator[tuple[str, Any]]:
             yield f"{name}.id", f"{value.id} @{value.revision[:SHOWN_OF_A_DIGEST]}"
             yield from _leaves(f"{name}.chat_template", value.chat_template, pins)
             yield from _leaves(f"{name}.pad_token", value.pad_token, pins)
+        case Lora():
+            yield name, value.model_dump()
         case Replicate():
             yield name, value.model_dump(exclude_defaults=True)
         case Comparison():

@@ -79,7 +79,10 @@ class Method(Section):
 
 
 class Config(Section):
-    """The config of a grid. It is the only source of the names of models, methods, benchmarks and comparisons."""
+    """The config of a grid. It is the only source of the names of models, methods, benchmarks and comparisons.
+
+    A further file leaves out a model, method, benchmark, comparison or replicate of an earlier one: it sets it to null.
+    """
 
     grid: Name
     seed: int
@@ -119,6 +122,11 @@ class Config(Section):
     calibration: Calibration | None = None
     comparisons: dict[Name, Comparison]
     tables: Tables
+
+    @field_validator("models", "methods", "benchmarks", "comparisons", "replicates", mode="before")
+    @classmethod
+    def _without_null(cls, value: Any) -> Any:
+        return {name: entry for name, entry in value.items() if entry is not None} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _frontier_is_trained(self) -> "Config":

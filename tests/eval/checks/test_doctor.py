@@ -514,7 +514,9 @@ def test_packages_must_match_the_requirements(monkeypatch):
     checks = software.checks(grid("smoke"))
     assert f"torch {metadata.version('torch')}" in message(checks, "packages")
     assert message(checks, "vllm") == "- no stage of this config uses it"
+    assert message(checks, "bitsandbytes") == "- no stage of this config uses it"
     wanted = ["torch==0.1", "numpy>=1", 'nothing>=2; extra == "dev"', "nowhere>=3", 'vllm==99; extra == "vllm"']
+    wanted.append('bitsandbytes==99; extra == "quantised"')
     monkeypatch.setattr(metadata, "requires", lambda name: wanted)
     said = message(checks, "packages")
     assert said.startswith(
@@ -529,6 +531,9 @@ def test_packages_must_match_the_requirements(monkeypatch):
     ):
         said = message(software.checks(grid("smoke", **changes)), "vllm")
         assert "vllm==99 is required" in said and "pip install -e '.[vllm]'" in said and "torch" not in said
+    for section in ("sft", "ppo"):
+        changes = {section: {**data[section], "lora": {"bits": 4}}}
+        assert "bitsandbytes==99 is required" in message(software.checks(grid("smoke", **changes)), "bitsandbytes")
 
 
 PROFILE = """

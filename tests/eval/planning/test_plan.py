@@ -279,6 +279,35 @@ def test_plan_chooses_the_place_of_frozen_models(tmp_path):
     assert "host" not in frozen_lines(changed, small, 8)[-1].partition(";")[0], "the host has no room"
 
 
+@pytest.mark.parametrize(
+    ("files", "device"), [(["paper-lora"], "h100"), (["paper-lora", "gemma-lora-24gb"], "rtx4090")]
+)
+def test_lora_grids_fit_one_gpu(files, device):
+    config = load_config(*(ROOT / f"config/{name}.yaml" for name in ("paper", *files)))
+    plan = Plan.of(config, assumed().devices[device], 1)
+    assert {run.count for run in plan.runs.values()} <= {0, 1} and all(run.fits for run in plan.runs.values())
+    whole = Plan.of(load_config(ROOT / "config/paper.yaml"), assumed().devices["h100"], 8).runs
+    for name, run in plan.runs.items():
+        if device == "h100" and run.job.rule in ("sft", "reward", "align"):
+            assert run.device_seconds < whole[name].device_seconds and run.job.cost.disk < whole[name].job.cost.disk
+    text = "\n".join(format_plan(plan, None))
+    assert "too small" not in text and "frozen  " not in text, "all frozen models are on the policy's base"
+
+
+def test_four_bits_and_less_rank_take_less_memory(tmp_path):
+    found = []
+    for lora in ({"rank": 64}, {"rank": 8}, {"rank": 8, "targets": ["q_proj"]}, {"rank": 8, "bits": 4}):
+        stages = {name: {"lora": lora} for name in ("sft", "reward", "ppo")}
+        (tmp_path / "lora.yaml").write_text(yaml.safe_dump(stages))
+        config = load_config(ROOT / "config/paper.yaml", ROOT / "config/paper-lora.yaml", tmp_path / "lora.yaml")
+        runs = Plan.of(config, assumed().devices["h100"], 1).runs
+        found.append([runs[name].memory for name in ("sft/llama2-7b/1", "align/llama2-7b/ppo-r1-s1")])
+    large, small, queries, bits = found
+    assert all(a > b > c for a, b, c in zip(large, small, queries, strict=True))
+    # 6.5 of 6.7 billion parameters are in layers.
+    assert small[0] - bits[0] == pytest.approx(6.48e9 * (2 - 0.5625), rel=0.01)
+
+
 def test_engine_takes_memory_while_it_samples_alone(tmp_path):
     """Memory of training is that of no engine, but for what a sleeping engine keeps."""
     h100, found = assumed().devices["h100"], {}

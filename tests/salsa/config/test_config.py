@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from salsa.config.config import Config, algorithm_settings, load_config
+from salsa.config.config import Config, algorithm_settings, for_model, load_config
 from salsa.config.frontier import frontier_runs
 from salsa.config.naming import checkpoint_name, parse_soup_name, soup_name
 from salsa.config.schema import schema
@@ -28,6 +28,25 @@ def test_ppo_and_salsa_differ_only_in_the_reference():
         methods = load_config(ROOT / f"config/{name}.yaml").methods
         ppo, salsa = methods["ppo"].model_dump(), methods["salsa"].model_dump()
         assert {key for key in ppo if ppo[key] != salsa[key]} == {"reference"}
+
+
+def test_lora_grids_train_adapters_in_every_stage_and_nothing_else_differs():
+    paper, lora, small = (ROOT / f"config/{name}.yaml" for name in ("paper", "paper-lora", "gemma-lora-24gb"))
+    whole, adapted = load_config(paper), load_config(paper, lora)
+    for model in adapted.models:
+        stages = [for_model(adapted, model).sft, for_model(adapted, model).reward]
+        stages += [algorithm_settings(adapted, model, method) for method in ("ppo", "salsa")]
+        assert len({stage.lora.model_dump_json() for stage in stages}) == 1
+        for method in ("ppo", "salsa"):
+            pair = [algorithm_settings(config, model, method) for config in (whole, adapted)]
+            one, other = (
+                settings.model_dump(exclude={"vllm", "frozen_models", "micro_batch_tokens"}) for settings in pair
+            )
+            assert {key for key in one if one[key] != other[key]} == {"lora", "learning_rate", "value_learning_rate"}
+            assert other["learning_rate"] == pytest.approx(10 * one["learning_rate"])
+    assert adapted.methods == whole.methods and adapted.benchmarks == whole.benchmarks
+    alone = load_config(paper, lora, small)
+    assert list(alone.models) == ["gemma-2b"] and alone.ppo == adapted.ppo
 
 
 def test_schema_file_is_current():

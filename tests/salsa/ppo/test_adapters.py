@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from eval.planning import memory
+from eval.planning.sizes import shape_of_checkpoint
 from salsa.checkpoints.adapters import base_of, read_adapter
 from salsa.checkpoints.library import average_checkpoints
 from salsa.checkpoints.loading import load_causal, load_tokenizer
@@ -17,9 +19,10 @@ from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.references import Fixed
 from salsa.config.sections import Lora, Ppo
 from salsa.lora.checkpoint import TRAINED, load_for_training, save_trained
-from salsa.lora.layers import lora_layers, parameters_of
+from salsa.lora.layers import parameters_of
 from salsa.ppo import models as models_module
 from salsa.ppo import trainer
+from salsa.ppo.learner import MOMENTS
 from salsa.ppo.models import load_models
 from tests.salsa.ppo.ppo_case import settings
 from tests.salsa.ppo.test_resume import EMA, EVERY_STEP, STEPS, fault
@@ -129,23 +132,26 @@ def test_fault_at_any_point_changes_nothing(align_adapters, adapters, tmp_path, 
 NAME = "model.layers.0.self_attn.q_proj.weight"
 
 
-def test_one_base_is_in_memory_and_adapters_are_small(adapters, prompts_file):
-    """Policy, value model, reference, SFT 1 and reward model: one decoder, whose weights have no gradients."""
+def test_one_base_is_in_memory_and_its_size_is_the_plans(adapters, llamas, prompts_file):
+    """Policy, value model, reference, SFT 1 and reward model: one decoder, and what the plan's formula counts."""
     config = Ppo.model_validate(settings(prompts_file, lora=LORA))
     models = load_models(
         adapters["sft-1"], [adapters["soup"]], Fixed(), adapters["sft-1"], adapters["reward"], config, 1
     )
-    decoders = [models.policy.model.base_model, models.value.model.base_model, models.reward.model.model.base_model]
-    decoders += [models.references[0].model.base_model, models.sft.model.base_model]
-    assert all(decoder is decoders[0] for decoder in decoders)
-    trained = {id(part) for owner in (models.policy, models.value) for part in owner.trainable()}
-    layers = lora_layers(models.policy.model)
-    sizes = [rank * (layer.in_features + layer.out_features) for layer in layers.values() for rank in (2, 2)]
-    heads = models.value.model.score.weight.numel()
-    assert sum(part.numel() for owner in (models.policy, models.value) for part in owner.trainable()) == (
-        sum(sizes) + heads
+    owners = [models.policy.model, models.value.model, models.reward.model.model]
+    owners += [models.references[0].model, models.sft.model]
+    assert all(owner.base_model is owners[0].base_model for owner in owners)
+    shape, one = shape_of_checkpoint(llamas[0]), Lora(**LORA)
+    trained = 2 * memory.adapter_parameters(shape, one) + shape.hidden_size
+    # SFT 1 and the reward model's two, of rank 2 each, and the soup, of rank 4.
+    frozen = memory.adapter_parameters(shape, Lora(rank=2 + 4 + 4)) + shape.hidden_size
+    parameters = {id(part): part for owner in owners for part in owner.parameters()}
+    assert sum(part.nbytes for part in parameters.values()) == (
+        memory.frozen_base(shape, "float32", one) + 4 * (trained + frozen)
     )
-    assert not {id(layer.get_base_layer().weight) for layer in layers.values()} & trained
+    learners = [trainer.make_learner(part, 1e-3, config, 1) for part in (models.policy, models.value)]
+    moments = [state[key] for learner in learners for state in learner.optimiser.state.values() for key in MOMENTS]
+    assert sum(moment.nbytes for moment in moments) == (memory.ADAM - 4) * trained
 
 
 @pytest.mark.parametrize("bits", BITS)
