@@ -18,7 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from salsa.checkpoints.compatibility import copied_files
-from salsa.checkpoints.shards import ADAPTER_FILE, read_header, read_json, read_tensors, weight_files, write_index
+from salsa.checkpoints.shards import (
+    ADAPTER_FILE,
+    is_adapter,
+    read_header,
+    read_json,
+    read_tensors,
+    weight_files,
+    write_index,
+)
 from salsa.checkpoints.unused_tensors import HEAD
 from salsa.runtime.errors import UserError
 
@@ -47,11 +55,6 @@ class Adapter:
             return weight
         a, b = (part.to(weight.device) for part in pair)
         return weight.float() + b @ a
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a checkpoint is an adapter of another one."""
-    return (folder / ADAPTER_FILE).is_file()
 
 
 def base_of(folder: Path) -> Path:

@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from salsa.checkpoints.adapters import base_of, is_adapter, merged_tensors, read_adapter
-from salsa.checkpoints.shards import read_json, read_tensors
+from salsa.checkpoints.adapters import base_of, merged_tensors, read_adapter
+from salsa.checkpoints.shards import is_adapter, read_json, read_tensors
 from salsa.runtime.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from salsa.checkpoints.adapters import is_adapter, write_merged
+from salsa.checkpoints.adapters import write_merged
 from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
 from salsa.checkpoints.floats import check_finite
-from salsa.checkpoints.shards import INDEX_FILE, read_header, read_tensors, weight_files, write_index
+from salsa.checkpoints.shards import INDEX_FILE, is_adapter, read_header, read_tensors, weight_files, write_index
 from salsa.checkpoints.unused_tensors import without_unused
 from salsa.runtime.errors import UserError
 from salsa.runtime.outputs import output_folder, scratch

@@ -47,6 +47,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a checkpoint is an adapter of another one."""
+    return (folder / ADAPTER_FILE).is_file()
+
+
 def weight_map(folder: Path) -> dict[str, str] | None:
     """The index's map from tensor to shard file; None for a checkpoint in a single file."""
     if not (folder / INDEX_FILE).exists():

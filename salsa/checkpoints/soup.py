@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from salsa.checkpoints import floats
-from salsa.checkpoints.adapters import is_adapter, read_adapter, weighted_sum, write_adapter
 from salsa.checkpoints.compatibility import check_files, check_tensors, copied_files
 from salsa.checkpoints.floats import FLOATS
 from salsa.checkpoints.shards import (
     SIZES,
     Tensor,
     begin_shard,
+    is_adapter,
     plan_shards,
     read_exactly,
     read_json,
@@ -229,6 +229,9 @@ def adapter_soup(ingredients: Mapping[Path, float], out: Path) -> dict[str, Any]
     That is the average of the weights, because the ingredients' weights sum to 1. The base may be an ingredient. Ranks
     add up, and the soup keeps the adapters' float32. Returns facts for run.json.
     """
+    # Imported only here, because it needs torch, which takes seconds.
+    from salsa.checkpoints.adapters import read_adapter, weighted_sum, write_adapter
+
     check_ingredients(ingredients, allow_any_sum=False)
     folders = list(ingredients)
     adapters = {folder: read_adapter(folder) for folder in folders}

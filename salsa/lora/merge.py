@@ -2,8 +2,9 @@
 
 import argparse
 
-from salsa.checkpoints.adapters import is_adapter, write_merged
+from salsa.checkpoints.adapters import write_merged
 from salsa.checkpoints.loading import DTYPES
+from salsa.checkpoints.shards import is_adapter
 from salsa.checkpoints.soup import set_dtype
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log

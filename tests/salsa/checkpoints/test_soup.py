@@ -56,6 +56,11 @@ def test_average_equals_torch(tmp_path, dtype, monkeypatch):
         assert same_bits(found[name], expected.to(dtype)), name
 
 
+def test_soups_of_whole_models_do_not_wait_for_torch():
+    code = "import sys, salsa.checkpoints.soup; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_processes_share_the_tensors_and_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(soups, "BATCH", 2)
     one, two = (checkpoint(tmp_path / str(seed), seed, torch.bfloat16) for seed in range(2))
