@@ -8,7 +8,7 @@ from salsa.config.sections import LayerSizes, Lora
 BYTES = {"float32": 4, "bfloat16": 2}
 PROCESS = 0.5e9  # bytes of a process, or of a device's context, before any model
 LOGITS = 12  # bytes per logit: itself, its gradient, and copies in other dtypes
-LOGITS_CHUNK = 1e9  # bytes of logits that are computed at a time without gradients
+LOGITS_CHUNK = LOGITS * (1 << 25)  # bytes of logits that exist at a time without gradients (salsa/models/scoring.py)
 VLLM_OVERHEAD = 3e9  # bytes of a vLLM engine beside weights and cache
 ADAM = 12  # bytes per weight: itself and two moments, without its gradient
 FOUR_BITS = 0.5 + 4 / 64  # bytes per weight in NF4: its bits, and a float32 for each block of 64

@@ -1,7 +1,7 @@
 """Command `plan`: estimate a grid's jobs, device hours, memory, disk space and judging costs before anything runs.
 
 The plan counts all jobs of the grid, also those whose outputs exist, on one kind of device. It is arithmetic on shapes,
-rows and tokens. Measured runs were within a factor of two of it (docs/plan.md); expect no better.
+rows and tokens. Measured runs were within a factor of 1.5 of it (docs/plan.md); expect no better.
 """
 
 import argparse

@@ -274,15 +274,20 @@ class Costs:
         if engine == "vllm":
             batch = int(settings.vllm.get("max_num_seqs", VLLM_ROWS))
         work: list[Work] = [Starting(engine, policies * self._weights(dtype), self.disk_rate)]
-        longest = 0.0
+        longest = longest_prompt = 0.0
         for name, benchmark in self.settings.benchmarks.items():
             limit = benchmark.max_new_tokens
             for count, prompt in self._turns(name):
+                longest_prompt = max(longest_prompt, prompt)
                 work.append(self._decoding(dtype, policies * count, batch, prompt, limit, engine))
                 longest = max(longest, prompt + limit)
         # vLLM uses all memory left for its cache, but runs with room for one answer.
         cached = batch if engine == "transformers" else 1
-        extra = memory.VLLM_OVERHEAD if engine == "vllm" else 3 * memory.LOGITS * self.shape.vocabulary * batch
+        extra = memory.VLLM_OVERHEAD
+        if engine == "transformers":
+            # The prompts of a batch pass through the layers together.
+            extra = 3 * memory.LOGITS * self.shape.vocabulary * batch
+            extra += memory.activations(self.shape, dtype, batch * longest_prompt)
         per_device = PROCESS + self._weights(dtype) + self._cache(dtype, cached * longest) + extra
         return Cost(tuple(work), Memory.of(0, per_device))
 
@@ -302,8 +307,8 @@ class Costs:
         passes = self._passes(dtype, dialogues, predicted=answer_tokens / tokens, batches=rows / settings.batch_size)
         reward = replace(passes, predicted=0.0)
         longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
-        in_batch = settings.batch_size * longest
-        extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, in_batch)
+        in_batch, predicted = settings.batch_size * longest, settings.batch_size * (longest - dialogues.tokens)
+        extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, predicted)
         footprint = Memory.of(0, PROCESS + models * self._weights(dtype) + extra)
         rewards = 1 if self.settings.reward.held_out is None else 2
         work = [reward] * (rewards * len(methods)) + [passes] * passed
@@ -379,7 +384,8 @@ class Costs:
     def _training(self, settings: Optimisation, dialogues: int, logits: bool) -> Memory:
         """Memory of supervised training on rows of `dialogues` dialogues of the maximum length."""
         tokens = dialogues * micro_batch(settings) * settings.max_length
-        predicted = tokens if logits else 0
+        # TRL computes logits in chunks.
+        predicted = min(tokens, memory.LOGITS_CHUNK / memory.LOGITS / self.shape.vocabulary) if logits else 0
         given = (tokens, predicted, settings.gradient_checkpointing)
         if settings.lora is not None:
             return memory.adapter_training(self.shape, settings.dtype, settings.lora, *given)

@@ -17,6 +17,9 @@ FORWARD, TRAINING, CHECKPOINTED = 1, 3, 4
 ADAM_BYTES = 32
 # transformers copies its cache at each step to append a token: one read, one write, and the read by attention.
 CACHE_COPIES = 3
+# Bytes that drawing with vLLM moves per logit, which is float32: conversion (6), temperature (8), softmax (12), sums of
+# blocks (4), and the largest one, before and after (8).
+DRAWN = 38
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,12 @@ class Passes:
     def seconds(self, device: Device, count: int) -> float:
         computing = self.operations() / (device.peak[self.dtype] * device.efficiency)
         launching = self.batches * self.factor * self.shape.layers * device.layer_seconds["transformers"]
+        # A GPU computes while the host starts the next operations.
+        passing = computing + launching if device.memory is None else max(computing, launching)
         updating = self.updates * ADAM_BYTES * self.shape.parameters / device.bytes
         # Not divided by `count`: under DDP each device updates all weights (under FSDP its shard, so this is an upper
         # bound).
-        return (computing + launching) / count + updating
+        return passing / count + updating
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,11 @@ class Decoding:
         attention = 4 * s.layers * s.heads * s.head_size * context
         operations = alive * (2 * (s.layer_parameters + s.vocabulary_parameters) + attention)
         launching = s.layers * device.layer_seconds[self.engine]
-        step = max(operations / rate, (read + attended) / reading) + launching
+        drawing = DRAWN * alive * s.vocabulary / reading if self.engine == "vllm" else 0.0
+        computing, loading = operations / rate, (read + attended) / reading
+        # A GPU computes while it reads.
+        step = computing + loading if device.memory is None else max(computing, loading)
+        step += launching + drawing
         prompts = Passes(s, self.dtype, rows * self.prompt, self.prompt / 2, rows, batches)
         return prompts.seconds(device, 1) + steps * step
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
@@ -49,10 +48,10 @@ class PooledSFTTrainer(StageTrainer, SFTTrainer):
         inputs = self._prepare_inputs(inputs)
         targets = inputs["labels"][:, 1:]
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
-        nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORED).sum(1)
+            # In chunks, as in training: the logits of a whole batch would be most of the stage's memory.
+            nats = -model(**inputs, fused_lm_head=True).log_probs.double().sum(1)
         nats, tokens = self.accelerator.gather_for_metrics((nats, (targets != IGNORED).sum(1)))
-        self.nats += nats.double().sum().item()
+        self.nats += nats.sum().item()
         self.tokens += int(tokens.sum())
         return nats.sum() / tokens.sum().clamp(min=1), None, None
 
