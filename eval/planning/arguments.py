@@ -16,6 +16,10 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=count, default=8, help="the number of devices (default 8)")
     parser.add_argument("--hourly", type=float, help="the price of a device hour, in any currency")
+    parser.add_argument("--gantt", type=Path, metavar="FILE.svg", help="also draw the schedule and its critical path")
+    parser.add_argument(
+        "--within", type=positive, metavar="HOURS", help="print what to leave out first if so many hours are at hand"
+    )
     parser.add_argument(
         "--power",
         type=positive,

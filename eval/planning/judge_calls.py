@@ -1,12 +1,16 @@
 """The judge calls of a grid, counted by the judge stages' own code over placeholder answers."""
 
 import asyncio
+import datetime
+import functools
 import math
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from eval.benchmarks import Question, find
 from eval.grid.layout import pairs
@@ -20,8 +24,40 @@ from eval.planning.sizes import Sizes
 from eval.planning.work import Calls, Cost, Waiting
 from eval.protocols.templates import Templates, load_templates
 from salsa.config.config import all_replicates
+from salsa.config.fields import Fraction, NonNegative, Section
 
+PRICES = Path(__file__).parent / "judge_prices.yaml"
 T = TypeVar("T")
+
+
+class JudgePrice(Section):
+    """Price of a judge per million tokens; `ends` is the day on which its maker stops serving it."""
+
+    input: NonNegative
+    output: NonNegative
+    source: str
+    ends: datetime.date | None = None
+
+
+class JudgePrices(Section):
+    """All of judge_prices.yaml, which has the currency."""
+
+    as_of: datetime.date
+    batch: Fraction
+    judges: dict[str, JudgePrice]
+
+    def costs(self, calls: Calls) -> dict[str, float]:
+        """Cost of the calls by each judge."""
+        return {
+            name: (calls.prompt_tokens * price.input + calls.reply_tokens * price.output) / 1e6
+            for name, price in self.judges.items()
+        }
+
+
+@functools.cache
+def judge_prices() -> JudgePrices:
+    """The contents of judge_prices.yaml."""
+    return JudgePrices.model_validate(yaml.safe_load(PRICES.read_text(encoding="utf-8")))
 
 
 class JudgeCosts:

@@ -7,7 +7,7 @@ rows and tokens. Measured runs were within a factor of 1.5 of it (docs/plan.md);
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from eval.endpoints.costs import price
 from eval.planning.assumed import Device, assumed
 from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Jobs
-from eval.planning.judge_calls import JudgeCosts
+from eval.planning.judge_calls import JudgeCosts, judge_prices
 from eval.planning.power import FINISHED, claims_file, finished_claims, powers, with_another_replicate
-from eval.planning.schedule import Run, ends, place
+from eval.planning.schedule import Run, Span, critical_path, ends, place, spans
 from eval.planning.sizes import Sizes
 from eval.planning.work import GIGABYTE, Calls
 from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
+from salsa.runtime.outputs import output_file
 
 SHARED = "all models"
 HEAD = (
@@ -71,6 +72,10 @@ class Plan:
     def ends(self) -> dict[str, float]:
         """When each job ends, in seconds from the start."""
         return ends(self.runs, self.count)
+
+    def spans(self) -> dict[str, Span]:
+        """When each job runs."""
+        return spans(self.runs, self.count)
 
     def wall_seconds(self) -> float:
         return max(self.ends().values())
@@ -157,9 +162,19 @@ def judge_lines(plan: Plan) -> list[str]:
     if judge.kind == "gold":
         return [f"judge      {text}; runs on this machine, without cost"]
     cost = price(judge, calls.prompt_tokens, calls.reply_tokens)
-    if cost is None:
-        return [f"judge      {text}", "           cost unknown: set judge.input_price and judge.output_price"]
-    return [f"judge      {text}", f"           cost {cost:,.2f} in the prices' currency"]
+    text_of_cost = "unknown: set judge.input_price and judge.output_price" if cost is None else f"{cost:,.2f}"
+    return [f"judge      {text}", f"           cost {text_of_cost}", *price_lines(calls)]
+
+
+def price_lines(calls: Calls) -> list[str]:
+    """What the calls cost by known judges."""
+    prices = judge_prices()
+    head = f"by the prices of {prices.as_of}, in US dollars; through a batch API {prices.batch:.0%} of it:"
+    lines = [f"           {head}"]
+    for name, cost in sorted(prices.costs(calls).items(), key=lambda entry: -entry[1]):
+        ends = prices.judges[name].ends
+        lines.append(f"           {cost:8,.2f}  {name}" + (f" (served until {ends})" if ends else ""))
+    return lines
 
 
 def power_lines(plan: Plan, like: Path | None, target: float | None) -> list[str]:
@@ -262,6 +277,38 @@ def misfit(runs: Iterable[Run], count: int, device: Device) -> str | None:
     return None
 
 
+def cuts(config: Config) -> Iterator[tuple[str, Config]]:
+    """Smaller grids, each by one part smaller than the one before, and what was cut.
+
+    First replicates, down to two, because intervals over runs need two. Then models, the largest first, because each is
+    an answer of its own. Methods and benchmarks stay: without them a claim has no figure.
+    """
+    data = config.model_dump(exclude_unset=True, mode="json")
+    for name in reversed(list(data.get("replicates", {}))[2:]):
+        data["replicates"].pop(name)
+        yield f"replicate {name}", Config.model_validate(data)
+    by_size = sorted(data["models"], key=Sizes(config).parameters, reverse=True)
+    for name in by_size[:-1]:
+        data["models"].pop(name)
+        yield f"model {name}", Config.model_validate(data)
+
+
+def cut_lines(plan: Plan, hours: float) -> list[str]:
+    """What to leave out first if only so many hours are at hand, until the rest fits."""
+    smaller, wall = plan, plan.wall_seconds()
+    rows = [("as it is", duration(wall), f"{plan.device_hours():,.0f}")]
+    for what, config in cuts(plan.config):
+        if wall <= 3600 * hours:
+            break
+        smaller = Plan.of(config, plan.device, plan.count)
+        wall = smaller.wall_seconds()
+        rows.append((f"without {what}", duration(wall), f"{smaller.device_hours():,.0f}"))
+    short = [] if wall <= 3600 * hours else [f"           even the last is too long for {hours:g} h: use more devices"]
+    head = ("cut, each beside those above", "wall time", "device hours")
+    table = [f"           {line}" for line in align_columns([head, *rows], left=1)]
+    return [f"within     what to leave out first if {hours:g} h are at hand", *table, *short]
+
+
 def device_note(device: Device) -> str:
     """The assumptions about a device."""
     peak = ", ".join(f"{rate / 1e12:g} TFLOP/s in {dtype}" for dtype, rate in sorted(device.peak.items()))
@@ -276,4 +323,27 @@ def device_note(device: Device) -> str:
 def run(arguments: argparse.Namespace) -> None:
     config = load_config(*arguments.config)
     plan = Plan.of(config, assumed().devices[arguments.device], arguments.count)
-    print("\n".join(format_plan(plan, arguments.hourly, power_lines(plan, arguments.like, arguments.power))))
+    further = power_lines(plan, arguments.like, arguments.power)
+    if arguments.within is not None:
+        further = [*cut_lines(plan, arguments.within), *further]
+    print("\n".join(format_plan(plan, arguments.hourly, further)))
+    if arguments.gantt is not None:
+        write_gantt(plan, arguments.gantt)
+
+
+def write_gantt(plan: Plan, file: Path) -> None:
+    """Draw the schedule as SVG."""
+    # Imported only here: matplotlib takes a second.
+    from eval.figures.gantt import Bar, save_gantt
+
+    when = plan.spans()
+    path = critical_path(plan.runs, when)
+    bars = [
+        Bar(model, stage, span.begin, span.end, span.devices, run.job.name in path)
+        for (model, stage), runs in plan.by_stage().items()
+        for run in runs
+        for span in [when[run.job.name]]
+    ]
+    title = f"{plan.config.grid} on {plan.count} x {plan.device.title}: {duration(plan.wall_seconds())}"
+    with output_file(file) as temporary:
+        save_gantt(bars, plan.count, title, temporary)

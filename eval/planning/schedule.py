@@ -60,8 +60,30 @@ def job_seconds(config: Config, device: str) -> dict[str, float]:
     return {rule: fmean(values) for rule, values in seconds.items()}
 
 
+@dataclass(frozen=True)
+class Span:
+    """When a job begins and ends, in seconds from the grid's start, and on how many devices."""
+
+    begin: float
+    end: float
+    devices: int
+
+
 def ends(runs: Mapping[str, Run], devices: int) -> dict[str, float]:
-    """When each job ends on `devices` devices, in seconds from the start.
+    """When each job ends on `devices` devices, in seconds from the start."""
+    return {name: span.end for name, span in spans(runs, devices).items()}
+
+
+def critical_path(runs: Mapping[str, Run], when: Mapping[str, Span]) -> list[str]:
+    """The jobs that the last one waited for, in order: before each, the one of its needs that ended last."""
+    path = [max(when, key=lambda name: when[name].end)]
+    while needs := [need for need in runs[path[-1]].job.needs if need in runs]:
+        path.append(max(needs, key=lambda name: when[name].end))
+    return path[::-1]
+
+
+def spans(runs: Mapping[str, Run], devices: int) -> dict[str, Span]:
+    """When each job runs on `devices` devices, in the order in which they end.
 
     `runs` maps names to runs; each comes after those that it needs. A job without devices starts at once. A job that
     needs more devices than there are takes all of them, and accordingly longer.
@@ -75,7 +97,8 @@ def ends(runs: Mapping[str, Run], devices: int) -> dict[str, float]:
     ready = [(order[name], name) for name, count in waiting.items() if not count]
     heapq.heapify(ready)
     running: list[tuple[float, str, int]] = []
-    end_times: dict[str, float] = {}
+    result: dict[str, Span] = {}
+    begins: dict[str, float] = {}
     free, now = devices, 0.0
     while ready or running:
         postponed = []
@@ -88,14 +111,15 @@ def ends(runs: Mapping[str, Run], devices: int) -> dict[str, float]:
                 continue
             free -= taken
             slowdown = run.count / taken if taken else 1.0
+            begins[name] = now
             heapq.heappush(running, (now + run.seconds * slowdown, name, taken))
         ready = postponed
         heapq.heapify(ready)
         now, name, taken = heapq.heappop(running)
-        end_times[name] = now
+        result[name] = Span(begins[name], now, taken)
         free += taken
         for follower in followers[name]:
             waiting[follower] -= 1
             if not waiting[follower]:
                 heapq.heappush(ready, (order[follower], follower))
-    return end_times
+    return result

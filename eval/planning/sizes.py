@@ -72,6 +72,10 @@ class Sizes:
             raise UserError(f"models.{model}: its size is unknown while {folder} does not exist: {PREPARE}")
         return known
 
+    def parameters(self, model: str) -> int:
+        """A model's number of parameters."""
+        return self.shape(model).parameters
+
     def rows(self, model: str, name: str, data_set: DataSet) -> Rows:
         """Rows of a data set of `all_sets`: counted if `snakemake prepare` has prepared it, otherwise assumed."""
         counted = self._counted(model, name, data_set)

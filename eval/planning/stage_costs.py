@@ -192,8 +192,10 @@ class Costs:
             models = len(causal) + 1 - self._moving(method)
         else:
             # SFT models that are adapters share the policy's base; of others SFT 1 is that base.
-            whole = causal - {FIRST_ROLE} if self.settings.sft.lora is None else {n for n in causal if "perturbed" in n}
-            models = len(whole) - (self._moving(method) if self.settings.sft.lora is None else 0)
+            separate = (
+                causal - {FIRST_ROLE} if self.settings.sft.lora is None else {n for n in causal if "perturbed" in n}
+            )
+            models = len(separate) - (self._moving(method) if self.settings.sft.lora is None else 0)
         return self._weights(settings.dtype) * models
 
     def base_bytes(self, settings: Ppo, lora: Lora) -> float:

@@ -28,12 +28,12 @@ def linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
     decoder = model.base_model
     names = {module: name for name, module in model.named_modules()}
     prefix = f"{names[decoder]}."
-    found = {}
+    layers = {}
     for name, module in decoder.named_modules():
         layer = module.base_layer if isinstance(module, LoraLayer) else module
         if isinstance(layer, torch.nn.Linear) and not name.endswith(".base_layer") and ".lora_" not in name:
-            found[prefix + name] = layer
-    return found
+            layers[prefix + name] = layer
+    return layers
 
 
 def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
@@ -141,11 +141,11 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
 
 def active_pairs(model: PreTrainedModel) -> dict[str, tuple[Tensor, Tensor]]:
     """The sum of the active adapters as one: A and B stacked, with the scale in B. New tensors, on the device."""
-    found = {}
+    pairs = {}
     for name, layer in lora_layers(model).items():
         having = [adapter for adapter in layer.active_adapters if adapter in layer.lora_A]
         if having:
             a = torch.cat([layer.lora_A[adapter].weight.detach() for adapter in having])
             scaled = [layer.scaling[adapter] * layer.lora_B[adapter].weight.detach() for adapter in having]
-            found[name] = (a, torch.cat(scaled, 1))
-    return found
+            pairs[name] = (a, torch.cat(scaled, 1))
+    return pairs

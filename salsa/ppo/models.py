@@ -133,7 +133,7 @@ class AdaptedModels:
             )
         self.settings, self.lora, self.seed = settings, lora, seed
         self.bases: list[SharedBase] = []
-        self.whole = WholeModels(settings)
+        self.others = WholeModels(settings)
 
     def _base(self, checkpoint: Path, auto: Any) -> SharedBase:
         """The checkpoint's base, loaded at the first call."""
@@ -159,7 +159,7 @@ class AdaptedModels:
 
     def causal(self, folder: Path) -> Frozen:
         shared = next((base for base in self.bases if base.has(folder)), None)
-        return self.whole.causal(folder) if shared is None else shared.frozen(folder)
+        return self.others.causal(folder) if shared is None else shared.frozen(folder)
 
     def reward(self, folder: Path) -> Frozen:
         base = self._base(folder, AutoModelForSequenceClassification)

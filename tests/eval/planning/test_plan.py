@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.figures.gantt import HOUR, Bar, devices_in_use, save_gantt
 from eval.planning import memory
 from eval.planning.assumed import Device, Shape, assumed
 from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Job
+from eval.planning.judge_calls import judge_prices
 from eval.planning.memory import Memory, Phase
-from eval.planning.plan import Plan, duration, format_plan, size
-from eval.planning.schedule import Run, ends, place
+from eval.planning.plan import Plan, cut_lines, duration, format_plan, size
+from eval.planning.schedule import Run, Span, critical_path, ends, place, spans
 from eval.planning.sizes import shape_of_checkpoint
 from eval.planning.stage_costs import VLLM_ASLEEP
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Waiting
 from salsa.__main__ import COMMANDS
-from salsa.config.config import load_config
+from salsa.config.config import all_replicates, load_config
 from salsa.runtime.command import main
 from salsa.runtime.jsonl import write_jsonl
 
@@ -180,6 +182,20 @@ def test_wall_time_of_a_small_grid(devices, seconds):
     assert wall_seconds_of({one.name: place(one, GPU) for one in jobs}, devices) == seconds
 
 
+def test_critical_path_of_a_small_grid(tmp_path):
+    """By hand: c waits for a, and then for d's device. The picture frames the path and shows the devices in use."""
+    jobs = [job("a", 4), job("b", 2, "a"), job("c", 6, "a"), job("d", 5), job("e", 1)]
+    runs = {one.name: place(one, GPU) for one in jobs}
+    when = spans(runs, 2)
+    assert (when["a"], when["d"], when["c"].begin) == (Span(0, 4, 1), Span(0, 5, 1), 5)
+    assert critical_path(runs, when) == ["a", "c"]
+    bars = [Bar("m", name, span.begin, span.end, span.devices, name in "ac") for name, span in when.items()]
+    times, used = devices_in_use(bars)
+    assert [time * HOUR for time in times] == [0, 4, 5, 6, 7, 11] and used == [2, 2, 2, 2, 1, 0]
+    save_gantt(bars, 2, "a grid", tmp_path / "gantt.svg")
+    assert "<svg" in (tmp_path / "gantt.svg").read_text()
+
+
 def test_job_with_too_few_devices_takes_proportionally_longer():
     wide = Run(job("a", 6), 4, 6.0, 1e9, True)
     assert wall_seconds_of({"a": wide}, 2) == 12
@@ -308,6 +324,21 @@ def test_plan_chooses_the_place_of_frozen_models(tmp_path):
     assert "set models.gemma-2b.settings.ppo.frozen_models: host" in said
     small = h100.model_copy(update={"host_memory": 14})
     assert "host" not in frozen_lines(changed, small, 8)[-1].partition(";")[0], "the host has no room"
+
+
+def test_weekend_plan():
+    """The whole grid with three replicates on eight H100; prices of judges; what to leave out for a day."""
+    plan = plan_of("paper")
+    assert len(all_replicates(plan.config)) == 3
+    assert plan.wall_seconds() < 72 * 3600 and plan.device_hours() < 600
+    cut = [line.split()[1:3] for line in cut_lines(plan, 24) if " without " in line]
+    assert cut == [["replicate", "r3"], ["model", "mistral-7b"], ["model", "llama2-7b"]]
+    assert cut_lines(plan, 100)[-1].split()[:3] == ["as", "it", "is"]
+    assert "even the last is too long for 1 h" in cut_lines(plan, 1)[-1]
+    costs, calls = judge_prices().costs(plan.calls()), plan.calls()
+    assert len(costs) >= 3
+    assert costs["gpt-4o-2024-08-06"] == pytest.approx((2.5 * calls.prompt_tokens + 10 * calls.reply_tokens) / 1e6)
+    assert "gpt-4o-2024-08-06 (served until 2027-01-14)" in "\n".join(format_plan(plan, None))
 
 
 @pytest.mark.parametrize(
