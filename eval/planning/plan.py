@@ -169,7 +169,7 @@ def judge_lines(plan: Plan) -> list[str]:
 def price_lines(calls: Calls) -> list[str]:
     """What the calls cost by known judges."""
     prices = judge_prices()
-    head = f"by the prices of {prices.as_of}, in US dollars; through a batch API {prices.batch:.0%} of it:"
+    head = f"by the prices of {prices.as_of}, in US dollars ({prices.batch:.0%} of them through a batch API):"
     lines = [f"           {head}"]
     for name, cost in sorted(prices.costs(calls).items(), key=lambda entry: -entry[1]):
         ends = prices.judges[name].ends
@@ -296,15 +296,17 @@ def cuts(config: Config) -> Iterator[tuple[str, Config]]:
 def cut_lines(plan: Plan, hours: float) -> list[str]:
     """What to leave out first if only so many hours are at hand, until the rest fits."""
     smaller, wall = plan, plan.wall_seconds()
-    rows = [("as it is", duration(wall), f"{plan.device_hours():,.0f}")]
+    rows = [("nothing", duration(wall), f"{plan.device_hours():,.0f}")]
     for what, config in cuts(plan.config):
         if wall <= 3600 * hours:
             break
         smaller = Plan.of(config, plan.device, plan.count)
         wall = smaller.wall_seconds()
-        rows.append((f"without {what}", duration(wall), f"{smaller.device_hours():,.0f}"))
-    short = [] if wall <= 3600 * hours else [f"           even the last is too long for {hours:g} h: use more devices"]
-    head = ("cut, each beside those above", "wall time", "device hours")
+        rows.append((what, duration(wall), f"{smaller.device_hours():,.0f}"))
+    short = (
+        [] if wall <= 3600 * hours else [f"           what is left still takes more than {hours:g} h: use more devices"]
+    )
+    head = ("left out, besides those above", "wall time", "device hours")
     table = [f"           {line}" for line in align_columns([head, *rows], left=1)]
     return [f"within     what to leave out first if {hours:g} h are at hand", *table, *short]
 

@@ -173,10 +173,10 @@ class Costs:
         rates = {"host": assumed().host_to_device_bytes_per_second, "disk": self.disk_rate}
         if rate := rates.get(settings.frozen_models):
             work.append(Waiting(steps * self.frozen_bytes(settings, method) / rate))
-        counts = self.shape.parameters + self.shape.scalar_parameters
+        parameters = self.shape.parameters + self.shape.scalar_parameters
         if settings.lora is not None:
-            counts = 2 * memory.adapter_parameters(self.shape, settings.lora) + self.shape.hidden_size
-        trained = memory.ADAM * counts
+            parameters = 2 * memory.adapter_parameters(self.shape, settings.lora) + self.shape.hidden_size
+        trained = memory.ADAM * parameters
         footprint = self._ppo_memory(settings, method, trained, share)
         return Cost(tuple(work), footprint, spreads=True, disk=self._checkpoint(settings), scratch=STATES * trained)
 
@@ -224,12 +224,12 @@ class Costs:
         update += memory.logits(self.shape, predicted) + 4.0 * self.shape.vocabulary_parameters
         scoring = memory.activations(self.shape, dtype, tokens) + memory.logits(self.shape, predicted)
         sharded, per_device = trained, PROCESS + self._weights("float32") * self._moving(method)
-        fixed, copy = self.frozen_bytes(settings, method), self._weights(dtype)
+        fixed, sampled_copy = self.frozen_bytes(settings, method), self._weights(dtype)
         if settings.lora is not None:
             # Each device holds the base, which is narrow already, and all that trains with its gradients.
             per_device += self.base_bytes(settings, settings.lora) + trained * (memory.ADAM + 4) / memory.ADAM
             update -= 4.0 * self.shape.vocabulary_parameters
-            sharded, gradients, copy = 0.0, 0.0, 0.0
+            sharded, gradients, sampled_copy = 0.0, 0.0, 0.0
         match settings.frozen_models:
             case "host" | "disk":
                 scoring += self._weights(dtype) if fixed else 0.0
@@ -245,7 +245,7 @@ class Costs:
             cache = self._cache(dtype, (settings.sampling_batch_size or size) * length)
             # Without sampling_batch_size, a device samples its share of the rollout at once.
             all_at_once = settings.sampling_batch_size is None
-            own = copy + (0.0 if all_at_once else cache)
+            own = sampled_copy + (0.0 if all_at_once else cache)
             sampling = Phase(sharded + (cache if all_at_once else 0.0), per_device + own)
         return Memory(
             (

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from salsa.checkpoints.adapters import base_of, merged_tensors, read_adapter
+from salsa.checkpoints.adapters import base_of, read_adapter
 from salsa.checkpoints.loading import autocast
+from salsa.checkpoints.shards import is_adapter, read_tensors
 from salsa.lora.layers import activate, insert, merged_weights, parameters_of, unchanged
 from salsa.models.trained import Trained
 
@@ -118,4 +120,9 @@ def with_head(base: PreTrainedModel, head: Tensor | None) -> PreTrainedModel:
 
 def head_of(checkpoint: Path) -> Tensor | None:
     """The head of a reward model; None for a language model."""
-    return next((tensor for name, tensor in merged_tensors(checkpoint) if name == HEAD), None)
+    if is_adapter(checkpoint):
+        return read_adapter(checkpoint).tensors.get(HEAD)
+    if (place := read_tensors(checkpoint).get(HEAD)) is None:
+        return None
+    with safe_open(place.file, "pt") as tensors:
+        return tensors.get_tensor(HEAD)

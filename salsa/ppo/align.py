@@ -95,8 +95,8 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         with output_folder(arguments.out, record) as folder:
             save_trained(policy, models.tokenizer, folder, settings.dtype)
             if settings.checkpoints_at:
-                for passed in kept.iterdir():
-                    copy_checkpoint(passed, folder / KEPT / passed.name)
+                for checkpoint in kept.iterdir():
+                    copy_checkpoint(checkpoint, folder / KEPT / checkpoint.name)
         with output_file(arguments.metrics) as path:
             write_jsonl(path, history)
         shutil.rmtree(unfinished)

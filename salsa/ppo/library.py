@@ -30,7 +30,7 @@ from salsa.lora.checkpoint import save_trained
 from salsa.models.sampling import Answer, sample
 from salsa.models.scoring import new_head
 from salsa.ppo.metrics import Metrics
-from salsa.ppo.models import Messages, Prompt, assemble, loading
+from salsa.ppo.models import Messages, Prompt, assemble, loader_for
 from salsa.ppo.samplers import load_sampler
 from salsa.ppo.trainer import Training, train
 from salsa.runtime.errors import UserError
@@ -181,7 +181,7 @@ def train_ppo(
         raise UserError("train_ppo: no prompts of at most max_prompt_length tokens: give some, or raise it")
     with processes.process_group() as cleanup:
         scorer, unit = FunctionReward(reward, tokenizer), (0.0, 1.0)
-        loader = loading(checked, seed)
+        loader = loader_for(checked, seed)
         start, value = loader.policy(init), loader.value(init)
         new_head(value.model, torch.Generator().manual_seed(derive_seed(seed, "ppo", "value head")))
         models = assemble(tokenizer, loader, start, references, strategy, init, scorer, value, unit)

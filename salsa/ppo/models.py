@@ -96,7 +96,7 @@ def frozen_model(load: Callable[..., PreTrainedModel], folder: Path, settings: P
     return load_frozen(lambda place: load(folder, settings.dtype, place).requires_grad_(False), settings.frozen_models)
 
 
-class WholeModels:
+class WholeModelLoader:
     """Loads a run's models, each with all its weights."""
 
     def __init__(self, settings: PpoSettings):
@@ -119,7 +119,7 @@ class WholeModels:
         return frozen_model(load_reward, folder, self.settings)
 
 
-class AdaptedModels:
+class AdapterLoader:
     """Loads a run's models as adapters of few bases, with LoRA: the policy's, and the reward model's if that differs.
 
     Frozen models that have other bases are loaded whole.
@@ -133,7 +133,7 @@ class AdaptedModels:
             )
         self.settings, self.lora, self.seed = settings, lora, seed
         self.bases: list[SharedBase] = []
-        self.others = WholeModels(settings)
+        self.others = WholeModelLoader(settings)
 
     def _base(self, checkpoint: Path, auto: Any) -> SharedBase:
         """The checkpoint's base, loaded at the first call."""
@@ -167,9 +167,9 @@ class AdaptedModels:
         return FrozenAdapter(model, base.adapters_of(folder), self.settings.dtype)
 
 
-def loading(settings: PpoSettings, seed: int) -> WholeModels | AdaptedModels:
+def loader_for(settings: PpoSettings, seed: int) -> WholeModelLoader | AdapterLoader:
     """How a run's models are loaded."""
-    return WholeModels(settings) if settings.lora is None else AdaptedModels(settings, settings.lora, seed)
+    return WholeModelLoader(settings) if settings.lora is None else AdapterLoader(settings, settings.lora, seed)
 
 
 def load_models(
@@ -188,7 +188,7 @@ def load_models(
     tokenizer = load_tokenizer(init)
     named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
     check_vocabularies(tokenizer, named)
-    loader, mean_and_std = loading(settings, seed), normalisation(reward)
+    loader, mean_and_std = loader_for(settings, seed), normalisation(reward)
     policy = loader.policy(init)
     score, value = RewardModel(loader.reward(reward), *mean_and_std), loader.value(reward)
     return assemble(tokenizer, loader, policy, references, strategy, sft, score, value, mean_and_std)
@@ -196,7 +196,7 @@ def load_models(
 
 def assemble(
     tokenizer: PreTrainedTokenizerBase,
-    loader: WholeModels | AdaptedModels,
+    loader: WholeModelLoader | AdapterLoader,
     policy: Trained,
     references: Sequence[Path],
     strategy: Strategy,

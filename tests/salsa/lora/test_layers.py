@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from salsa.checkpoints.loading import load_causal
 from salsa.config.sections import Lora
@@ -86,6 +86,15 @@ def test_gradients_reach_the_new_adapter_alone(make_adapter, checkpointing):
     torch.testing.assert_close(layer.lora_B[TRAINED].weight.grad, expected, atol=1e-5, rtol=1e-4)
     got = [key for key, parameter in model.named_parameters() if parameter.grad is not None]
     assert got and all(f".{TRAINED}." in key for key in got)
+
+
+def test_head_of_a_reward_model_trains_with_its_adapter(base):
+    model = load_for_training(AutoModelForSequenceClassification, base, Lora(rank=2), "bfloat16", 1)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained.keys() - {"score.weight"} == {
+        f"{n}.lora_{part}.{TRAINED}.weight" for n in lora_layers(model) for part in "AB"
+    }
+    assert {parameter.dtype for parameter in trained.values()} == {torch.float32} and "score.weight" in trained
 
 
 def test_checkpoints_share_a_base(base, make_adapter):
