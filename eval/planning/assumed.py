@@ -48,7 +48,7 @@ class Shape(LayerSizes):
         return 2 * self.layers * self.key_value_heads * self.head_size
 
 
-class Rows(Section):
+class SplitRows(Section):
     """A split of a data set: its rows, the share that is used, and mean tokens per row by use."""
 
     rows: Count
@@ -71,6 +71,16 @@ class WorldRows(Section):
     answer_tokens: Positive
 
 
+class DeviceSources(Section):
+    """Where a device's figures come from."""
+
+    peak: str
+    memory: str
+    speed: str
+    vllm_speed: str
+    start: str
+
+
 class Device(Section):
     """One device. Memory is in GB (10^9 bytes): its own, None for a CPU core, and the host's per device."""
 
@@ -82,13 +92,35 @@ class Device(Section):
     efficiency: Fraction
     layer_seconds: dict[Engine, Positive]
     start_seconds: dict[Engine, Positive]
+    sources: DeviceSources
+
+
+class Sources(Section):
+    """Where the figures of assumed.yaml come from that are no device's."""
+
+    models: str
+    rows: str
+    row_tokens: str
+    questions: str
+    bytes_per_token: str
+    answer_tokens: str
+    world: str
+    tokenised_per_second: str
+    judge_seconds: str
+    batch_hours: str
+    download_bytes_per_second: str
+    disk_bytes_per_second: str
+    host_to_device_bytes_per_second: str
+    drawing_bytes_per_logit: str
+    engine_wakes_seconds: str
+    together: str
 
 
 class Assumed(Section):
     """All of assumed.yaml, which has the units."""
 
     models: dict[str, Shape]
-    data_sets: dict[str, dict[str, Rows]]
+    data_sets: dict[str, dict[str, SplitRows]]
     questions: dict[str, Questions]
     bytes_per_token: Positive
     answer_tokens: Positive
@@ -100,14 +132,43 @@ class Assumed(Section):
     download_bytes_per_second: Positive
     disk_bytes_per_second: Positive
     host_to_device_bytes_per_second: Positive
+    drawing_bytes_per_logit: Positive
     engine_wakes_seconds: Positive
     without_torch_seconds: Positive
     analysis_seconds: Positive
     devices: dict[str, Device]
     together: Fraction = Field(description="Efficiency of several devices that train one model")
+    sources: Sources
 
 
 @functools.cache
 def assumed() -> Assumed:
     """The contents of assumed.yaml."""
     return Assumed.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+
+
+def device_notes(device: Device) -> dict[str, str]:
+    """The assumptions about a device and its machine, with their sources."""
+    figures, own, sources = assumed(), device.sources, assumed().sources
+    peak = ", ".join(f"{rate / 1e12:g} TFLOP/s in {dtype}" for dtype, rate in sorted(device.peak.items()))
+    launch, start = device.layer_seconds, device.start_seconds
+    notes = {
+        f"{device.title}: {peak}, {device.bytes / 1e12:g} TB/s": own.peak,
+        f"passes reach {device.efficiency:.0%} of these operations, decoding as much of the bandwidth": own.speed,
+        f"a layer's pass takes at least {launch['transformers'] * 1e3:g} ms": own.speed,
+        f"with vLLM a layer's pass takes at least {launch['vllm'] * 1e3:g} ms": own.vllm_speed,
+        f"a job starts in {start['transformers']:g} s with torch, in {start['vllm']:g} s with vLLM": own.start,
+        f"tokenising: {figures.tokenised_per_second:,.0f} tokens/s": sources.tokenised_per_second,
+        f"downloads: {figures.download_bytes_per_second / 1e9:g} GB/s": sources.download_bytes_per_second,
+        f"disks: {figures.disk_bytes_per_second / 1e9:g} GB/s": sources.disk_bytes_per_second,
+    }
+    if device.memory is None:
+        return notes
+    copies, drawing = figures.host_to_device_bytes_per_second / 1e9, figures.drawing_bytes_per_logit
+    return notes | {
+        f"{device.memory:g} GB of memory per device": own.memory,
+        f"each of several devices that train one model reaches {figures.together:.0%} of its speed": sources.together,
+        f"copies to a device: {copies:g} GB/s": sources.host_to_device_bytes_per_second,
+        f"drawing a token with vLLM moves {drawing:g} bytes per logit": sources.drawing_bytes_per_logit,
+        f"waking the vLLM engine takes {figures.engine_wakes_seconds:g} s per rollout": sources.engine_wakes_seconds,
+    }

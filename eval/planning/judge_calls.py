@@ -26,6 +26,7 @@ from eval.protocols.templates import Templates, load_templates
 from salsa.config.config import all_replicates
 from salsa.config.fields import Fraction, NonNegative, Section
 
+NOT_COUNTED = "not counted"
 PRICES = Path(__file__).parent / "judge_prices.yaml"
 T = TypeVar("T")
 
@@ -68,14 +69,16 @@ class JudgeCosts:
         self.settings = self.config.judge
         self.comparison, self.grading = cache(self._comparison), cache(self._grading)
         if self.settings.kind == "endpoint":
-            seconds, concurrency = assumed().judge_seconds, self.settings.concurrency
-            sizes.note(f"a judge call takes {seconds:g} s, and a job makes {concurrency} calls at once")
+            seconds = assumed().judge_seconds
+            sizes.note(f"a judge's call takes {seconds:g} s", assumed().sources.judge_seconds)
         if self.settings.batch:
-            sizes.note(f"the results of a batch are back after {assumed().batch_hours:g} hours")
+            sizes.note(
+                f"the results of a batch are back after {assumed().batch_hours:g} hours", assumed().sources.batch_hours
+            )
         if self.settings.requests_per_minute or self.settings.tokens_per_minute:
-            sizes.note("the judge's rate limits are not counted: its jobs may take longer")
+            sizes.note("the judge's rate limits: its jobs may take longer", NOT_COUNTED)
         if self.config.calibration is not None:
-            sizes.note("the calibration's calls are not counted: their number is in its archive")
+            sizes.note("the calibration's calls: their number is in its archive", NOT_COUNTED)
 
     def pairs(self, comparison: str, replicate: str) -> list[tuple[str, str]]:
         methods, replicates = self.config.methods, all_replicates(self.config)

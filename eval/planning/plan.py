@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eval.claims.settle import POWER
 from eval.endpoints.costs import price
-from eval.planning.assumed import Device, assumed
+from eval.planning.assumed import Device, assumed, device_notes
 from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Jobs
 from eval.planning.judge_calls import JudgeCosts, judge_prices
@@ -49,14 +49,14 @@ class Plan:
     device: Device
     count: int
     runs: dict[str, Run]
-    notes: list[str]
+    notes: dict[str, str]
 
     @staticmethod
     def of(config: Config, device: Device, count: int) -> "Plan":
         sizes = Sizes(config)
         jobs = Jobs(sizes, JudgeCosts(sizes)).by_name
         runs = {name: place(job, device) for name, job in jobs.items()}
-        return Plan(config, device, count, runs, list(sizes.notes))
+        return Plan(config, device, count, runs, sizes.notes)
 
     def by_stage(self) -> dict[tuple[str, str], list[Run]]:
         """Runs by (model, rule): models in the config's order, rules in the order of the workflow."""
@@ -242,7 +242,8 @@ def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> 
     lines += frozen_lines(plan.config, device, count)
     lines += misfit_lines(plan)
     lines += power
-    lines += ["", "assumed:", *(f"- {note}" for note in plan.notes), f"- {device_note(device)}"]
+    notes = {**plan.notes, **device_notes(device)}
+    lines += ["", "assumed, with the source of each:", *(f"- {note} [{source}]" for note, source in notes.items())]
     return lines
 
 
@@ -309,17 +310,6 @@ def cut_lines(plan: Plan, hours: float) -> list[str]:
     head = ("left out, besides those above", "wall time", "device hours")
     table = [f"           {line}" for line in align_columns([head, *rows], left=1)]
     return [f"within     what to leave out first if {hours:g} h are at hand", *table, *short]
-
-
-def device_note(device: Device) -> str:
-    """The assumptions about a device."""
-    peak = ", ".join(f"{rate / 1e12:g} TFLOP/s in {dtype}" for dtype, rate in sorted(device.peak.items()))
-    return (
-        f"{device.title}: {peak}, {device.bytes / 1e12:g} TB/s, of which forward passes and decoding reach "
-        f"{device.efficiency:.0%}; a layer's pass takes at least {device.layer_seconds['transformers'] * 1e3:g} ms "
-        f"({device.layer_seconds['vllm'] * 1e3:g} ms in vLLM); several devices on one model reach "
-        f"{assumed().together:.0%} of their speed"
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.benchmarks import Question, load_questions
 from eval.grid.layout import data_file
-from eval.planning.assumed import Kind, Shape, assumed
+from eval.planning.assumed import Kind, Shape, SplitRows, assumed
 from salsa.config import layout
 from salsa.config.config import Config, with_local_copies
 from salsa.config.sections import BenchmarkSettings, DataSource, LayerSizes
@@ -37,10 +37,10 @@ class Rows:
 
 @dataclass
 class Sizes:
-    """Sizes of a config's models, data and questions. `notes` holds one line per assumption."""
+    """Sizes of a config's models, data and questions. `notes` maps each assumption to its source."""
 
     config: Config
-    notes: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.local, self.hub = with_local_copies(self.config)
@@ -48,10 +48,11 @@ class Sizes:
         self.answer_tokens = assumed().world.answer_tokens if self.config.world else assumed().answer_tokens
         self.questions = cache(self._questions)
         self._read = cache(self._in_file)
-        self.note(f"answers have {self.answer_tokens:g} tokens, or their stage's limit if that is lower")
+        where = assumed().sources.world if self.config.world else assumed().sources.answer_tokens
+        self.note(f"answers have {self.answer_tokens:g} tokens, or their stage's limit if that is lower", where)
 
-    def note(self, text: str) -> None:
-        self.notes[text] = None
+    def note(self, text: str, source: str) -> None:
+        self.notes[text] = source
 
     def answer(self, limit: int) -> float:
         """Mean length of answers of at most `limit` tokens."""
@@ -70,6 +71,7 @@ class Sizes:
         known = assumed().models.get(entry.hub.id) if entry.hub else None
         if known is None:
             raise UserError(f"models.{model}: its size is unknown while {folder} does not exist: {PREPARE}")
+        self.note(f"{model}: {known.parameters / 1e9:.3g} billion parameters", assumed().sources.models)
         return known
 
     def parameters(self, model: str) -> int:
@@ -114,7 +116,9 @@ class Sizes:
         path = Path(source.path)
         if path.is_relative_to(self.world) and path.stem in WORLD_ROWS:
             rows = getattr(self.config.world, WORLD_ROWS[path.stem])
-            self.note(f"the mini world: {assumed().world.tokens[kind]:g} tokens per row of {kind}")
+            self.note(
+                f"the mini world: {assumed().world.tokens[kind]:g} tokens per row of {kind}", assumed().sources.world
+            )
             return Rows(min(rows, source.limit or rows), assumed().world.tokens[kind])
         if path.exists():
             read = self._read(source.path, kind)
@@ -124,16 +128,24 @@ class Sizes:
             known = assumed().data_sets.get(hub.hub or "", {}).get(hub.split or "")
             if known is not None and kind in known.tokens:
                 rows = min(known.rows, source.limit or known.rows) * (known.used if kind == "preferences" else 1)
-                self.note(f"{hub.hub} {hub.split}: {rows:,.0f} rows of {kind}, {known.tokens[kind]:g} tokens per row")
+                self._note_rows(f"{hub.hub} {hub.split}", kind, known)
                 return Rows(rows, known.tokens[kind])
         raise UserError(f"{source.path}: its number of rows is unknown while it does not exist: {PREPARE}")
+
+    def _note_rows(self, name: str, kind: Kind, split: SplitRows) -> None:
+        """Note what is assumed of a split of a data set."""
+        sources = assumed().sources
+        self.note(f"{name}: {split.rows:,} rows", sources.rows)
+        if kind == "preferences":
+            self.note(f"{name}: {split.used:.0%} of the rows are used", sources.row_tokens)
+        self.note(f"{name}: {split.tokens[kind]:g} tokens per row of {kind}", sources.row_tokens)
 
     def _in_file(self, path: str, kind: Kind) -> Rows:
         """All rows of a local file or folder; tokens are estimated from bytes."""
         rows = load_rows(DataSource(path=path), 0)
         size = sum(text_bytes(row, kind) for row in rows)
         tokens = size / assumed().bytes_per_token / max(1, len(rows))
-        self.note(f"{path}: {tokens:.0f} tokens per row of {kind}, from its bytes")
+        self.note(f"{path}: {tokens:.0f} tokens per row of {kind}", "counted: its bytes, 4 per token")
         return Rows(len(rows), tokens)
 
     def _questions(self, name: str) -> list[Question]:
@@ -143,7 +155,6 @@ class Sizes:
         if path.exists():
             return load_questions(settings.model_copy(update=self._missing_files(settings)), self.config.seed)
         count, turns, tokens = self._assumed_questions(name, settings)
-        self.note(f"{name}: {count:g} questions of {turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}")
         length = round(tokens * assumed().bytes_per_token)
         # All different, because identical judge prompts are paid only once.
         return [
@@ -170,15 +181,24 @@ class Sizes:
                 "ultrafeedback": world.ultrafeedback_questions,
             }
             if path.stem in counts:
-                return counts[path.stem], 2 if path.stem == "mt_bench" else 1, assumed().world.tokens["prompts"] / 2
+                turns, tokens = 2 if path.stem == "mt_bench" else 1, assumed().world.tokens["prompts"] / 2
+                self._note_questions(name, counts[path.stem], turns, tokens, assumed().sources.world)
+                return counts[path.stem], turns, tokens
         elif source.path in self.hub:
-            rows = self.of_source(source, "prompts")
+            rows = self.of_source(source, "prompts")  # notes its rows
             return rows.count, 1, rows.tokens
         elif known is not None and source.path in settings.download:
-            return min(known.rows, source.limit or known.rows), known.turns, known.tokens
+            count = min(known.rows, source.limit or known.rows)
+            self._note_questions(name, count, known.turns, known.tokens, assumed().sources.questions)
+            return count, known.turns, known.tokens
         raise UserError(
             f"benchmarks.{name}: its number of questions is unknown while {source.path} does not exist: {PREPARE}"
         )
+
+    def _note_questions(self, name: str, count: float, turns: int, tokens: float, source: str) -> None:
+        """Note what is assumed of a benchmark's questions."""
+        length = f"{turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}"
+        self.note(f"{name}: {count:g} questions of {length}", source)
 
 
 def text_bytes(row: Row, kind: Kind) -> int:

@@ -6,7 +6,7 @@ All of it is arithmetic on shapes, rows and tokens. Several devices divide the r
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from eval.planning.assumed import Device, Dtype, Engine, Shape
+from eval.planning.assumed import Device, Dtype, Engine, Shape, assumed
 from eval.planning.memory import BYTES, VLLM_OVERHEAD, Memory, cache, weights
 
 GIGABYTE = 1e9
@@ -17,9 +17,6 @@ FORWARD, TRAINING, CHECKPOINTED = 1, 3, 4
 ADAM_BYTES = 32
 # transformers copies its cache at each step to append a token: one read, one write, and the read by attention.
 CACHE_COPIES = 3
-# Bytes that drawing with vLLM moves per logit, which is float32: conversion (6), temperature (8), softmax (12), sums of
-# blocks (4), and the largest one, before and after (8).
-DRAWN = 38
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Decoding:
         attention = 4 * s.layers * s.heads * s.head_size * context
         operations = alive * (2 * (s.layer_parameters + s.vocabulary_parameters) + attention)
         launching = s.layers * device.layer_seconds[self.engine]
-        drawing = DRAWN * alive * s.vocabulary / reading if self.engine == "vllm" else 0.0
+        drawing = assumed().drawing_bytes_per_logit * alive * s.vocabulary / reading if self.engine == "vllm" else 0.0
         computing, loading = operations / rate, (read + attended) / reading
         # A GPU computes while it reads.
         step = computing + loading if device.memory is None else max(computing, loading)

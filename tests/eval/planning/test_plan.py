@@ -11,7 +11,7 @@ import yaml
 
 from eval.figures.gantt import HOUR, Bar, devices_in_use, save_gantt
 from eval.planning import memory
-from eval.planning.assumed import Device, Shape, assumed
+from eval.planning.assumed import Device, DeviceSources, Shape, assumed
 from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Job
 from eval.planning.judge_calls import judge_prices
@@ -121,6 +121,7 @@ GPU = Device(
     efficiency=0.5,
     layer_seconds={"transformers": 1e-3, "vllm": 1e-4},
     start_seconds={"transformers": 10, "vllm": 60},
+    sources=DeviceSources(peak="assumed", memory="assumed", speed="assumed", vllm_speed="assumed", start="assumed"),
 )
 
 
@@ -450,7 +451,9 @@ def test_command_prints_a_table_and_its_assumptions(tmp_path, monkeypatch, capsy
     assert f"hours      {plan.device_hours():,.2f} device hours, {2 * plan.device_hours():,.0f} at 2 per hour" in text
     calls = plan.calls()
     assert f"cost {(2.5 * calls.prompt_tokens + 10 * calls.reply_tokens) / 1e6:,.2f}" in text
-    assert "assumed:" in text and "989 TFLOP/s in bfloat16" in text
+    assert "989 TFLOP/s in bfloat16, 67 TFLOP/s in float32, 3.35 TB/s [published: NVIDIA's data sheet]" in text
+    notes = text.split("assumed, with the source of each:\n")[1].splitlines()
+    assert all(re.fullmatch(r"- .+ \[(published|counted|measured|assumed|not counted)\b.*\]", note) for note in notes)
     assert len({len(line) for line in text.splitlines()[2:40]}) == 1, "columns are aligned"
 
 
