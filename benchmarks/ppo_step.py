@@ -1,4 +1,4 @@
-"""Samples per second of whole PPO updates: salsa/ppo and TRL 1.11's PPOTrainer, in turns.
+"""Samples per second of whole PPO updates: salsa/algorithms/ppo.py and TRL 1.11's PPOTrainer, in turns.
 
     make bench-ppo                                            both, on the CPU's shapes
     python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (a GPU, 106 GB)
@@ -51,23 +51,21 @@ class Ending:
 
 
 def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict[str, Any]:
-    from salsa.checkpoints.loading import load_causal, load_reward
-    from salsa.config.sections import Ppo
+    from salsa.algorithms.ppo import Ppo
+    from salsa.checkpoints.loading import autocast, load_causal, load_reward
+    from salsa.config.algorithms import PpoSettings
     from salsa.models.frozen import FrozenOnDevice
     from salsa.models.trained import Trained
-    from salsa.ppo import samplers
-    from salsa.ppo.learner import Learner
-    from salsa.ppo.models import Models, Prompt, RewardModel, frozen_model
-    from salsa.ppo.rollout import collect
-    from salsa.ppo.trainer import update
+    from salsa.rollouts import samplers
+    from salsa.rollouts.experience import collect
+    from salsa.rollouts.models import Models, Prompt, RewardModel, frozen_model
 
     torch.set_num_threads(threads)
     before = resident_bytes()
     shape, cuda = SHAPES[name], torch.cuda.is_available()
     half = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
-    settings = Ppo.model_validate(
+    settings = PpoSettings.model_validate(
         {
-            "prompts": {"path": "none"},
             "steps": updates,
             "rollout_batch_size": shape.batch,
             "train_batch_size": shape.batch,
@@ -91,14 +89,13 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
     models = Models(
         tokenizer=SimpleNamespace(pad_token_id=PAD, eos_token_id=EOS),
         policy=Trained(build(shape, False, 1), shape.dtype),
-        value=Trained(build(shape, True, 3), shape.dtype),
         references=[reference],
         sft=reference,
         reward=RewardModel(reward, 0.0, 1.0),
         normalisation=(0.0, 1.0),
     )
-    policy = Learner(models.policy, settings.learning_rate, settings, updates * shape.epochs)
-    value = Learner(models.value, settings.value_learning_rate, settings, updates * shape.epochs)
+    value = Trained(build(shape, True, 3), shape.dtype)
+    algorithm = Ppo(models, value, settings)
     plain, ends, spent = samplers.sample, [], {}
 
     def now() -> float:
@@ -119,15 +116,17 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
     for prompts, lengths in work(shape, updates):
         ends, begin = lengths, now()
         batch = collect(models, sampler, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
+        with torch.no_grad(), autocast(settings.dtype):
+            targets, _ = algorithm.targets(batch)
         middle = now()
         for _ in range(shape.epochs):
-            update(models, policy, value, batch, list(range(shape.batch)), settings)
+            algorithm.update(batch, targets, list(range(shape.batch)))
         spent |= {"scoring": middle - begin - spent["generation"], "training": now() - middle}
         found.append(dict(spent))
     shutil.rmtree(folder)
     peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kept = [model.model for model in (reference, reward) if isinstance(model, FrozenOnDevice)]
-    counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, models.value)]
+    counts = [sum(weight.numel() for weight in model.parameters()) for model in (models.policy, value)]
     frozen = [sum(weight.nbytes for weight in model.parameters()) for model in kept]
     formula = peak_bytes(shape, updates, micro, *counts, frozen) + (0 if cuda else before)
     return {"updates": found, "peak_bytes": peak, "formula_bytes": formula}

@@ -1,4 +1,4 @@
-"""A small case that salsa/ppo and TRL 1.11's PPOTrainer both compute: models, prompts, responses, settings.
+"""A small case that our PPO and TRL 1.11's PPOTrainer both compute: models, prompts, responses, settings.
 
 The models are whole ones, or with LoRA adapters of one base.
 

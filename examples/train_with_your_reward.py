@@ -5,7 +5,7 @@ python examples/train_with_your_reward.py --policy checkpoints/mini/sft/llama-mi
 
 import argparse
 
-from salsa.ppo.library import train_ppo
+from salsa.alignment.library import train_ppo
 
 PROMPTS = ["Ask Ada for a cup of tea.", "Name the colour of grass.", "List the days of the week.", "Say hello to Ben."]
 

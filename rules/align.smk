@@ -1,8 +1,11 @@
+from salsa.config.algorithms import RL
+
+
 # Policies: a method's algorithm trains its initial model against its reference. PPO and SALSA differ in `reference`
-# only. METHODS holds, for each algorithm, a pattern of the methods that it trains; without any it matches nothing.
+# only. METHODS holds, for each stage, a pattern of the methods that it trains; without any it matches nothing.
 METHODS = {
-    algorithm: "|".join(name for name, method in GRID.methods.items() if method.algorithm == algorithm) or "(?!)"
-    for algorithm in ("ppo", "dpo")
+    stage: "|".join(name for name, method in GRID.methods.items() if method.algorithm in algorithms) or "(?!)"
+    for stage, algorithms in {"align": [*RL], "dpo": ["dpo"]}.items()
 }
 
 
@@ -19,7 +22,7 @@ rule align:
     log:
         f"{LOGS}/align/{{model}}/{{method}}{{replicate}}-s{{seed}}.log",
     wildcard_constraints:
-        method=METHODS["ppo"],
+        method=METHODS["align"],
     conda:
         ENVIRONMENT
     # Resources and not params, because a profile sets them (set-resources) and a change reruns nothing.
@@ -28,6 +31,7 @@ rule align:
         checkpoint_minutes=30,
         report_to="none",
     params:
+        algorithm=OPTIONS.algorithm,
         strategy=OPTIONS.strategy,
         settings=SETTINGS.path("{model}/methods/{method}"),
         content=SETTINGS.content("{model}/methods/{method}"),
@@ -36,7 +40,7 @@ rule align:
         prepared=PATHS.prepared,
         gold=GOLD,
     shell:
-        "{resources.launcher} -m salsa align --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
+        "{resources.launcher} -m salsa align --algorithm {params.algorithm} --init {input.init:q} --reference {input.reference:q} {params.strategy:q} "
         "--sft {input.sft:q} --reward {input.reward:q} {params.gold} --settings {params.settings:q} "
         "--seed {params.seed} --rl-seed {wildcards.seed} --run {params.run:q} --prepared {params.prepared:q} "
         "--checkpoint-minutes {resources.checkpoint_minutes} --report-to {resources.report_to:q} "

@@ -15,7 +15,7 @@ COMMANDS = {
     "merge": ("salsa.lora.merge", "write a LoRA checkpoint as an ordinary one"),
     "reward": ("salsa.supervised.reward", "train and normalise the reward model"),
     "perturb": ("salsa.checkpoints.perturb", "move a checkpoint at random, as far as another is from it"),
-    "align": ("salsa.ppo.align", "train a policy with PPO against a reference"),
+    "align": ("salsa.alignment.align", "train a policy with PPO, RLOO or GRPO against a reference"),
     "dpo": ("salsa.supervised.dpo", "train a policy with DPO against a fixed reference"),
     "schema": ("salsa.config.schema", "print the config's JSON schema"),
 }

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/api.md"
 # Each module with the names that are for users.
 MODULES = {
-    "salsa.ppo.library": ("train_ppo", "PpoRun"),
+    "salsa.alignment.library": ("train_ppo", "PpoRun"),
     "salsa.checkpoints.library": ("average_checkpoints",),
     "eval.judging.library": ("compare", "Comparison"),
 }

@@ -7,8 +7,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from eval.checks.check import Check, NotChecked
+from salsa.config.algorithms import Dpo, Rl, RlSettings
 from salsa.config.config import Config, algorithm_settings, for_model
-from salsa.config.sections import Dpo, Ppo
 from salsa.runtime.errors import UserError
 
 PROJECT = "salsa"
@@ -69,7 +69,7 @@ def installed_version(name: str) -> str | None:
     return None
 
 
-def trained(config: Config, model: str) -> list[Ppo | Dpo]:
+def trained(config: Config, model: str) -> list[Rl | Dpo]:
     """Settings of a model's methods that train."""
     names = [name for name, method in config.methods.items() if method.algorithm != "none"]
     return [algorithm_settings(config, model, name) for name in names]
@@ -79,7 +79,7 @@ def wants_vllm(config: Config) -> bool:
     """Whether any stage samples with vLLM."""
     return any(
         for_model(config, model).generate.engine == "vllm"
-        or any(isinstance(settings, Ppo) and settings.rollout == "vllm" for settings in trained(config, model))
+        or any(isinstance(settings, RlSettings) and settings.rollout == "vllm" for settings in trained(config, model))
         for model in config.models
     )
 

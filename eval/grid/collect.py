@@ -22,6 +22,7 @@ from eval.grid.layout import (
     score_file,
     training_file,
 )
+from salsa.config.algorithms import RL
 from salsa.config.replicates import Policy
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
@@ -87,12 +88,12 @@ def grades(results: Path, grid: Grid) -> pd.DataFrame:
 
 
 def training(results: Path, grid: Grid) -> pd.DataFrame:
-    """All steps of all policies trained with PPO."""
+    """All steps of all policies whose algorithm samples responses."""
     rows = [
         {"model": model, **_columns(policy), **row}
         for model in grid.models
         for policy in policies(grid.methods, grid.replicates)
-        if grid.methods[policy.method].algorithm == "ppo"
+        if grid.methods[policy.method].algorithm in RL
         for row in read_jsonl(training_file(results, model, policy.name))
     ]
     return pd.DataFrame(rows)

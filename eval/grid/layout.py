@@ -16,9 +16,8 @@ from pathlib import Path
 from pydantic import Field
 
 from salsa.config.claims import Claim, load_claims
-from salsa.config.config import Config, Method, all_replicates
+from salsa.config.config import Config, FrontierRun, Method, all_replicates, frontier_runs
 from salsa.config.fields import Section
-from salsa.config.frontier import FrontierRun, frontier_runs
 from salsa.config.naming import Checkpoint, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables

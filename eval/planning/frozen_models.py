@@ -9,8 +9,9 @@ from eval.planning.schedule import Run, place
 from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import Costs
 from eval.planning.work import GIGABYTE
+from salsa.config.algorithms import Grpo, Ppo, Rl, Rloo
 from salsa.config.config import Config, algorithm_settings
-from salsa.config.sections import FrozenPlace, Ppo
+from salsa.config.sections import FrozenPlace
 
 PLACES: tuple[FrozenPlace, ...] = get_args(FrozenPlace)
 ALIKE = 1.15  # a plan does not tell device hours apart that differ by less
@@ -39,20 +40,20 @@ class Choice:
         return all(run.fits and run.count <= count for run in self.runs) and self.host <= room
 
 
-def ppo_settings(config: Config, model: str) -> dict[str, Ppo]:
-    """The settings of a model's methods that train by PPO."""
+def rl_settings(config: Config, model: str) -> dict[str, Rl]:
+    """The settings of a model's methods whose algorithm samples responses."""
     names = [name for name, method in config.methods.items() if method.algorithm != "none"]
     settings = {name: algorithm_settings(config, model, name) for name in names}
-    return {name: one for name, one in settings.items() if isinstance(one, Ppo)}
+    return {name: one for name, one in settings.items() if isinstance(one, Ppo | Rloo | Grpo)}
 
 
 def choices(sizes: Sizes, model: str, device: Device) -> list[Choice]:
     """The model's PPO runs with their frozen models at each place."""
-    costs, settings = Costs(sizes, model), ppo_settings(sizes.local, model)
+    costs, settings = Costs(sizes, model), rl_settings(sizes.local, model)
 
     def at(where: FrozenPlace) -> Choice:
         placed = {name: one.model_copy(update={"frozen_models": where}) for name, one in settings.items()}
-        runs = [place(Job("align", name, model, (), costs.ppo(one, name)), device) for name, one in placed.items()]
+        runs = [place(Job("align", name, model, (), costs.rl(one, name)), device) for name, one in placed.items()]
         host = max(costs.frozen_bytes(one, name) for name, one in placed.items()) if where == "host" else 0.0
         return Choice(model, where, tuple(runs), host)
 
@@ -75,11 +76,11 @@ def frozen_lines(config: Config, device: Device, count: int) -> list[str]:
     sizes, lines = Sizes(config), []
     for model in config.models if device.memory else ():
         options = choices(sizes, model, device)
-        costs, settings = Costs(sizes, model), ppo_settings(config, model)
+        costs, settings = Costs(sizes, model), rl_settings(config, model)
         # With LoRA all frozen models may be on the policy's base.
         if not any(costs.frozen_bytes(one, name) for name, one in settings.items()):
             continue
-        configured = {settings.frozen_models for settings in ppo_settings(config, model).values()}
+        configured = {settings.frozen_models for settings in rl_settings(config, model).values()}
         cheapest = best(options, configured, device, count)
         others = [one for one in options if one is not cheapest and one.place in (*configured, "auto", "host")]
         texts = [described(choice, device, count) for choice in ([cheapest] if cheapest else []) + others]

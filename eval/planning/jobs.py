@@ -11,8 +11,8 @@ from eval.planning.judge_calls import JudgeCosts
 from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
-from salsa.config.config import FIRST_ROLE, Config, all_replicates
-from salsa.config.frontier import frontier_runs
+from salsa.config.algorithms import RL
+from salsa.config.config import FIRST_ROLE, Config, all_replicates, frontier_runs
 from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
@@ -136,9 +136,9 @@ class ModelJobs:
             return start
         references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
         needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
-        if method.algorithm == "ppo":
+        if method.algorithm in RL:
             needs += [self._in_replicate(policy.replicate, FIRST_ROLE), reward]
-        rule = {"ppo": "align", "dpo": "dpo"}[method.algorithm]
+        rule = "align" if method.algorithm in RL else method.algorithm
         return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
 
     def _answers(self, replicate: str, trained: dict[str, str]) -> dict[str, str]:

@@ -13,9 +13,10 @@ from eval.planning.assumed import Dtype, Engine, assumed
 from eval.planning.memory import PROCESS, Memory, Phase
 from eval.planning.sizes import Rows, Sizes
 from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
+from salsa.config.algorithms import ROLLOUT_VLLM, Dpo, Grpo, Ppo, Rl, Rloo
 from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
 from salsa.config.naming import Checkpoint
-from salsa.config.sections import ROLLOUT_VLLM, VLLM_ROWS, DataSource, Dpo, Lora, Optimisation, Ppo
+from salsa.config.sections import VLLM_ROWS, DataSource, Lora, Optimisation
 
 VLLM_ASLEEP = 1.5e9  # bytes that an engine keeps while it sleeps: its CUDA graphs, and libraries' workspaces
 STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
@@ -29,7 +30,7 @@ def micro_batch(settings: Optimisation) -> int:
     return settings.micro_batch_size or settings.batch_size
 
 
-def passes_of(settings: Ppo, tokens: float) -> int:
+def passes_of(settings: Rl, tokens: float) -> int:
     """Forward passes over a rollout whose dialogues have so many tokens on average."""
     rows = settings.rollout_batch_size
     passes = math.ceil(rows / (settings.micro_batch_size or rows))
@@ -38,7 +39,7 @@ def passes_of(settings: Ppo, tokens: float) -> int:
     return passes
 
 
-def training_factor(settings: Optimisation | Ppo) -> int:
+def training_factor(settings: Optimisation | Rl) -> int:
     """Operations of a training pass in forward passes. With LoRA no gradients of the base's weights are computed."""
     factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
     return factor if settings.lora is None else factor - 1
@@ -126,16 +127,16 @@ class Costs:
     def trained_on(self, method: str) -> DataSource:
         """The data of a method's training."""
         match algorithm_settings(self.config, self.model, method):
-            case Ppo() as ppo:
-                return ppo.prompts
+            case Ppo() | Rloo() | Grpo() as rl:
+                return rl.prompts
             case Dpo() as dpo:
                 return dpo.train
 
     def align(self, method: str) -> Cost:
         """One policy of a method that trains."""
         match algorithm_settings(self.config, self.model, method):
-            case Ppo() as ppo:
-                return self.ppo(ppo, method)
+            case Ppo() | Rloo() | Grpo() as rl:
+                return self.rl(rl, method)
             case Dpo() as dpo:
                 return self._dpo(dpo, method)
 
@@ -143,18 +144,19 @@ class Costs:
         """A training set of a method: its own, or the model's."""
         return self.sets.get(f"{name} ({method})") or self.sets[name]
 
-    def ppo(self, settings: Ppo, method: str) -> Cost:
-        """One policy of a method with algorithm ppo, by any settings."""
+    def rl(self, settings: Rl, method: str) -> Cost:
+        """One policy of a method whose algorithm samples responses, by any settings."""
         prompts, dtype = self._set("ppo.prompts", method), settings.dtype
         size, steps = settings.rollout_batch_size, settings.steps
         answer, limit = self.sizes.answer(settings.max_new_tokens), settings.max_new_tokens
         dialogues, answer_share = Rows(size * steps, prompts.tokens + answer), answer / (prompts.tokens + answer)
         batches = steps * passes_of(settings, dialogues.tokens)
-        updates = steps * settings.epochs * size // settings.train_batch_size
+        updates = settings.updates
         frozen = len(self._references(method) | {FIRST_ROLE})
         factor, trains_all = training_factor(settings), settings.lora is None
         engine, sampled = settings.rollout, settings.sampling_batch_size or size
-        work: list[Work] = [self._start(3 + frozen if trains_all else 2)]
+        has_value = isinstance(settings, Ppo)
+        work: list[Work] = [self._start(2 + has_value + frozen if trains_all else 1 + has_value)]
         share = 0.0
         if engine == "vllm":
             options = {"max_num_seqs": VLLM_ROWS, **ROLLOUT_VLLM, **settings.vllm}
@@ -163,9 +165,9 @@ class Costs:
         rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, engine, steps)
         work.append(replace(rollout, vllm_share=share))
         # Reward and value model have no logits. Policy, references and SFT 1 have.
-        work += [self._passes(dtype, dialogues, batches=batches)] * 2
+        work += [self._passes(dtype, dialogues, batches=batches)] * (1 + has_value)
         work += [self._passes(dtype, dialogues, predicted=answer_share, batches=batches)] * (1 + frozen)
-        for predicted in (answer_share, 0):
+        for predicted in (answer_share, 0) if has_value else (answer_share,):
             passes = settings.epochs * batches
             # Adam's time for an adapter is nothing beside a pass.
             updated = updates if trains_all else 0
@@ -173,11 +175,13 @@ class Costs:
         rates = {"host": assumed().host_to_device_bytes_per_second, "disk": self.disk_rate}
         if rate := rates.get(settings.frozen_models):
             work.append(Waiting(steps * self.frozen_bytes(settings, method) / rate))
-        parameters = self.shape.parameters + self.shape.scalar_parameters
+        value = self.shape.scalar_parameters if has_value else 0
+        parameters = self.shape.parameters + value
         if settings.lora is not None:
-            parameters = 2 * memory.adapter_parameters(self.shape, settings.lora) + self.shape.hidden_size
+            adapter = memory.adapter_parameters(self.shape, settings.lora)
+            parameters = adapter + (adapter + self.shape.hidden_size if has_value else 0)
         trained = memory.ADAM * parameters
-        footprint = self._ppo_memory(settings, method, trained, share)
+        footprint = self._rl_memory(settings, method, trained, share)
         return Cost(tuple(work), footprint, spreads=True, disk=self._checkpoint(settings), scratch=STATES * trained)
 
     def _moving(self, method: str) -> int:
@@ -185,7 +189,7 @@ class Costs:
         strategy, references = self.config.methods[method].reference_parts()
         return len(references) if strategy.moves else 0
 
-    def frozen_bytes(self, settings: Ppo, method: str) -> float:
+    def frozen_bytes(self, settings: Rl, method: str) -> float:
         """Bytes of a run's frozen models: references, SFT 1 and reward model; with LoRA only those with other bases."""
         causal = self._references(method) | {FIRST_ROLE}
         if settings.lora is None:
@@ -198,7 +202,7 @@ class Costs:
             models = len(separate) - (self._moving(method) if self.settings.sft.lora is None else 0)
         return self._weights(settings.dtype) * models
 
-    def base_bytes(self, settings: Ppo, lora: Lora) -> float:
+    def base_bytes(self, settings: Rl, lora: Lora) -> float:
         """Bytes of the bases of a run with LoRA and of all frozen adapters. A whole reward model is a second base."""
         bases = 1 if self.settings.reward.lora is not None else 2
         frozen = sum(
@@ -208,8 +212,8 @@ class Costs:
         )
         return bases * memory.frozen_base(self.shape, settings.dtype, lora) + frozen
 
-    def _ppo_memory(self, settings: Ppo, method: str, trained: float, share: float) -> Memory:
-        """Memory of a PPO run: sampling, scoring, and an update.
+    def _rl_memory(self, settings: Rl, method: str, trained: float, share: float) -> Memory:
+        """Memory of a run that samples responses: sampling, scoring, and an update.
 
         `trained` bytes of trained weights with their moments and the frozen models that stay on the devices are there
         all the time. A vLLM engine takes its `share` while it samples, and VLLM_ASLEEP while it sleeps.
@@ -399,7 +403,7 @@ class Costs:
             return Phase(0, PROCESS + memory.frozen_base(self.shape, settings.dtype, settings.lora) + further)
         return Phase(0, PROCESS + self._weights("float32") + further)
 
-    def _checkpoint(self, settings: Optimisation | Ppo, starts: int = 1) -> float:
+    def _checkpoint(self, settings: Optimisation | Rl, starts: int = 1) -> float:
         """Bytes of a stage's checkpoint on disk. With LoRA it is float32, with the adapters of SFT that it contains."""
         if settings.lora is None:
             return self._weights(settings.dtype)

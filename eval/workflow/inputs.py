@@ -7,9 +7,9 @@ from eval.grid.layout import alpha_line, generation_file, grid_of, measured_file
 from eval.ledger.calls import CALLS
 from eval.ledger.index import INDEX
 from eval.workflow.paths import GridPaths, Wildcards
+from salsa.config.algorithms import Dpo, Grpo, Ppo, Rloo
 from salsa.config.config import algorithm_settings, for_model
 from salsa.config.naming import parse_soup_name
-from salsa.config.sections import Dpo, Ppo
 from salsa.data.training_sets import DataSet, all_sets, training_sets
 
 
@@ -48,9 +48,9 @@ class Inputs:
         return self.paths.files([settings.train, settings.test, settings.normalisation_prompts])
 
     def rl_data(self, wildcards: Wildcards) -> list[str]:
-        """PPO's prompts or DPO's pairs."""
+        """Prompts, or DPO's pairs."""
         match algorithm_settings(self.config, wildcards.model, wildcards.method):
-            case Ppo(prompts=source) | Dpo(train=source):
+            case Ppo(prompts=source) | Rloo(prompts=source) | Grpo(prompts=source) | Dpo(train=source):
                 return self.paths.files([source])
 
     def alpha_data(self, wildcards: Wildcards) -> list[str]:

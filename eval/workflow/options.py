@@ -72,6 +72,10 @@ class Options:
         """The reward model that no policy is trained against. Nothing if the grid has none."""
         return [f"--held-out-reward={folder}" for folder in self.paths.held_out_reward(wildcards)]
 
+    def algorithm(self, wildcards: Wildcards) -> str:
+        """What trains a method."""
+        return self.config.methods[wildcards.method].algorithm
+
     def strategy(self, wildcards: Wildcards) -> list[str]:
         """How a method's reference uses its checkpoints. Nothing for a fixed one, the stages' default."""
         return [f"--strategy={text}" for text in self._strategy(wildcards.method)]

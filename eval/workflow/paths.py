@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eval.grid.layout import answering, calibration_file, pairs, policies, reward_owners
-from salsa.config.config import Config, all_replicates
-from salsa.config.frontier import frontier_runs
+from salsa.config.config import Config, all_replicates, frontier_runs
 from salsa.config.layout import (
     checkpoint_folder,
     first_sft_folder,

@@ -33,7 +33,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser, section: str, schema: 
         "--config", type=Path, nargs="+", metavar="FILE", help="take what is not given from this config"
     )
     parser.add_argument("--model", help="with --config: its model to train; default: the first")
-    parser.add_argument("--method", help="with --config: its method; default: the first of this algorithm")
+    parser.add_argument("--method", help="with --config: its method; default: the first that this stage trains")
     parser.add_argument("--replicate", help="with --config: its replicate; default: the first")
     parser.add_argument("--rl-seed", type=int, default=1, help="RL seed of this run (default 1)")
     add_run_argument(parser)
@@ -43,10 +43,15 @@ def add_policy_arguments(parser: argparse.ArgumentParser, section: str, schema: 
     parser.epilog = settings_help(schema)
 
 
-def complete(arguments: argparse.Namespace, algorithm: str, needed: Sequence[str]) -> None:
-    """Fill in arguments from --config, and parse --strategy. A UserError names what is still missing."""
+def complete(arguments: argparse.Namespace, algorithms: Sequence[str], needed: Sequence[str]) -> None:
+    """Fill in arguments from --config, and parse --strategy. A UserError names what is still missing.
+
+    `algorithms` are those that the stage trains with; the first one is the default.
+    """
     if arguments.config:
-        _fill_in(arguments, with_local_copies(load_config(*arguments.config))[0], algorithm)
+        _fill_in(arguments, with_local_copies(load_config(*arguments.config))[0], algorithms)
+    if getattr(arguments, "algorithm", algorithms[0]) is None:
+        arguments.algorithm = algorithms[0]
     missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} missing: give them, or --config")
@@ -65,9 +70,9 @@ def _choose(name: str | None, known: list[str], option: str) -> str:
     return name or known[0]
 
 
-def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> None:
+def _fill_in(arguments: argparse.Namespace, config: Config, algorithms: Sequence[str]) -> None:
     model = _choose(arguments.model, list(config.models), "--model")
-    trained = [name for name, method in config.methods.items() if method.algorithm == algorithm]
+    trained = [name for name, method in config.methods.items() if method.algorithm in algorithms]
     method = config.methods[name := _choose(arguments.method, trained, "--method")]
     strategy, references = method.reference_parts()
     replicate = _choose(arguments.replicate, list(all_replicates(config)), "--replicate")
@@ -79,6 +84,7 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithm: str) -> N
         "settings": algorithm_settings(config, model, name).model_dump_json(exclude_none=True),
         "seed": config.seed,
         "gold": config.world is not None,
+        "algorithm": method.algorithm,
     }
     if arguments.reference is None:
         values |= {

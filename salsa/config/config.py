@@ -4,12 +4,13 @@ The Snakefile imports this at every start, so torch stays out.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from salsa.config.fields import Name, Section, Seeds
+from salsa.config.algorithms import RL, Dpo, Ppo, Rl
+from salsa.config.fields import Name, NonNegative, Section, Seeds
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
 from salsa.config.references import Fixed, Strategy, parse_reference
@@ -21,12 +22,10 @@ from salsa.config.sections import (
     Calibration,
     Comparison,
     DataSource,
-    Dpo,
     Frontier,
     GenerateSettings,
     Model,
     Paths,
-    Ppo,
     Reward,
     Score,
     Sft,
@@ -37,15 +36,15 @@ from salsa.config.sections import (
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
-COMMON_TO_MODELS = {"ppo.checkpoints_at", "reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
+COMMON_TO_MODELS = {"reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
+COMMON_TO_MODELS |= {f"{algorithm}.checkpoints_at" for algorithm in RL}
 FIRST_ROLE = "sft-1"
-S = TypeVar("S", bound=Section)
 
 
 class Method(Section):
     """A method is an algorithm, a starting checkpoint and a reference. PPO and SALSA differ only in the reference."""
 
-    algorithm: Literal["none", "ppo", "dpo"]
+    algorithm: Literal["none", "ppo", "rloo", "grpo", "dpo"]
     init: Checkpoint
     reference: str | dict[str, Any] | None = Field(None, description="A checkpoint, or a strategy of references.py")
     settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
@@ -101,6 +100,15 @@ class Config(Section):
     soup: Soup = Soup()
     reward: Reward
     ppo: Ppo
+    rloo: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What RLOO has besides or unlike the section ppo: responses_per_prompt, baseline, any key of ppo",
+    )
+    grpo: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What GRPO has besides or unlike the section ppo: responses_per_prompt, scale, corrected_kl, "
+        "average, any key of ppo",
+    )
     dpo: Dpo | None = None
     rl_seeds: Seeds
     replicates: dict[ReplicateName, Replicate] = Field(
@@ -134,11 +142,16 @@ class Config(Section):
         if self.frontier is None:
             return self
         for model, changes in self.models.items():
-            if "beta" in changes.settings.get("ppo", {}):
-                raise ValueError(f"models.{model}.settings.ppo.beta: a frontier's betas are for all models: remove it")
+            for section, values in changes.settings.items():
+                if section in RL and "beta" in values:
+                    raise ValueError(
+                        f"models.{model}.settings.{section}.beta: a frontier's betas are for all models: remove it"
+                    )
         for method in self.frontier.methods:
-            if method not in self.methods or self.methods[method].algorithm != "ppo":
-                raise ValueError(f"frontier.methods: {method} is no method with algorithm ppo: correct it")
+            if method not in self.methods or self.methods[method].algorithm not in RL:
+                raise ValueError(
+                    f"frontier.methods: {method} is no method with algorithm {' or '.join(RL)}: correct it"
+                )
             if self.beta_of(method) in self.frontier.betas:
                 raise ValueError(f"frontier.betas: {self.beta_of(method):g} is the beta of {method} already: remove it")
             names = {at_beta(method, beta): beta for beta in self.frontier.betas}
@@ -161,8 +174,13 @@ class Config(Section):
             self.comparisons[f"{a}_vs_{b}"] = Comparison(a=a, b=b)
 
     def beta_of(self, method: str) -> float:
-        """The beta of a method with algorithm ppo, in models whose settings do not change it."""
-        return float(self.methods[method].settings.get("beta", self.ppo.beta))
+        """The beta of a method of the frontier, in models whose settings do not change it."""
+        entry = self.methods[method]
+        return float(entry.settings.get("beta", self.besides_ppo(entry.algorithm).get("beta", self.ppo.beta)))
+
+    def besides_ppo(self, algorithm: str) -> dict[str, Any]:
+        """What an algorithm that samples responses has besides or unlike the section ppo."""
+        return {"rloo": self.rloo, "grpo": self.grpo}.get(algorithm, {})
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Config":
@@ -170,6 +188,12 @@ class Config(Section):
         for name, method in self.methods.items():
             if method.algorithm == "dpo" and self.dpo is None:
                 raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
+        for algorithm in RL:
+            if self.besides_ppo(algorithm):
+                try:
+                    rl_section(self, algorithm)
+                except ValidationError as error:
+                    raise ValueError(describe(error, algorithm)) from None
         for model, entry in self.models.items():
             self._check_changes(f"models.{model}.settings", entry.settings)
             for name, method in self.methods.items():
@@ -306,7 +330,9 @@ def with_local_copies(config: Config) -> tuple[Config, dict[str, DataSource]]:
     return Config.model_validate(localised(config.model_dump(exclude_unset=True))), to_fetch
 
 
-def _changed(section: S, changes: dict[str, Any]) -> S:
+def _changed(section: Any, changes: dict[str, Any]) -> Any:
+    if isinstance(section, dict):
+        return section | changes
     return type(section).model_validate({**section.model_dump(), **changes})
 
 
@@ -316,10 +342,39 @@ def for_model(config: Config, model: str) -> Config:
     return config.model_copy(update={name: _changed(getattr(config, name), part) for name, part in changes.items()})
 
 
-def algorithm_settings(config: Config, model: str, method: str) -> Ppo | Dpo:
+def rl_section(config: Config, algorithm: str) -> Rl:
+    """Settings of an algorithm that samples responses: those it shares with the section ppo, then its own section."""
+    schema = RL[algorithm]
+    shared = {key: value for key, value in config.ppo.model_dump().items() if key in schema.model_fields}
+    return schema.model_validate(shared | config.besides_ppo(algorithm))
+
+
+def algorithm_settings(config: Config, model: str, method: str) -> Rl | Dpo:
     """Training settings of a method: its algorithm's section, then the model's changes, then the method's own."""
     entry = config.methods[method]
     adapted = for_model(config, model)
-    section = {"ppo": adapted.ppo, "dpo": adapted.dpo}[entry.algorithm]
-    assert section is not None, "checked with the config"
-    return _changed(section, entry.settings)
+    if entry.algorithm == "dpo":
+        assert adapted.dpo is not None, "checked with the config"
+        changed: Dpo = _changed(adapted.dpo, entry.settings)
+        return changed
+    section: Rl = _changed(rl_section(adapted, entry.algorithm), entry.settings)
+    return section
+
+
+class FrontierRun(Section):
+    """A method of the frontier at one beta; `name` is the method in the config that trains it."""
+
+    method: str
+    beta: NonNegative
+    name: str
+
+
+def frontier_runs(config: Config) -> list[FrontierRun]:
+    """All runs of the frontier, by method and beta; none without the section."""
+    if config.frontier is None:
+        return []
+    runs = []
+    for method in config.frontier.methods:
+        named = {config.beta_of(method): method} | {beta: at_beta(method, beta) for beta in config.frontier.betas}
+        runs += [FrontierRun(method=method, beta=beta, name=named[beta]) for beta in sorted(named)]
+    return runs

@@ -112,7 +112,7 @@ class LocalModel(ExistingModel):
 
 Engine = Literal["transformers", "vllm"]
 FrozenPlace = Literal["auto", "device", "shards", "host", "disk"]
-ModelsSection = Literal["sft", "reward", "ppo", "dpo", "generate", "score", "alpha"]
+ModelsSection = Literal["sft", "reward", "ppo", "rloo", "grpo", "dpo", "generate", "score", "alpha"]
 
 
 class Model(Section):
@@ -218,112 +218,6 @@ class Reward(Optimisation):
 
 
 VLLM_ROWS = 512  # requests that vLLM answers at a time on a GPU; with more its CUDA graphs end
-# Share of a GPU's memory for vLLM, beside the models in training.
-ROLLOUT_VLLM = {"gpu_memory_utilization": 0.3}
-
-
-class PpoSettings(Section):
-    """PPO with a value model and a KL penalty to a reference. docs/protocol.md gives the reasons for each default."""
-
-    steps: Count = Field(description="Number of rollouts; each is followed by `epochs` passes over it")
-    rollout_batch_size: Count = Field(description="Responses per rollout; advantages are whitened over all of them")
-    train_batch_size: Count = Field(description="Responses per optimiser step; divides rollout_batch_size")
-    micro_batch_size: Count | None = Field(
-        None, description="Responses per forward pass, to save memory; changes only rounding. Default: all at once"
-    )
-    micro_batch_tokens: Count | None = Field(
-        None,
-        description="Tokens per forward pass, prompts included: as many responses as fit, which uses a GPU better than "
-        "a fixed number. Changes only rounding. Default: no limit",
-    )
-    sampling_batch_size: Count | None = Field(
-        None,
-        description="Responses that a process samples at once, to save memory; changes only rounding. Default: all",
-    )
-    epochs: Count = Field(1, description="Passes over each rollout")
-    learning_rate: Positive = Field(description="Initial learning rate of the policy")
-    value_learning_rate: Positive = Field(description="Initial learning rate of the value model, usually larger")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="Schedule of both learning rates over all optimiser steps: decay to 0, or constant"
-    )
-    beta: NonNegative = Field(
-        description="KL coefficient, in reward per nat; fixed, so that methods differ only in the reference"
-    )
-    gamma: Fraction = Field(1.0, description="Discount per token")
-    lam: Fraction = Field(
-        0.95, description="GAE lambda: 1 gives Monte Carlo returns minus the value, 0 one-step TD errors"
-    )
-    clip: Positive = Field(0.2, description="Clip range of the probability ratio around 1")
-    value_clip: Positive = Field(
-        0.2, description="Clip range of the value around the rollout's value, in units of reward"
-    )
-    missing_eos_penalty: NonNegative = Field(
-        1.0, description="Subtracted from the score of a response cut at the token limit; scores have std 1"
-    )
-    temperature: Positive = Field(1.0, description="Divides the logits, in sampling and in all log-probabilities")
-    max_prompt_length: Count = Field(description="In tokens; longer prompts are left out and counted")
-    max_new_tokens: Count = Field(description="Longest response, in tokens")
-    max_grad_norm: Positive = Field(1.0, description="Gradient norm clip, for each model")
-    adam_eps: Positive = Field(1e-5, description="Adam's epsilon")
-    adam_betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="Adam's betas")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Dtype of passes and frozen models; trained weights stay float32 until saved"
-    )
-    checkpoints_at: list[Count] = Field(
-        default_factory=list,
-        description="Keep the policy after these numbers of steps, too, for `frontier`; each is a whole checkpoint",
-    )
-    max_kl: Positive | None = Field(
-        None, description="Stop if a rollout's kl_ref_k1 (nats per response) exceeds this. Default: never"
-    )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass to save memory")
-    lora: Lora | None = Field(
-        None,
-        description="Train adapters of policy and value model, over a base that all models share which are adapters of "
-        "it; default: all weights",
-    )
-    frozen_models: FrozenPlace = Field(
-        "auto",
-        description="Where references and reward model stay between uses: on the device, in shards over the processes "
-        "(FSDP2), in the host's memory, or on disk. auto: in shards under FSDP2, else on the device",
-    )
-    rollout: Engine = Field(
-        "transformers",
-        description="What samples the responses: the trained model itself, or a vLLM engine that receives its weights",
-    )
-    vllm: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of vLLM's LLM class for rollouts; gpu_memory_utilization: 0.3"
-    )
-
-    @model_validator(mode="after")
-    def _one_engine_per_process(self) -> "PpoSettings":
-        if self.vllm.get("tensor_parallel_size", 1) != 1:
-            raise ValueError("vllm.tensor_parallel_size: each process has its own engine: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _batches_fit(self) -> "PpoSettings":
-        if self.rollout_batch_size % self.train_batch_size:
-            raise ValueError(
-                f"rollout_batch_size {self.rollout_batch_size} is not a multiple of "
-                f"train_batch_size {self.train_batch_size}"
-            )
-        if late := [step for step in self.checkpoints_at if step >= self.steps]:
-            raise ValueError(f"checkpoints_at: {late[0]} is not before the last of {self.steps} steps: remove it")
-        return self
-
-
-class Ppo(PpoSettings):
-    """PPO, with the prompts to train on."""
-
-    prompts: TrainingData = Field(description="Prompts for rollouts: rows with `prompt` or `messages`")
-
-
-class Dpo(Optimisation):
-    """TRL's DPOTrainer. Its loss is -log sigmoid(beta ((log pi - log ref)(chosen) - (log pi - log ref)(rejected)))."""
-
-    train: TrainingData
-    beta: Positive = Field(description="Strength of the KL constraint to the reference")
 
 
 class GenerateSettings(Section):
@@ -389,7 +283,7 @@ class Frontier(Section):
     With `against`, all runs also answer the benchmarks and are judged against this method.
     """
 
-    methods: list[Name] = Field(min_length=1, description="Methods with algorithm ppo")
+    methods: list[Name] = Field(min_length=1, description="Methods with algorithm ppo, rloo or grpo")
     betas: list[NonNegative] = Field(min_length=1, description="Betas beside each method's own")
     against: Name | None = Field(
         None, description="A method that all runs are judged against, for win rates at equal KL"

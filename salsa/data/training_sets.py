@@ -6,9 +6,10 @@ Both the stages and the stage `data`, which tokenizes beforehand, use these func
 from pathlib import Path
 from typing import Literal
 
+from salsa.config.algorithms import Dpo, Grpo, Ppo, Rl, Rloo
 from salsa.config.config import Config, algorithm_settings, for_model
 from salsa.config.fields import Count, Section
-from salsa.config.sections import Alpha, Dpo, Ppo, Reward, Sft, TrainingData
+from salsa.config.sections import Alpha, Reward, Sft, TrainingData
 from salsa.runtime.seeds import derive_seed
 from salsa.runtime.settings import load_named_settings
 
@@ -53,7 +54,7 @@ def reward_sets(settings: Reward, seed: int) -> dict[str, DataSet]:
     return {**pairs, "reward.normalisation_prompts": prompts}
 
 
-def ppo_sets(settings: Ppo, seed: int) -> dict[str, DataSet]:
+def rl_sets(settings: Rl, seed: int) -> dict[str, DataSet]:
     """Sets of the stage `align`."""
     limit = settings.max_prompt_length
     seed = derive_seed(seed, "ppo", "rows")
@@ -87,8 +88,8 @@ def all_sets(config: Config, model: str) -> dict[str, DataSet]:
         if method.algorithm == "none":
             continue
         match algorithm_settings(config, model, name):
-            case Ppo() as ppo:
-                method_sets = ppo_sets(ppo, adapted.seed)
+            case Ppo() | Rloo() | Grpo() as rl:
+                method_sets = rl_sets(rl, adapted.seed)
             case Dpo() as dpo:
                 method_sets = dpo_sets(dpo, adapted.seed)
         for key, wanted in method_sets.items():

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from salsa.config.algorithms import Dpo
 from salsa.config.arguments import add_policy_arguments, complete
-from salsa.config.sections import Dpo
 from salsa.data.training_sets import PREPARED
 from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import add_run_argument
@@ -52,6 +52,6 @@ def dpo(parser: argparse.ArgumentParser) -> None:
 
 def check_dpo(arguments: argparse.Namespace) -> None:
     """Fill in what --config knows. A UserError names what is missing, or a reference that DPO cannot have."""
-    complete(arguments, "dpo", ("init", "reference", "settings", "seed"))
+    complete(arguments, ["dpo"], ("init", "reference", "settings", "seed"))
     if arguments.strategy.moves:
         raise UserError(f"--strategy {arguments.strategy.kind} changes during training: DPO needs a fixed reference")

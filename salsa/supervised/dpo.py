@@ -20,9 +20,9 @@ from trl.trainer import add_fused_lm_head
 
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
 from salsa.checkpoints.saving import check_saving
+from salsa.config.algorithms import Dpo
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import Strategy, strategy_data
-from salsa.config.sections import Dpo
 from salsa.data.token_cache import prepare
 from salsa.data.training_sets import dpo_sets
 from salsa.devices import processes

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from benchmarks.stages import stages
 from salsa.runtime.jsonl import read_jsonl
-from tests.salsa.ppo.ppo_case import settings
+from tests.salsa.alignment.small_run import settings
 from tests.workflow.test_workflow import ROOT, snakemake
 
 HALF = {"dtype": "bfloat16", "gradient_checkpointing": True}

@@ -13,7 +13,7 @@ from salsa.config.sections import Lora
 from salsa.lora.checkpoint import TRAINED, load_for_training
 from salsa.lora.layers import lora_layers, parameters_of
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from tests.salsa.ppo.ppo_case import settings
+from tests.salsa.alignment.small_run import settings
 
 IDS = torch.arange(3, 43).reshape(2, 20)
 LORA = {"rank": 2, "alpha": 8, "bits": 4}

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.salsa.ppo.ppo_case import settings
+from tests.salsa.alignment.small_run import settings
 
 # On a CPU vLLM cannot sleep. This makes it forget like a GPU at level 2 (vllm/v1/worker/gpu_worker.py).
 FORGETFUL = """
@@ -41,23 +41,25 @@ import json, sys
 from pathlib import Path
 import pytest
 import torch
-from salsa.ppo.models import load_models
-from salsa.ppo.samplers import TransformersSampler, load_sampler
-from salsa.ppo.align import load_prompts
-from salsa.ppo.trainer import Training
+from salsa.rollouts.models import load_models, loader_for
+from salsa.rollouts.samplers import TransformersSampler, load_sampler
+from salsa.alignment.align import load_prompts
+from salsa.alignment.training import Training, make_algorithm
 from salsa.config.references import Fixed
 from salsa.models.sampling import sample
-from salsa.config.sections import Ppo
+from salsa.config.algorithms import Ppo
 from salsa.models import vllm_engine
 from salsa.runtime.errors import UserError
 
 init, reference, reward, cache, text = sys.argv[1:]
 settings = Ppo.model_validate_json(text)
-models = load_models(Path(init), [Path(reference)], Fixed(), Path(init), Path(reward), settings, 1)
+loader = loader_for(settings, 1)
+models = load_models(loader, Path(init), [Path(reference)], Fixed(), Path(init), Path(reward))
 prompts, _ = load_prompts(settings, Path(init), 1, Path(cache))
 sampler = load_sampler(Path(init), models.tokenizer, settings)
 assert slept == [2], slept
-training = Training(models, sampler, prompts, settings, seed=1, rl_seed=1, gold=False)
+algorithm = make_algorithm(models, settings, lambda: loader.value(Path(reward)))
+training = Training(algorithm, models, sampler, prompts, settings, seed=1, rl_seed=1, gold=False)
 asked = [(12 * prompt.ids)[:48] for prompt in prompts]  # more than a block of the cache, which remembers them
 assert all(len(ids) == 48 > settings.vllm["block_size"] for ids in asked)
 none, seeds = [0.0] * len(asked), [0] * len(asked)
@@ -101,7 +103,7 @@ with pytest.raises(UserError, match="the engine needs 5.0 GB for a rollout, and 
 
 ALIGN = """
 import signal, sys
-from salsa.ppo.samplers import VllmSampler
+from salsa.rollouts.samplers import VllmSampler
 from salsa.runtime.command import run_command
 
 killed_in, words = int(sys.argv[1]), sys.argv[2:]
@@ -117,7 +119,7 @@ def sample(sampler, policy, prompts, seeds):
 
 
 VllmSampler.__call__ = sample
-sys.exit(run_command("salsa align", "salsa.ppo.align", "", words))
+sys.exit(run_command("salsa align", "salsa.alignment.align", "", words))
 """
 
 

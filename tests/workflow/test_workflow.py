@@ -305,7 +305,7 @@ def counted_by_plan(*config: Path) -> dict[str, str]:
     return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
 
 
-@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 14), ("mini", 27, 108), ("paper", 27, 108)])
+@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 18), ("mini", 27, 144), ("paper", 27, 144)])
 def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
     status, said = snakemake(
         tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from eval.benchmarks import load_benchmarks
 from eval.grid.layout import Grid, grid_of
 from eval.workflow.settings_files import SettingsFiles
+from salsa.config.algorithms import Dpo, Ppo
 from salsa.config.config import Config, algorithm_settings, for_model, load_config, parse_config, with_local_copies
 from salsa.config.judge import Judge
-from salsa.config.sections import Alpha, Dpo, GenerateSettings, Ppo, Reward, Score, Sft, Soup, TrainingData, World
+from salsa.config.sections import Alpha, GenerateSettings, Reward, Score, Sft, Soup, TrainingData, World
 from salsa.data.training_sets import all_sets, load_sets, training_sets
 from salsa.runtime.settings import load_settings
 from salsa.supervised.base import BaseSettings

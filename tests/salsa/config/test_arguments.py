@@ -1,6 +1,7 @@
 """--config fills in what a training stage's command leaves out."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def completed(folder: Path, *words: str) -> argparse.Namespace:
     config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"replicates": REPLICATES}
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
     given = ["--config", str(folder / "mine.yaml"), "--method", "salsa", "--out", str(folder / "policy"), *words]
-    return parse("salsa.ppo.align", given)
+    return parse("salsa.alignment.align", given)
 
 
 def test_replicate_chooses_the_checkpoints_and_the_draws(tmp_path):
@@ -38,3 +39,23 @@ def test_what_is_given_stays(tmp_path):
 def test_unknown_replicate_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^--replicate r3: the config has r1, r2: name one of these$"):
         completed(tmp_path, "--replicate", "r3")
+
+
+def test_algorithm_comes_with_the_method(tmp_path):
+    (tmp_path / "more.yaml").write_text(
+        "methods: {salsa-rloo: {algorithm: rloo, init: sft-1, reference: sft-2}}\nrloo: {responses_per_prompt: 2}\n"
+    )
+    words = [
+        "--config",
+        str(ROOT / "config/smoke.yaml"),
+        str(tmp_path / "more.yaml"),
+        "--out",
+        str(tmp_path / "policy"),
+    ]
+    first = parse("salsa.alignment.align", words)
+    assert first.algorithm == "ppo" and "value_learning_rate" in first.settings
+    rloo = parse("salsa.alignment.align", [*words, "--method", "salsa-rloo"])
+    assert rloo.algorithm == "rloo" and json.loads(rloo.settings)["responses_per_prompt"] == 2
+    assert rloo.settings == parse("salsa.alignment.align", [*words, "--algorithm", "rloo"]).settings
+    with pytest.raises(UserError, match=r"^--method ppo: the config has salsa-rloo: name one of these$"):
+        parse("salsa.alignment.align", [*words, "--algorithm", "rloo", "--method", "ppo"])

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from salsa.config.config import Config, algorithm_settings, for_model, load_config
-from salsa.config.frontier import frontier_runs
+from salsa.config.config import Config, algorithm_settings, for_model, frontier_runs, load_config
 from salsa.config.naming import checkpoint_name, parse_soup_name, soup_name
 from salsa.config.schema import schema
 from salsa.runtime.errors import UserError

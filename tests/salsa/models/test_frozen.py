@@ -1,4 +1,7 @@
-"""What of a frozen model in shards stays on a process's device. tests/salsa/ppo/test_processes.py compares results."""
+"""What of a frozen model in shards stays on a process's device.
+
+tests/salsa/alignment/test_processes.py compares results.
+"""
 
 import torch
 from torch import distributed

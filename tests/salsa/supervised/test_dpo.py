@@ -10,8 +10,8 @@ from trl import DPOConfig, DPOTrainer
 
 from salsa.checkpoints.adapters import read_adapter
 from salsa.checkpoints.loading import load_causal, load_tokenizer
+from salsa.config.algorithms import Dpo
 from salsa.config.references import Fixed, MeanKl
-from salsa.config.sections import Dpo
 from salsa.lora.shared import SharedBase
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.supervised.dpo import train
