@@ -1,6 +1,5 @@
 from salsa.config.algorithms import RL
 
-
 # Policies: a method's algorithm trains its initial model against its reference. PPO and SALSA differ in `reference`
 # only. METHODS holds, for each stage, a pattern of the methods that it trains; without any it matches nothing.
 METHODS = {
