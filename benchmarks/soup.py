@@ -20,7 +20,7 @@ import numpy as np
 from salsa.checkpoints.shards import Tensor, begin_shard, plan_shards, shard_names, write_index, write_tensor
 
 TARGET_RATIO, TARGET_MB = 3.0, 300.0
-IMPORT = "import resource, sys; from pathlib import Path; from salsa.checkpoints.soup import soup\n"
+IMPORT = "import resource, sys; from pathlib import Path; from salsa.soups.soup import soup\n"
 PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
 SOUP = "soup({Path(sys.argv[1]): 0.5, Path(sys.argv[2]): 0.5}, Path(sys.argv[3]), sys.argv[4])\n"
 

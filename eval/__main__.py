@@ -9,6 +9,7 @@ COMMANDS = {
     "score": ("eval.scoring.score", "score a policy's answers: reward, KL, length, gold reward"),
     "frontier": ("eval.scoring.frontier", "measure policies and the checkpoints that they kept on held-out prompts"),
     "alpha": ("eval.scoring.alpha", "measure reward and SFT loss along the line between two SFT models"),
+    "greedy": ("eval.scoring.greedy", "average those SFT models that raise the average's reward"),
     "judge": ("eval.judging.judge", "compare two methods' answers pairwise, in both orders"),
     "grade": ("eval.judging.grade", "grade a policy's answers"),
     "calibrate": ("eval.archives.calibrate", "compare the configured judge with archived verdicts"),

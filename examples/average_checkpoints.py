@@ -6,7 +6,7 @@ python examples/average_checkpoints.py sft/1 sft/2 --weights 0.7 0.3 --out soup
 
 import argparse
 
-from salsa.checkpoints.library import average_checkpoints
+from salsa.soups.library import average_checkpoints
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ rule frontier:
         sft=INPUTS.first_sft,
         reward=INPUTS.reward_model,
         held_out_reward=INPUTS.held_out_reward,
-        data=INPUTS.frontier_data,
+        data=INPUTS.alpha_prompts,
     output:
         f"{RESULTS}/frontier/{{model}}{{replicate}}.jsonl",
     log:

@@ -50,7 +50,9 @@ wildcard_constraints:
     # What a replicate adds to names: -REPLICATE, or nothing. Snakemake takes an empty pattern for none, hence "()".
     replicate="|".join(PATHS.suffixes) or "()",
     seed=r"\d+",
-    soup=r"sft-[^/_]+",
+    soup=r"(base|sft-)[^/_]+",
+    tried=r"sft-\d+(\+sft-\d+)+",
+    round=r"\d+",
     archived="|".join(GRID.calibration.files if GRID.calibration else ()) or "none",
     of=r"\d+",
     draw=r"\d+",

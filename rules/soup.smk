@@ -1,4 +1,5 @@
-# Soups of SFT models. A soup's name holds its weights, so that you can request any soup by its path.
+# Averages of SFT models, straight (soup) or on an arc (slerp). A name holds the weights, so that you can request any
+# average by its path.
 
 
 rule soup:
@@ -17,6 +18,52 @@ rule soup:
     shell:
         "python -m salsa soup {params.ingredients:q} --settings {params.settings:q} --processes {threads} --out {output:q} "
         "> {log:q} 2>&1"
+
+
+rule slerp:
+    input:
+        INPUTS.ingredients,
+        base=f"{CHECKPOINTS}/base/{{model}}",
+    output:
+        directory(f"{CHECKPOINTS}/slerp/{{model}}/{{soup}}"),
+    log:
+        f"{LOGS}/slerp/{{model}}/{{soup}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        ingredients=OPTIONS.ingredients,
+        settings=SETTINGS.path("soup"),
+        content=SETTINGS.content("soup"),
+    shell:
+        "python -m salsa soup {params.ingredients:q} --slerp-from {input.base:q} --settings {params.settings:q} "
+        "--processes {threads} --out {output:q} > {log:q} 2>&1"
+
+
+rule greedy:
+    input:
+        models=INPUTS.tried,
+        reward=f"{CHECKPOINTS}/reward/{{model}}-held-out",
+        data=INPUTS.alpha_prompts,
+    output:
+        directory(f"{CHECKPOINTS}/greedy/{{model}}/{{tried}}"),
+    log:
+        f"{LOGS}/greedy/{{model}}/{{tried}}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        launcher="python",
+    params:
+        models=OPTIONS.tried,
+        settings=SETTINGS.path("{model}/alpha"),
+        content=SETTINGS.content("{model}/alpha"),
+        soup=SETTINGS.path("soup"),
+        soup_content=SETTINGS.content("soup"),
+        prepared=PATHS.prepared,
+        seed=GRID.seed,
+    shell:
+        "{resources.launcher} -m eval greedy {params.models:q} --reward {input.reward:q} --settings {params.settings:q} "
+        "--soup {params.soup:q} --seed {params.seed} --run {wildcards.model:q} --prepared {params.prepared:q} "
+        "--out {output:q} > {log:q} 2>&1"
 
 
 rule perturb:

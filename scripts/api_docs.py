@@ -15,7 +15,7 @@ PAGE = ROOT / "docs/api.md"
 # Each module with the names that are for users.
 MODULES = {
     "salsa.alignment.library": ("train_ppo", "PpoRun"),
-    "salsa.checkpoints.library": ("average_checkpoints",),
+    "salsa.soups.library": ("average_checkpoints",),
     "eval.judging.library": ("compare", "Comparison"),
 }
 INTRODUCTION = """# Use the parts from Python

@@ -15,8 +15,8 @@ from salsa.runtime.command import run_command
 Table = Mapping[str, tuple[str, str]]  # command: (module, help line)
 SHELLS = ("bash", "zsh", "fish")
 JUDGE = ("pairs", "grade", "calibrate", "render", "parse", "import", "table", "gold-judge", "published")
-MEASURE = ("generate", "score", "alpha", "frontier", "overlap", "download", "tables", "figures", "report", "show")
-TRAIN = ("world", "base", "fetch", "data", "sft", "soup", "merge", "perturb", "reward", "align", "dpo")
+MEASURE = ("generate", "score", "alpha", "greedy", "frontier", "overlap", "download", "tables", "figures", "report", "show")
+TRAIN = ("world", "base", "fetch", "data", "sft", "soup", "warp", "merge", "perturb", "reward", "align", "dpo")
 WHOLE_GRID: Table = {
     **GRID,
     "report": ("eval.commands.rebuild", "rebuild tables, figures and report from stored results"),

@@ -4,7 +4,7 @@ tests/eval/planning/test_plan.py compares them with Snakemake's dry run.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eval.grid.layout import policies, reward_owners
 from eval.planning.judge_calls import JudgeCosts
@@ -13,7 +13,7 @@ from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
 from salsa.config.algorithms import RL
 from salsa.config.config import FIRST_ROLE, Config, all_replicates, frontier_runs
-from salsa.config.naming import Checkpoint, Perturbed, sft_seed, soup_name, soup_of
+from salsa.config.naming import BASE, Checkpoint, Perturbed, greedy_name, sft_seed, soup_name, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
 
@@ -105,7 +105,10 @@ class ModelJobs:
     def _add(self, rule: str, parts: list[str], cost: Cost, needs: Iterable[str]) -> str:
         return self.jobs.add(rule, parts, cost, needs, self.model)
 
-    def _sft(self, name: str) -> str:
+    def _one(self, name: str) -> str:
+        """The job that makes an SFT model or the base."""
+        if name == BASE:
+            return self.base
         settings, seed = self.costs.settings.sft, sft_seed(name)
         needs = [self.base, *self.jobs.files((settings.train, settings.test))]
         return self._add("sft", [seed], self.costs.sft(), needs)
@@ -115,15 +118,22 @@ class ModelJobs:
         return self._checkpoint(bind(checkpoint, self.replicates[replicate].sft))
 
     def _checkpoint(self, checkpoint: Checkpoint) -> str:
-        """Add the job that makes an SFT model, a soup or a perturbed model, with the jobs that it needs."""
+        """Add the job that makes an SFT model, an average or a perturbed model, with the jobs that it needs."""
         match checkpoint:
             case str():
-                return self._sft(checkpoint)
+                return self._one(checkpoint)
             case {"soup": dict(weights)}:
-                needs = [self._sft(name) for name in weights]
+                needs = [self._one(name) for name in weights]
                 return self._add("soup", [soup_name(weights)], self.costs.soup(len(weights)), needs)
+            case {"slerp": dict(weights)}:
+                needs = [self._one(name) for name in (*weights, BASE)]
+                return self._add("slerp", [soup_name(weights)], self._on_arc(len(needs)), needs)
+            case {"greedy": list(models)}:
+                prompts = self.jobs.files([self.costs.settings.alpha.prompts])
+                needs = [*(self._one(name) for name in models), self._rewards()[HELD_OUT], *prompts]
+                return self._add("greedy", [greedy_name(models)], self.costs.greedy(len(models)), needs)
             case {"perturbed": Perturbed() as perturbed}:
-                needs = [self._sft(perturbed.of), self._checkpoint(soup_of(perturbed.like))]
+                needs = [self._one(perturbed.of), self._checkpoint(soup_of(perturbed.like))]
                 parts = [sft_seed(perturbed.of), str(perturbed.draw), soup_name(perturbed.like)]
                 return self._add("perturb", parts, self.costs.soup(2), needs)
         raise AssertionError(checkpoint)
@@ -131,15 +141,39 @@ class ModelJobs:
     def _policy(self, policy: Policy, reward: str) -> str:
         """The job that trains a policy; for an untrained method the one that makes its initial model."""
         method = self.config.methods[policy.method]
-        start = self._in_replicate(policy.replicate, method.init)
         if method.algorithm == "none":
-            return start
-        references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
+            return self._in_replicate(policy.replicate, method.init)
+        if method.warp is not None:
+            needs = self._round(policy, method.warp.rounds, reward)
+            return self._add("warp", [policy.name], self._on_arc(len(needs)), needs)
+        if method.run is not None:
+            start = self._warp_start(replace(policy, method=method.run.of), method.run.round, reward)
+            references = [start]
+        else:
+            start = self._in_replicate(policy.replicate, method.init)
+            references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
         needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
         if method.algorithm in RL:
             needs += [self._in_replicate(policy.replicate, FIRST_ROLE), reward]
         rule = "align" if method.algorithm in RL else method.algorithm
         return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
+
+    def _warp_start(self, policy: Policy, number: int, reward: str) -> str:
+        """The job that makes the start of a round of a policy's WARP."""
+        if number == 1:
+            return self._in_replicate(policy.replicate, self.config.methods[policy.method].init)
+        needs = self._round(policy, number - 1, reward)
+        return self._add("warp_start", [policy.name, str(number)], self._on_arc(len(needs)), needs)
+
+    def _round(self, policy: Policy, number: int, reward: str) -> list[str]:
+        """The jobs that train the runs of a round, and the one that makes their start."""
+        runs = [run for run in self.config.methods[policy.method].warp_runs(policy.method) if run.round == number]
+        trained = [self._policy(replace(policy, method=run.name), reward) for run in runs]
+        return [*trained, self._warp_start(policy, number, reward)]
+
+    def _on_arc(self, count: int) -> Cost:
+        """A spherical average. All files are read twice: for the angles, and for the sum."""
+        return replace(self.costs.soup(2 * count), disk=self.costs.soup(1).disk)
 
     def _answers(self, replicate: str, trained: dict[str, str]) -> dict[str, str]:
         """The job that generates each policy's answers; `trained` has the jobs that train the replicate's policies."""

@@ -341,6 +341,12 @@ class Costs:
         rewards = 1 if self.settings.reward.held_out is None else 2
         return self._probe(1 + policies * (1 + len(self.settings.ppo.checkpoints_at)), rewards, [])
 
+    def greedy(self, count: int) -> Cost:
+        """A greedy soup of `count` models: the reward of each, and of at most as many soups less one."""
+        probe = self._probe(2 * count - 1, 1, [])
+        soups = [work for size in range(2, count + 1) for work in self.soup(size).work]
+        return replace(probe, work=(*probe.work, *soups), disk=self.soup(1).disk)
+
     def _probe(self, count: int, rewards: int, further: list[Work]) -> Cost:
         """Measuring `count` checkpoints on the prompts of `alpha`."""
         settings = self.settings.alpha

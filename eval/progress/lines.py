@@ -23,7 +23,7 @@ class Lines:
         total = str(run.total)
         done = f"{run.done:>{len(total)}}/{total}"
         at = time.strftime("%H:%M:%S", time.localtime(now))
-        self.say([f"{at}  {done}  {clock(now - job.started):>7}  {job.stage:<10}{job.name}".rstrip()])
+        self.say([f"{at}  {done}  {clock(now - job.started):>7}  {job.stage:<9} {job.name}".rstrip()])
 
     def say(self, lines: Iterable[str], style: str = "") -> None:
         for line in lines:

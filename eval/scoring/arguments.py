@@ -1,4 +1,4 @@
-"""The arguments of `score`, `frontier` and `alpha`. Imports nothing heavy: help and errors come at once."""
+"""The arguments of `score`, `frontier`, `alpha` and `greedy`. Imports nothing heavy: help and errors come at once."""
 
 import argparse
 from pathlib import Path
@@ -94,3 +94,14 @@ def alpha(parser: argparse.ArgumentParser) -> None:
         help="held-out demonstrations: a JSONL file, JSON, or FILE.yaml#sft.test",
     )
     add_probe_arguments(parser)
+
+
+def greedy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, action="append", required=True, help="an SFT model to try; repeat")
+    parser.add_argument("--reward", type=Path, required=True, help="reward model that chooses")
+    parser.add_argument("--seed", type=int, required=True, help="the config's seed")
+    add_run_argument(parser)
+    parser.add_argument("--settings", required=True, help="the config's alpha section: JSON or FILE.yaml#section")
+    parser.add_argument("--soup", default="{}", help="the config's soup section: JSON or FILE.yaml#section")
+    parser.add_argument("--prepared", type=Path, default=PREPARED, help=f"cache of token ids (default {PREPARED})")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the soup")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from eval.grid.layout import alpha_line, generation_file, grid_of, measured_files
+from eval.grid.layout import alpha_line, generation_file, grid_of, measured_files, training_file
 from eval.ledger.calls import CALLS
 from eval.ledger.index import INDEX
 from eval.workflow.paths import GridPaths, Wildcards
@@ -62,13 +62,17 @@ class Inputs:
         """Policies that the stage `frontier` measures."""
         return [self.paths.policy(wildcards.model, name) for name in self.paths.on_the_frontier(wildcards)]
 
-    def frontier_data(self, wildcards: Wildcards) -> list[str]:
-        """Prompts."""
-        return self.paths.files([for_model(self.config, wildcards.model).alpha.prompts])
-
     def ingredients(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints that a soup's name lists."""
         return [self.paths.checkpoint(wildcards.model, name) for name in parse_soup_name(wildcards.soup)]
+
+    def tried(self, wildcards: Wildcards) -> list[str]:
+        """SFT models that a greedy soup tries."""
+        return [self.paths.checkpoint(wildcards.model, name) for name in wildcards.tried.split("+")]
+
+    def alpha_prompts(self, wildcards: Wildcards) -> list[str]:
+        """Prompts on which checkpoints are measured."""
+        return self.paths.files([for_model(self.config, wildcards.model).alpha.prompts])
 
     def alpha_line(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints that the stage `alpha` measures."""
@@ -95,11 +99,33 @@ class Inputs:
 
     def init(self, wildcards: Wildcards) -> str:
         """Checkpoint that a method's training starts from."""
-        init = self.config.methods[wildcards.method].init
-        return self.paths.in_replicate(wildcards.model, self.paths.replicate(wildcards), init)
+        return self.paths.start(wildcards.model, self.paths.trained_by(wildcards))
+
+    def warp_start(self, wildcards: Wildcards) -> str:
+        """Where the runs start that a job averages."""
+        return self.paths.warp_start(wildcards.model, self.paths.trained_by(wildcards), self._last_round(wildcards))
+
+    def warp_runs(self, wildcards: Wildcards) -> list[str]:
+        """The runs that a job averages."""
+        runs = self.paths.warp_runs(self.paths.trained_by(wildcards))[self._last_round(wildcards) - 1]
+        return [self.paths.trained_policy(wildcards.model, run) for run in runs]
+
+    def warp_metrics(self, wildcards: Wildcards) -> list[str]:
+        """Metrics of all runs of a policy, by round."""
+        rounds = self.paths.warp_runs(self.paths.trained_by(wildcards))
+        results = Path(self.paths.results)
+        return [str(training_file(results, wildcards.model, run.name)) for runs in rounds for run in runs]
+
+    def _last_round(self, wildcards: Wildcards) -> int:
+        """The round whose runs a job averages: the one before the start that it makes, or the last one."""
+        warp = self.config.methods[wildcards.method].warp
+        assert warp is not None
+        return int(getattr(wildcards, "round", warp.rounds + 1)) - 1
 
     def reference(self, wildcards: Wildcards) -> list[str]:
-        """Checkpoints of a method's reference."""
+        """Checkpoints of a method's reference. That of a run of WARP begins where the run does."""
+        if self.config.methods[wildcards.method].run is not None:
+            return [self.init(wildcards)]
         return self.paths.reference(wildcards.model, wildcards.method, self.paths.replicate(wildcards))
 
     def answering_policies(self, wildcards: Wildcards) -> list[str]:

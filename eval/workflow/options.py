@@ -1,6 +1,7 @@
 """Command-line options of the stages that follow from the config. Most methods take a job's wildcards."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from eval.grid.layout import alpha_line
 from eval.workflow.paths import GridPaths, Wildcards
@@ -41,6 +42,10 @@ class Options:
             for name, weight in parse_soup_name(wildcards.soup).items()
         ]
 
+    def tried(self, wildcards: Wildcards) -> list[str]:
+        """SFT models that a greedy soup tries."""
+        return [f"--model={self.paths.checkpoint(wildcards.model, name)}" for name in wildcards.tried.split("+")]
+
     def alpha_line(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints along the line between two SFT models, and further ones."""
         model, replicate = wildcards.model, self.paths.replicate(wildcards)
@@ -57,8 +62,18 @@ class Options:
         return [f"--policy={name}={self.paths.policy(wildcards.model, name)}" for name in names]
 
     def run(self, wildcards: Wildcards) -> str:
-        """Name of the job's random draws: its model and replicate."""
-        return f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
+        """Name of the job's random draws: its model and replicate, and which run of WARP it is."""
+        name = f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
+        run = self.config.methods[wildcards.method].run if hasattr(wildcards, "method") else None
+        return name if run is None else f"{name}.{run.round}.{run.number}"
+
+    def warp_ingredients(self, wildcards: Wildcards, input: Any) -> list[str]:
+        """The runs that a job averages and the start to which their average is drawn back, with weights."""
+        warp = self.config.methods[wildcards.method].warp
+        assert warp is not None
+        eta = warp.eta if hasattr(wildcards, "round") else warp.last_eta
+        weights = dict.fromkeys(input.runs, eta / warp.runs) | {input.start: 1 - eta}
+        return [f"--ingredient={folder}={weight!r}" for folder, weight in weights.items() if weight]
 
     def reward_seed(self, wildcards: Wildcards) -> list[str]:
         """The seed of a replicate's own reward model, or that it is the held-out one. Nothing for the shared one."""

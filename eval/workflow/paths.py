@@ -1,7 +1,7 @@
 """Folders and files of a grid."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -138,6 +138,10 @@ class GridPaths:
         of_first = answering(self.config.methods, {first: self.replicates[first]})
         return [policy_name(policy.method, "{replicate}", policy.rl_seed) for policy in of_first]
 
+    def trained_by(self, wildcards: Wildcards) -> Policy:
+        """The policy that a job trains."""
+        return Policy(wildcards.method, self.replicate(wildcards), int(wildcards.seed))
+
     def replicate(self, wildcards: Wildcards) -> str:
         """The replicate of a job: that of its policy, or of the wildcard `replicate`."""
         policy = getattr(wildcards, "policy", None)
@@ -179,7 +183,35 @@ class GridPaths:
         method = self.config.methods[policy.method]
         if method.algorithm == "none":
             return self.in_replicate(model, policy.replicate, method.init)
-        return f"{self.checkpoints}/policy/{model}/{name}"
+        return self.trained_policy(model, policy)
+
+    def trained_policy(self, model: str, policy: Policy) -> str:
+        """Folder of a policy that is trained."""
+        return f"{self.checkpoints}/policy/{model}/{policy.name}"
+
+    def start(self, model: str, policy: Policy) -> str:
+        """Checkpoint that a policy's training starts from: its method's, or the average of WARP's round before."""
+        method = self.config.methods[policy.method]
+        if method.run is None or method.run.round == 1:
+            return self.in_replicate(model, policy.replicate, method.init)
+        return self.warp_start(model, replace(policy, method=method.run.of), method.run.round)
+
+    def warp_start(self, model: str, policy: Policy, number: int) -> str:
+        """Where the runs of a round of a policy's WARP start; after the last round, the policy itself."""
+        method = self.config.methods[policy.method]
+        assert method.warp is not None
+        if number == 1:
+            return self.in_replicate(model, policy.replicate, method.init)
+        if number > method.warp.rounds:
+            return self.trained_policy(model, policy)
+        return f"{self.checkpoints}/warp/{model}/{policy.name}/start-{number}"
+
+    def warp_runs(self, policy: Policy) -> list[list[Policy]]:
+        """The runs of a policy's WARP, round by round."""
+        method = self.config.methods[policy.method]
+        assert method.warp is not None
+        runs = [replace(policy, method=run.name) for run in method.warp_runs(policy.method)]
+        return [runs[begin : begin + method.warp.runs] for begin in range(0, len(runs), method.warp.runs)]
 
     def answering(self, wildcards: Wildcards) -> list[str]:
         """Policies whose answers a job makes or scores: one, or all policies of a replicate."""

@@ -147,7 +147,7 @@ def train_ppo(
             response. Scores are not normalised: scale them to a standard deviation of about 1, because `value_clip` and
             `missing_eos_penalty` are in their unit.
         reference: Checkpoint, or several, that the KL penalty refers to; default: `policy`. Pass a soup
-            (salsa.checkpoints.library) for SALSA.
+            (salsa.soups.library) for SALSA.
         strategy: How the reference uses its checkpoints (salsa.config.references): `Fixed()` by default, `MeanKl()`,
             `Ema(rate=0.01)`, or a subclass of `Strategy` of your own.
         seed: Seed of everything but what `rl_seed` decides: the new head of the value model.

@@ -1,6 +1,6 @@
-"""Checkpoints: load, save, adopt, average, perturb. Safetensors only, no remote code.
+"""Checkpoints: load, save, adopt; files of weights and of adapters. Safetensors only, no remote code.
 
 In: checkpoint folders.
 Out: models in memory, or new checkpoint folders.
-Open first: loading.py, then soup.py (the average that SALSA is about).
+Open first: loading.py, then shards.py (the files of weights).
 """

@@ -3,11 +3,11 @@
 The Snakefile imports this at every start, so torch stays out.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from salsa.config.fields import Count, Fraction, NonNegative, Positive, Section
+from salsa.config.fields import Count, Fraction, Name, NonNegative, Positive, Section
 from salsa.config.sections import Engine, FrozenPlace, Lora, Optimisation, TrainingData
 
 # Share of a GPU's memory for vLLM, beside the models in training.
@@ -210,3 +210,27 @@ class Dpo(Optimisation):
 # The algorithms that sample responses, by the name in a method.
 Rl = Ppo | Rloo | Grpo
 RL: dict[str, type[Rl]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
+
+
+class Warp(Section):
+    """WARP (Ramé et al. 2024): rounds of runs from one start; the runs' spherical average is the next round's start."""
+
+    rounds: Count = 2
+    runs: Annotated[int, Field(ge=2)] = Field(2, description="Runs of a round; they differ in prompts and sampling")
+    eta: Fraction = Field(
+        0.3, description="The next round starts at this share of the way from the round's start to its average (LITI)"
+    )
+    last_eta: Fraction = Field(1.0, description="The same for the policy, after the last round")
+
+
+class WarpRun(Section):
+    """A run of a method with `warp`, as a method of its own. Rounds and numbers count from 1."""
+
+    of: Name
+    round: Count
+    number: Count
+
+    @property
+    def name(self) -> str:
+        """Name of the method that is this run."""
+        return f"{self.of}.{self.round}.{self.number}"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from salsa.config.algorithms import RL, Dpo, Ppo, Rl
+from salsa.config.algorithms import RL, Dpo, Ppo, Rl, Warp, WarpRun
 from salsa.config.fields import Name, NonNegative, Section, Seeds
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
@@ -49,6 +49,8 @@ class Method(Section):
     reference: str | dict[str, Any] | None = Field(None, description="A checkpoint, or a strategy of references.py")
     settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
     answers: bool = Field(True, description="Whether its policies answer the benchmarks; comparisons need it")
+    warp: Warp | None = Field(None, description="Train in rounds of several runs that are averaged")
+    run: WarpRun | None = Field(None, description="Set by the config itself, for the runs of a method with warp")
 
     @field_validator("init")
     @classmethod
@@ -70,7 +72,17 @@ class Method(Section):
         strategy, _ = self.reference_parts()
         if self.algorithm == "dpo" and strategy.moves:
             raise ValueError(f"reference {strategy.kind} changes during training: dpo needs a fixed one")
+        if self.warp is not None and (self.algorithm not in RL or self.reference_parts()[1] != [self.init]):
+            raise ValueError(
+                "warp: its runs sample responses, against a reference that starts where they start: write for example "
+                "algorithm: ppo, init: sft-1, reference: {ema: {of: sft-1}}"
+            )
         return self
+
+    def warp_runs(self, name: str) -> list[WarpRun]:
+        """The runs of a method with `warp`, whose name is `name`, by round; none for other methods."""
+        rounds, runs = (self.warp.rounds, self.warp.runs) if self.warp else (0, 0)
+        return [WarpRun(of=name, round=r, number=n) for r in range(1, rounds + 1) for n in range(1, runs + 1)]
 
     def reference_parts(self) -> tuple[Strategy, list[Checkpoint]]:
         """The reference strategy and its checkpoints (none for an untrained method)."""
@@ -166,6 +178,16 @@ class Config(Section):
                     raise ValueError(f"methods.{name}: a run of the frontier has this name: rename the method")
         return self
 
+    @model_validator(mode="after")
+    def _warp_is_trained(self) -> "Config":
+        """Add the runs of methods with `warp` to the methods."""
+        for name, entry in list(self.methods.items()):
+            for run in entry.warp_runs(name):
+                added = entry.model_copy(update={"warp": None, "run": run, "answers": False})
+                if self.methods.setdefault(run.name, added) != added:
+                    raise ValueError(f"methods.{run.name}: a run of {name} has this name: rename the method")
+        return self
+
     def _compare(self, a: str, b: str | None) -> None:
         """Add the comparison of a with b, if there is none yet."""
         if b not in self.methods:
@@ -188,6 +210,7 @@ class Config(Section):
         for name, method in self.methods.items():
             if method.algorithm == "dpo" and self.dpo is None:
                 raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
+        self._check_averages()
         for algorithm in RL:
             if self.besides_ppo(algorithm):
                 try:
@@ -200,7 +223,9 @@ class Config(Section):
                 if method.algorithm == "none":
                     continue
                 try:
-                    algorithm_settings(self, model, name)
+                    settings = algorithm_settings(self, model, name)
+                    if method.warp is not None and settings.lora is not None:
+                        raise ValueError(f"methods.{name}.warp: its averages need all weights: remove lora")
                 except ValidationError as error:
                     raise ValueError(describe(error, f"methods.{name}.settings")) from None
         for name, comparison in self.comparisons.items():
@@ -229,6 +254,17 @@ class Config(Section):
                 _changed(getattr(self, name), values)
             except ValidationError as error:
                 raise ValueError(describe(error, f"{where}.{name}")) from None
+
+    def _check_averages(self) -> None:
+        """Raise a ValueError for averages that cannot be made: slerps of adapters, greedy soups without a judge."""
+        adapters = self.sft.lora is not None or any("lora" in m.settings.get("sft", {}) for m in self.models.values())
+        uses = {f"methods.{name}": [m.init, *m.reference_parts()[1]] for name, m in self.methods.items()}
+        for where, checkpoints in (uses | {"alpha.also": self.alpha.also}).items():
+            kinds = {kind for checkpoint in checkpoints if isinstance(checkpoint, dict) for kind in checkpoint}
+            if adapters and "slerp" in kinds:
+                raise ValueError(f"{where}: a slerp needs SFT models with all their weights: remove sft.lora")
+            if self.reward.held_out is None and "greedy" in kinds:
+                raise ValueError(f"{where}: the held-out reward model chooses a greedy soup: set reward.held_out")
 
     def roles(self) -> dict[str, str]:
         """Roles that the methods and `alpha.between` use, with the first key that uses each; SFT 1 among them."""

@@ -1,7 +1,8 @@
 """Folders of a grid's checkpoints and mini world, for rules and for stages run by hand with --config.
 
-checkpoints/GRID/base/MODEL      sft/MODEL/SEED     soup/MODEL/WEIGHTS    perturbed/MODEL/SEED_DRAW_WEIGHTS
-                 reward/MODEL    policy/MODEL/METHOD-sSEED
+checkpoints/GRID/base/MODEL            sft/MODEL/SEED                        reward/MODEL
+                 soup/MODEL/WEIGHTS    slerp/MODEL/WEIGHTS                   perturbed/MODEL/SEED_DRAW_WEIGHTS
+                 greedy/MODEL/MODELS   policy/MODEL/METHOD-sSEED
 
 With replicates: policy/MODEL/METHOD-REPLICATE-sSEED, and reward/MODEL-REPLICATE for a reward model of its own.
 reward/MODEL-held-out is the reward model that no policy is trained against (`reward.held_out`).

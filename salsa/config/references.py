@@ -92,14 +92,15 @@ def make_strategy(kind: str, settings: dict[str, Any]) -> Strategy:
     """The strategy `kind` with these settings; a ValueError if there is none."""
     known = strategies()
     if kind not in known:
-        raise ValueError(f"{kind}: unknown reference: name one of soup, perturbed, {', '.join(sorted(known))}")
+        kinds = ", ".join(["soup", "slerp", "greedy", "perturbed", *sorted(known)])
+        raise ValueError(f"{kind}: unknown reference: name one of {kinds}")
     return known[kind].model_validate(settings)
 
 
 def parse_reference(value: Any) -> tuple[Strategy, list[Checkpoint]]:
     """Parse a config's `reference`: the strategy and its checkpoints. A ValueError says what is wrong."""
     match value:
-        case str() | {"soup": _} | {"perturbed": _}:
+        case str() | {"soup": _} | {"slerp": _} | {"greedy": _} | {"perturbed": _}:
             return Fixed(), [CHECKPOINT.validate_python(value)]
         case dict() if len(value) == 1:
             [(kind, settings)] = value.items()

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from salsa.config.fields import Count, Section, Seeds
-from salsa.config.naming import Checkpoint, Perturbed
+from salsa.config.naming import BASE, Checkpoint, Perturbed, soup_of
 
 # Without a dash, so that METHOD-REPLICATE-sSEED can be read in one way only; and s1 would read as an RL seed.
 ReplicateName = Annotated[str, Field(pattern=r"^([a-rt-z0-9_][a-z0-9_]*|s(\d*[a-z_][a-z0-9_]*)?)$")]
@@ -76,7 +76,7 @@ def bind(checkpoint: Checkpoint, seeds: Mapping[str, int]) -> Checkpoint:
     """A checkpoint with its roles replaced by SFT runs; `seeds` is a replicate's `sft`."""
 
     def of_seed(role: str) -> str:
-        return f"sft-{seeds[role]}"
+        return role if role == BASE else f"sft-{seeds[role]}"
 
     def of_seeds(weights: Mapping[str, float]) -> dict[str, float]:
         return {of_seed(role): weight for role, weight in weights.items()}
@@ -85,8 +85,13 @@ def bind(checkpoint: Checkpoint, seeds: Mapping[str, int]) -> Checkpoint:
         case str():
             return of_seed(checkpoint)
         case {"soup": dict(weights)}:
-            soup: Literal["soup"] = "soup"
-            return {soup: of_seeds(weights)}
+            return soup_of(of_seeds(weights))
+        case {"slerp": dict(weights)}:
+            slerp: Literal["soup", "slerp"] = "slerp"
+            return {slerp: of_seeds(weights)}
+        case {"greedy": list(models)}:
+            greedy: Literal["greedy"] = "greedy"
+            return {greedy: [of_seed(role) for role in models]}
         case {"perturbed": Perturbed(of=of, like=like, draw=draw)}:
             perturbed: Literal["perturbed"] = "perturbed"
             return {perturbed: Perturbed(of=of_seed(of), like=of_seeds(like), draw=draw)}

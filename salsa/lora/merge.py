@@ -5,11 +5,11 @@ import argparse
 from salsa.checkpoints.adapters import write_merged
 from salsa.checkpoints.loading import DTYPES
 from salsa.checkpoints.shards import is_adapter
-from salsa.checkpoints.soup import set_dtype
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
+from salsa.soups.soup import set_dtype
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -316,6 +316,52 @@ def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
     assert jobs == counted_by_plan(ROOT / f"config/{grid}.yaml", ROOT / "config/ablations.yaml")
 
 
+AVERAGES = """
+methods:
+  on-arc: {algorithm: rloo, init: sft-1, reference: {slerp: {sft-1: 0.5, sft-2: 0.5}}}
+  drawn-back: {algorithm: ppo, init: {slerp: {sft-1: 0.3, sft-2: 0.3, base: 0.4}}, reference: base}
+  half-tuned: {algorithm: none, init: {soup: {base: 0.5, sft-1: 0.5}}}
+  chosen: {algorithm: none, init: {greedy: [sft-2, sft-1]}}
+comparisons: {on_arc_vs_drawn_back: {a: on-arc, b: drawn-back}, half_tuned_vs_ppo: {a: half-tuned, b: ppo}}
+"""
+
+
+def test_averages_on_an_arc_and_with_the_base(tmp_path):
+    (tmp_path / "averages.yaml").write_text(AVERAGES)
+    names = (ROOT / "config/smoke.yaml", tmp_path / "averages.yaml")
+    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=names))
+    assert (jobs["slerp"], jobs["sft"], jobs["soup"], jobs["greedy"]) == ("2", "2", "2", "1")
+    assert jobs == counted_by_plan(*names)
+
+
+WARP = """
+methods:
+  warp:
+    {algorithm: rloo, init: sft-1, reference: {ema: {of: sft-1}}, warp: {rounds: 3, runs: 2, eta: 0.4, last_eta: 0.5}}
+comparisons: {warp_vs_ppo: {a: warp, b: ppo}}
+"""
+
+
+def test_warp_is_rounds_of_runs_and_averages(tmp_path):
+    """Each run starts where its round does, and has random draws of its own."""
+    (tmp_path / "warp.yaml").write_text(WARP)
+    names = (ROOT / "config/smoke.yaml", tmp_path / "warp.yaml")
+    status, said = snakemake(tmp_path, "--dry-run", "--printshellcmds", config=names)
+    jobs = planned(status, said)
+    assert (jobs["warp"], jobs["warp_start"], jobs["align"]) == ("1", "2", "10")
+    counted = counted_by_plan(*names)
+    assert {rule: jobs[rule] for rule in counted} == counted
+    [last] = [line for line in said.splitlines() if "--out checkpoints/smoke/policy/llama-mini/warp.3.2-s1 " in line]
+    root = "checkpoints/smoke"
+    start = f"{root}/warp/llama-mini/warp-s1/start-3"
+    assert f"--init {start} --reference {start} " in last and "--run llama-mini.3.2 " in last
+    [policy] = [line for line in said.splitlines() if " salsa warp " in line]
+    for run in ("3.1", "3.2"):
+        assert f"--ingredient={root}/policy/llama-mini/warp.{run}-s1=0.25 " in policy
+    assert f"--ingredient={start}=0.5 --slerp-from {start} " in policy
+    assert "training/llama-mini/warp.1.1-s1.jsonl" in policy and policy.count(".jsonl") == 7
+
+
 ENDS = {"tables", "figures", "report", "all"}
 JUDGED = {"judge", "grade"}
 ANSWERED = {"generate", "score", *JUDGED}
@@ -567,7 +613,7 @@ def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_d
         ({"ppo": {"betta": 1}}, "ppo.betta: unknown key: remove it or correct its spelling"),
         (
             {"methods": {"salsa": {"reference": "stf-2"}}},
-            "methods.salsa.reference: stf-2: name an SFT seed (sft-1) or a soup",
+            "methods.salsa.reference: stf-2: name an SFT seed (sft-1), base, or a soup",
         ),
         ({"methods": {"salsa": {"reference": {"soup": {"sft-1": 0.9}}}}}, "soup weights sum to 1.4, not 1"),
     ],

@@ -8,12 +8,12 @@ import torch
 from eval.scoring.alpha import parse_checkpoints, parse_source
 from eval.scoring.probe import Probe, mean_and_error
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
-from salsa.checkpoints.soup import soup
 from salsa.config.sections import Alpha, TrainingData
 from salsa.models.scoring import rewards
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
+from salsa.soups.soup import soup
 
 
 def test_command_measures_every_point(tmp_path, llamas, reward_model, monkeypatch):

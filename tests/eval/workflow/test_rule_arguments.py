@@ -62,7 +62,7 @@ def replicated(**changes: dict) -> tuple[GridPaths, Inputs, Options]:
 def test_replicate_decides_checkpoints_and_draws():
     paths, inputs, options, _ = replicated()
     folder = "checkpoints/smoke"
-    of_job = SimpleNamespace(model="llama-mini", method="salsa", replicate="-r2")
+    of_job = SimpleNamespace(model="llama-mini", method="salsa", replicate="-r2", seed="7")
     assert inputs.init(of_job) == inputs.first_sft(of_job) == f"{folder}/sft/llama-mini/6"
     assert inputs.reference(of_job) == [f"{folder}/soup/llama-mini/sft-5@0.5+sft-6@0.5"]
     assert inputs.reward_model(of_job) == f"{folder}/reward/llama-mini-r2"
@@ -103,7 +103,7 @@ def test_another_replicate_changes_nothing_of_the_others():
     before, after = replicated(), replicated(r3={"sft": {"sft-1": 9, "sft-2": 10}, "reward_seed": 3})
     for name, values in before[3].contents.items():
         assert (after[3].contents[name] != values) == (name in ("tables", "assumptions")), name
-    of_method = {"model": "llama-mini", "method": "salsa", "comparison": "ppo_vs_sft"}
+    of_method = {"model": "llama-mini", "method": "salsa", "seed": "1", "comparison": "ppo_vs_sft"}
     for of_job in (
         *(SimpleNamespace(**of_method, replicate=replicate) for replicate in ("-r1", "-r2")),
         *(SimpleNamespace(model="llama-mini", policy=name, benchmark="mt_bench") for name in before[0].policies),

@@ -11,7 +11,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from salsa.alignment.training import Training, make_algorithm, train
 from salsa.checkpoints.loading import load_causal
-from salsa.checkpoints.soup import soup
 from salsa.config.algorithms import GrpoSettings, PpoSettings, RlooSettings, RlSettings
 from salsa.config.references import Fixed, MeanKl
 from salsa.models.frozen import FrozenOnDevice
@@ -19,6 +18,7 @@ from salsa.models.responses import Sequences, log_probs
 from salsa.models.trained import Trained
 from salsa.rollouts.models import Models, Prompt
 from salsa.rollouts.samplers import TransformersSampler
+from salsa.soups.soup import soup
 
 # Two different tokens: attention over equal ones does not tell their number, and [2] and [2, 2] would be one state.
 PAD, EOS, PROMPT, VOCABULARY = 0, 1, [2, 3], 5

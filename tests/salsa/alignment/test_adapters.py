@@ -17,7 +17,6 @@ from salsa.algorithms.learner import MOMENTS
 from salsa.alignment import training
 from salsa.alignment.align import load_prompts
 from salsa.checkpoints.adapters import base_of, read_adapter
-from salsa.checkpoints.library import average_checkpoints
 from salsa.checkpoints.loading import load_causal, load_tokenizer
 from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.algorithms import Ppo
@@ -26,6 +25,7 @@ from salsa.lora.checkpoint import TRAINED, load_for_training, save_trained
 from salsa.lora.layers import parameters_of
 from salsa.rollouts import models as models_module
 from salsa.rollouts.samplers import TransformersSampler
+from salsa.soups.library import average_checkpoints
 from tests.salsa.alignment.small_run import load_run, settings
 from tests.salsa.alignment.test_resume import EMA, EVERY_STEP, STEPS, fault
 

@@ -12,7 +12,6 @@ import torch
 from salsa.algorithms.learner import Learner
 from salsa.alignment.training import Training, make_algorithm, train
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
-from salsa.checkpoints.soup import soup
 from salsa.config import references
 from salsa.config.algorithms import Ppo
 from salsa.config.fields import Count
@@ -27,6 +26,7 @@ from salsa.rollouts.models import Models, Prompt, RewardModel
 from salsa.rollouts.samplers import TransformersSampler
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
+from salsa.soups.soup import soup
 from tests.salsa.alignment.small_run import COMMANDS, load_run, settings, weights
 
 

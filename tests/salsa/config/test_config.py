@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from salsa.config.config import Config, algorithm_settings, for_model, frontier_runs, load_config
-from salsa.config.naming import checkpoint_name, parse_soup_name, soup_name
+from salsa.config.naming import checkpoint_name, ingredients, parse_soup_name, soup_name
+from salsa.config.replicates import bind
 from salsa.config.schema import schema
 from salsa.runtime.errors import UserError
 from salsa.runtime.settings import load_settings
@@ -123,6 +124,17 @@ MISTAKES = {
         False,
         r"comparisons\.ppo_vs_sft: ppo does not answer the bench",
     ),
+    "WARP from elsewhere": (
+        ("methods", "salsa", "warp"),
+        {"rounds": 2},
+        r"methods\.salsa: .*warp: its runs sample responses, against a reference that starts where they start",
+    ),
+    "a group that does not fit": (
+        ("rloo",),
+        {"responses_per_prompt": 3},
+        r"rloo: rollout_batch_size 16 is not a multiple of responses_per_prompt 3",
+    ),
+    "a setting that RLOO does not have": (("rloo",), {"value_clip": 0.1}, r"rloo: value_clip: unknown key"),
     "negative": (("judge", "noise"), -1, r"judge\.noise: Input should be greater than or equal to 0"),
 }
 
@@ -146,12 +158,38 @@ def test_mistake_is_one_line_with_file_key_and_fix(mistake, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_slerp_of_adapters_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "more.yaml").write_text("sft: {lora: {rank: 2}}\nalpha: {also: [{slerp: {sft-1: 0.5, sft-2: 0.5}}]}\n")
+    with pytest.raises(
+        UserError, match=r"alpha\.also: a slerp needs SFT models with all their weights: remove sft\.lora"
+    ):
+        load_config(ROOT / "config/smoke.yaml", tmp_path / "more.yaml")
+
+
+def test_greedy_soup_needs_a_reward_model_that_chooses(tmp_path):
+    (tmp_path / "more.yaml").write_text("alpha: {also: [{greedy: [sft-1, sft-2]}]}\nreward: {held_out: null}\n")
+    with pytest.raises(
+        UserError, match=r"alpha\.also: the held-out reward model chooses a greedy soup: set "
+    ):
+        load_config(ROOT / "config/smoke.yaml", tmp_path / "more.yaml")
+    with pytest.raises(ValueError, match="name two SFT models or more, each once"):
+        checkpoint_name({"greedy": ["sft-1", "sft-1"]})
+
+
 def test_soup_name_encodes_its_weights():
     weights = {"sft-2": 0.25, "sft-1": 0.75}
     assert soup_name(weights) == "sft-1@0.75+sft-2@0.25"
     assert parse_soup_name(soup_name(weights)) == weights
     assert checkpoint_name({"soup": weights}) == "soup/{model}/sft-1@0.75+sft-2@0.25"
-    assert checkpoint_name("sft-3") == "sft/{model}/3"
+    assert checkpoint_name("sft-3") == "sft/{model}/3" and checkpoint_name("base") == "base/{model}"
+    assert checkpoint_name({"slerp": {"sft-1": 0.5, "base": 0.5}}) == "slerp/{model}/base@0.5+sft-1@0.5"
+    assert ingredients({"slerp": {"sft-1": 0.5, "base": 0.5}}) == ("sft-1",)
+    assert bind({"slerp": {"sft-1": 0.5, "base": 0.5}}, {"sft-1": 7}) == {"slerp": {"sft-7": 0.5, "base": 0.5}}
+    for weights in ({"sft-1": 1.5, "sft-2": -0.5}, {"base": 1.0, "sft-1": 0.0}):
+        with pytest.raises(ValueError, match="weights must not be negative, and not all weight may be on base"):
+            checkpoint_name({"slerp": weights})
+    with pytest.raises(ValueError, match="ppo: name an SFT seed"):
+        checkpoint_name({"soup": {"sft-1": 0.5, "ppo": 0.5}})
     with pytest.raises(UserError, match="write it as"):
         parse_soup_name("sft-1+sft-2")
 

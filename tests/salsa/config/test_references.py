@@ -45,7 +45,10 @@ def test_config_and_command_line_name_the_same_strategy(line, strategy, checkpoi
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"warp": {"of": "sft-1"}}, "warp: unknown reference: name one of soup, perturbed, ema, fixed, mean_kl"),
+        (
+            {"warp": {"of": "sft-1"}},
+            "warp: unknown reference: name one of soup, slerp, greedy, ",
+        ),
         ({"ema": {"rate": 0.1}}, "ema: name its checkpoints"),
         ({"ema": {"of": ["sft-1", "sft-2"]}}, "ema: takes one checkpoint, not 2"),
         ({"ema": {"of": "sft-1", "rat": 1}}, "rat"),

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from salsa.checkpoints.adapters import WEIGHTS, copy_checkpoint, merged_tensors, read_adapter
-from salsa.checkpoints.library import average_checkpoints
 from salsa.checkpoints.loading import load_causal, load_reward
-from salsa.checkpoints.soup import soup
 from salsa.runtime.errors import UserError
+from salsa.soups.library import average_checkpoints
+from salsa.soups.soup import soup
 
 IDS = torch.arange(3, 43).reshape(2, 20)
 

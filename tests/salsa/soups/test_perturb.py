@@ -1,7 +1,7 @@
 import torch
 
 from salsa.checkpoints.loading import load_causal
-from salsa.checkpoints.soup import soup
+from salsa.soups.soup import soup
 
 
 def parameters(folder):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from salsa.checkpoints.library import average_checkpoints
 from salsa.runtime.errors import UserError
+from salsa.soups.library import average_checkpoints
 
 
 def test_average_equals_that_of_the_stage(llamas, tmp_path, command):

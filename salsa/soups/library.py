@@ -1,6 +1,6 @@
 """Average checkpoints in a notebook.
 
-from salsa.checkpoints.library import average_checkpoints
+from salsa.soups.library import average_checkpoints
 
 average_checkpoints(["sft-a", "sft-b"], "soup")                     # equal weights
 average_checkpoints({"sft-a": 0.7, "sft-b": 0.3}, "soup-70-30")
@@ -11,9 +11,9 @@ This is the code of the stage `soup`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from salsa.checkpoints.soup import soup
 from salsa.runtime.outputs import output_folder
 from salsa.runtime.provenance import Run
+from salsa.soups.soup import soup
 
 
 def average_checkpoints(

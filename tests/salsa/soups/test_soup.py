@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from salsa.checkpoints import floats
-from salsa.checkpoints import soup as soups
-from salsa.checkpoints.soup import parse_ingredients, parse_size, soup
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
+from salsa.soups import averaging
+from salsa.soups.soup import parse_ingredients, parse_size, soup
 
 SHAPES = {"a.weight": (33, 7), "b.weight": (401,), "c.weight": (), "d.weight": (0, 4), "e.weight": (64, 64)}
 
@@ -57,12 +57,12 @@ def test_average_equals_torch(tmp_path, dtype, monkeypatch):
 
 
 def test_soups_of_whole_models_do_not_wait_for_torch():
-    code = "import sys, salsa.checkpoints.soup; sys.exit('torch' in sys.modules)"
+    code = "import sys, salsa.soups.soup; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_processes_share_the_tensors_and_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(soups, "BATCH", 2)
+    monkeypatch.setattr(averaging, "BATCH", 2)
     one, two = (checkpoint(tmp_path / str(seed), seed, torch.bfloat16) for seed in range(2))
     for count in (1, 2):
         make(tmp_path / f"soup-{count}", {one: 0.5, two: 0.5}, shard_size="1KB", processes=count)
@@ -80,7 +80,7 @@ def test_processes_share_the_tensors_and_change_nothing(tmp_path, monkeypatch):
 WAITING = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from salsa.checkpoints.soup import end_with_parent
+from salsa.soups.averaging import end_with_parent
 
 if __name__ == "__main__":
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
@@ -319,7 +319,7 @@ def test_command_writes_a_complete_folder_or_none(tmp_path, monkeypatch, capsys)
 
     def command(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["salsa", "soup", "--out", str(out), *arguments])
-        return main("salsa", {"soup": ("salsa.checkpoints.soup", "")})
+        return main("salsa", {"soup": ("salsa.soups.soup", "")})
 
     assert command("--ingredient", f"{one}=0.5", "--ingredient", f"{two}=0.6") == 1
     assert "sum to 1.1, not 1" in capsys.readouterr().err
