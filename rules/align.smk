@@ -1,13 +1,13 @@
 import re
 
-from salsa.config.algorithms import RL
+from salsa.config.algorithms import RL_ALGORITHMS
 
 # Policies: a method's algorithm trains its initial model against its reference. PPO and SALSA differ in `reference`
 # only. METHODS holds, for each rule, a pattern of the methods whose policies it makes; without any it matches nothing.
 METHODS = {
     made_by: "|".join(re.escape(name) for name, method in GRID.methods.items() if made(method)) or "(?!)"
     for made_by, made in {
-        "align": lambda method: method.algorithm in RL and method.warp is None,
+        "align": lambda method: method.algorithm in RL_ALGORITHMS and method.warp is None,
         "warp": lambda method: method.warp is not None,
         "dpo": lambda method: method.algorithm == "dpo",
     }.items()

@@ -15,7 +15,19 @@ from salsa.runtime.command import run_command
 Table = Mapping[str, tuple[str, str]]  # command: (module, help line)
 SHELLS = ("bash", "zsh", "fish")
 JUDGE = ("pairs", "grade", "calibrate", "render", "parse", "import", "table", "gold-judge", "published")
-MEASURE = ("generate", "score", "alpha", "greedy", "frontier", "overlap", "download", "tables", "figures", "report", "show")
+MEASURE = (
+    "generate",
+    "score",
+    "alpha",
+    "greedy",
+    "frontier",
+    "overlap",
+    "download",
+    "tables",
+    "figures",
+    "report",
+    "show",
+)
 TRAIN = ("world", "base", "fetch", "data", "sft", "soup", "warp", "merge", "perturb", "reward", "align", "dpo")
 WHOLE_GRID: Table = {
     **GRID,

@@ -22,7 +22,7 @@ from eval.grid.layout import (
     score_file,
     training_file,
 )
-from salsa.config.algorithms import RL
+from salsa.config.algorithms import RL_ALGORITHMS
 from salsa.config.replicates import Policy
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl
@@ -93,7 +93,7 @@ def training(results: Path, grid: Grid) -> pd.DataFrame:
         {"model": model, **_columns(policy), **row}
         for model in grid.models
         for policy in policies(grid.methods, grid.replicates)
-        if grid.methods[policy.method].algorithm in RL
+        if grid.methods[policy.method].algorithm in RL_ALGORITHMS
         for row in read_jsonl(training_file(results, model, policy.name))
     ]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from eval.planning.judge_calls import JudgeCosts
 from eval.planning.sizes import Sizes
 from eval.planning.stage_costs import ANALYSIS, FREE, Costs
 from eval.planning.work import Cost
-from salsa.config.algorithms import RL
+from salsa.config.algorithms import RL_ALGORITHMS
 from salsa.config.config import FIRST_ROLE, Config, all_replicates, frontier_runs
 from salsa.config.naming import BASE, Checkpoint, Perturbed, greedy_name, sft_seed, soup_name, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
@@ -146,16 +146,16 @@ class ModelJobs:
         if method.warp is not None:
             needs = self._round(policy, method.warp.rounds, reward)
             return self._add("warp", [policy.name], self._on_arc(len(needs)), needs)
-        if method.run is not None:
-            start = self._warp_start(replace(policy, method=method.run.of), method.run.round, reward)
+        if method.warp_run is not None:
+            start = self._warp_start(replace(policy, method=method.warp_run.of), method.warp_run.round, reward)
             references = [start]
         else:
             start = self._in_replicate(policy.replicate, method.init)
             references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
         needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
-        if method.algorithm in RL:
+        if method.algorithm in RL_ALGORITHMS:
             needs += [self._in_replicate(policy.replicate, FIRST_ROLE), reward]
-        rule = "align" if method.algorithm in RL else method.algorithm
+        rule = "align" if method.algorithm in RL_ALGORITHMS else method.algorithm
         return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
 
     def _warp_start(self, policy: Policy, number: int, reward: str) -> str:

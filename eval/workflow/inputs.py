@@ -124,7 +124,7 @@ class Inputs:
 
     def reference(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints of a method's reference. That of a run of WARP begins where the run does."""
-        if self.config.methods[wildcards.method].run is not None:
+        if self.config.methods[wildcards.method].warp_run is not None:
             return [self.init(wildcards)]
         return self.paths.reference(wildcards.model, wildcards.method, self.paths.replicate(wildcards))
 

@@ -64,7 +64,7 @@ class Options:
     def run(self, wildcards: Wildcards) -> str:
         """Name of the job's random draws: its model and replicate, and which run of WARP it is."""
         name = f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
-        run = self.config.methods[wildcards.method].run if hasattr(wildcards, "method") else None
+        run = self.config.methods[wildcards.method].warp_run if hasattr(wildcards, "method") else None
         return name if run is None else f"{name}.{run.round}.{run.number}"
 
     def warp_ingredients(self, wildcards: Wildcards, input: Any) -> list[str]:

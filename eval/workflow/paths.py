@@ -192,9 +192,9 @@ class GridPaths:
     def start(self, model: str, policy: Policy) -> str:
         """Checkpoint that a policy's training starts from: its method's, or the average of WARP's round before."""
         method = self.config.methods[policy.method]
-        if method.run is None or method.run.round == 1:
+        if method.warp_run is None or method.warp_run.round == 1:
             return self.in_replicate(model, policy.replicate, method.init)
-        return self.warp_start(model, replace(policy, method=method.run.of), method.run.round)
+        return self.warp_start(model, replace(policy, method=method.warp_run.of), method.warp_run.round)
 
     def warp_start(self, model: str, policy: Policy, number: int) -> str:
         """Where the runs of a round of a policy's WARP start; after the last round, the policy itself."""

@@ -14,12 +14,14 @@ from salsa.algorithms.learner import AdapterLearner, Learner
 from salsa.config.algorithms import RlSettings
 from salsa.devices import processes
 from salsa.lora.shared import TrainedAdapter
-from salsa.models.responses import Sequences
+from salsa.models.responses import Sequences, log_probs
 from salsa.models.trained import Trained
 from salsa.rollouts.experience import Experience
 from salsa.rollouts.metrics import Metrics
+from salsa.rollouts.models import Models
 from salsa.runtime.errors import UserError
 
+S = TypeVar("S", bound=RlSettings)
 T = TypeVar("T")  # what an algorithm computes from a rollout before its updates, such as advantages
 # The learning rate of each trained model, among the settings.
 RATES = {"policy": "learning_rate", "value": "value_learning_rate"}
@@ -63,7 +65,7 @@ class MicroBatch:
         return torch.stack([part.sum() for part in figures.split(self.mask.sum(1).tolist())])
 
 
-class Algorithm(ABC, Generic[T]):
+class Algorithm(ABC, Generic[S, T]):
     """How a policy learns from a rollout. Each subclass is one algorithm.
 
     `name` is what the config calls it. `learners` are the trained models by name, with their optimisers; one is
@@ -72,12 +74,18 @@ class Algorithm(ABC, Generic[T]):
 
     name: ClassVar[str]
 
-    def __init__(self, learners: dict[str, Learner]):
-        self.learners = learners
+    def __init__(self, models: Models, settings: S):
+        self.models, self.settings = models, settings
+        self.learners = {"policy": make_learner(models.policy, settings.learning_rate, settings)}
 
     @property
     def policy(self) -> Learner:
         return self.learners["policy"]
+
+    def log_probs(self, batch: MicroBatch) -> Tensor:
+        """Log-probabilities [N] of the responses by the policy as it is now."""
+        temperature = self.settings.temperature
+        return self.models.policy.forward(lambda model: log_probs(model, batch.sequences, temperature))
 
     @abstractmethod
     def targets(self, experience: Experience) -> tuple[T, Metrics]:

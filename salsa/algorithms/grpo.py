@@ -4,49 +4,34 @@ All tokens of a response have its advantage. The KL to the reference is a term o
 times k3 at each token, so `beta` is in units of the advantages. A token is not charged for the KL that follows it.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from salsa.algorithms.algorithm import Algorithm, MicroBatch, Share, make_learner, optimise
+from salsa.algorithms.algorithm import Algorithm, MicroBatch, Share, optimise
 from salsa.algorithms.math import group_relative, policy_losses
 from salsa.config.algorithms import GrpoSettings
-from salsa.models.responses import log_probs
 from salsa.rollouts.estimates import k3
 from salsa.rollouts.experience import Experience
 from salsa.rollouts.metrics import Metrics
-from salsa.rollouts.models import Models
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What the updates on a rollout need."""
-
-    advantages: Tensor  # [B]
-
-
-class Grpo(Algorithm[Targets]):
-    """GRPO, without a value model."""
+class Grpo(Algorithm[GrpoSettings, Tensor]):
+    """GRPO, without a value model. Its targets are advantages [B]."""
 
     name = "grpo"
 
-    def __init__(self, models: Models, settings: GrpoSettings):
-        self.models, self.settings = models, settings
-        super().__init__({"policy": make_learner(models.policy, settings.learning_rate, settings)})
-
-    def targets(self, experience: Experience) -> tuple[Targets, Metrics]:
+    def targets(self, experience: Experience) -> tuple[Tensor, Metrics]:
         settings = self.settings
         advantages = group_relative(experience.penalised, settings.responses_per_prompt, settings.scale == "group")
-        return Targets(advantages), {"advantage_std": advantages.std().item()}
+        return advantages, {"advantage_std": advantages.std().item()}
 
-    def update(self, experience: Experience, targets: Targets, rows: list[int]) -> Metrics:
+    def update(self, experience: Experience, targets: Tensor, rows: list[int]) -> Metrics:
         settings, responses = self.settings, len(rows)
-        tokens = sum(len(experience.answers[row].token_ids) for row in rows)
+        tokens = experience.tokens(rows)
 
         def figures(batch: MicroBatch) -> dict[str, Share]:
             old = batch.of_tokens(experience.log_probs)
-            new = self.models.policy.forward(lambda model: log_probs(model, batch.sequences, settings.temperature))
-            advantages = batch.at_tokens(batch.of_responses(targets.advantages))
+            new = self.log_probs(batch)
+            advantages = batch.at_tokens(batch.of_responses(targets))
             losses, clipped = policy_losses(new, old, advantages, settings.clip)
             kl = k3(new, batch.of_tokens(experience.reference))
             losses = losses + settings.beta * (kl * (new - old).exp() if settings.corrected_kl else kl)

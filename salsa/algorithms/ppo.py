@@ -11,7 +11,7 @@ from torch import Tensor
 from salsa.algorithms.algorithm import Algorithm, MicroBatch, Share, make_learner, optimise
 from salsa.algorithms.math import explained_variance, gae, policy_losses, token_rewards, value_losses, whiten
 from salsa.config.algorithms import PpoSettings
-from salsa.models.responses import log_probs, values
+from salsa.models.responses import values
 from salsa.models.trained import Trained
 from salsa.rollouts.estimates import k1, k3
 from salsa.rollouts.experience import Experience, compute_in_batches
@@ -28,28 +28,24 @@ class Targets:
     returns: Tensor
 
 
-class Ppo(Algorithm[Targets]):
+class Ppo(Algorithm[PpoSettings, Targets]):
     """PPO. The policy is updated first, then the value model, so gradients of only one model exist at a time."""
 
     name = "ppo"
 
     def __init__(self, models: Models, value: Trained, settings: PpoSettings):
-        self.models, self.value, self.settings = models, value, settings
-        super().__init__(
-            {
-                "policy": make_learner(models.policy, settings.learning_rate, settings),
-                "value": make_learner(value, settings.value_learning_rate, settings),
-            }
-        )
+        super().__init__(models, settings)
+        self.value = value
+        self.learners["value"] = make_learner(value, settings.value_learning_rate, settings)
 
     def targets(self, experience: Experience) -> tuple[Targets, Metrics]:
         settings, mask = self.settings, experience.mask
-        unit = self.models.normalisation
+        scale = self.models.normalisation
         [before] = compute_in_batches(
             experience.prompts,
             experience.answers,
             settings,
-            lambda batch: [self.value.forward(lambda model: values(model, batch, unit))],
+            lambda batch: [self.value.forward(lambda model: values(model, batch, scale))],
         )
         kl = k1(experience.log_probs, experience.reference)
         rewards = token_rewards(kl, experience.penalised, mask, settings.beta)
@@ -58,18 +54,18 @@ class Ppo(Algorithm[Targets]):
         return targets, {"explained_variance": explained_variance(before, returns, mask).item()}
 
     def update(self, experience: Experience, targets: Targets, rows: list[int]) -> Metrics:
-        settings, unit = self.settings, self.models.normalisation
-        tokens = sum(len(experience.answers[row].token_ids) for row in rows)
+        settings, scale = self.settings, self.models.normalisation
+        tokens = experience.tokens(rows)
 
         def policy_figures(batch: MicroBatch) -> dict[str, Share]:
             old = batch.of_tokens(experience.log_probs)
-            new = self.models.policy.forward(lambda model: log_probs(model, batch.sequences, settings.temperature))
+            new = self.log_probs(batch)
             losses, clipped = policy_losses(new, old, batch.of_tokens(targets.advantages), settings.clip)
             figures = {"loss_policy": losses, "clip_fraction_policy": clipped, "approx_kl": k3(old, new)}
             return {name: (figure, tokens) for name, figure in figures.items()}
 
         def value_figures(batch: MicroBatch) -> dict[str, Share]:
-            new = self.value.forward(lambda model: values(model, batch.sequences, unit))
+            new = self.value.forward(lambda model: values(model, batch.sequences, scale))
             old, returns = batch.of_tokens(targets.values), batch.of_tokens(targets.returns)
             losses, clipped = value_losses(new, old, returns, settings.value_clip)
             return {"loss_value": (losses, tokens), "clip_fraction_value": (clipped, tokens)}

@@ -12,7 +12,7 @@ from salsa.alignment.training import Training, make_algorithm, train
 from salsa.checkpoints.adapters import copy_checkpoint
 from salsa.checkpoints.loading import load_tokenizer
 from salsa.checkpoints.saving import KEPT, check_saving
-from salsa.config.algorithms import RL, Rl
+from salsa.config.algorithms import RL_ALGORITHMS, Rl
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import strategy_data
 from salsa.data.token_cache import prepare
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
     strategy = arguments.strategy
-    settings = load_settings(arguments.settings, RL[arguments.algorithm])
+    settings = load_settings(arguments.settings, RL_ALGORITHMS[arguments.algorithm])
     inputs = {name: getattr(arguments, name) for name in ("init", "sft", "reward")} | reference_inputs(
         arguments.reference
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from salsa.config.algorithms import RL, Ppo
+from salsa.config.algorithms import RL_ALGORITHMS, Ppo
 from salsa.config.arguments import add_policy_arguments, complete
 from salsa.data.training_sets import PREPARED
 from salsa.runtime.argument_types import count
@@ -24,7 +24,9 @@ def align(parser: argparse.ArgumentParser) -> None:
     add_policy_arguments(parser, "ppo", Ppo)
     parser.set_defaults(check=check_align)
     parser.add_argument(
-        "--algorithm", choices=list(RL), help="default: that of --method, else ppo; the settings below are PPO's"
+        "--algorithm",
+        choices=list(RL_ALGORITHMS),
+        help="default: that of --method, else ppo; the settings below are PPO's",
     )
     parser.add_argument("--sft", type=Path, help="SFT 1: the KL to it is logged for every method")
     parser.add_argument("--reward", type=Path, help="reward model; PPO's value model starts from it")
@@ -49,6 +51,6 @@ def check_align(arguments: argparse.Namespace) -> None:
     """Fill in what --config knows. A UserError names what is missing."""
     complete(
         arguments,
-        [arguments.algorithm] if arguments.algorithm else list(RL),
+        [arguments.algorithm] if arguments.algorithm else list(RL_ALGORITHMS),
         ("init", "reference", "sft", "reward", "settings", "seed"),
     )

@@ -27,7 +27,7 @@ from salsa.runtime.log import log, steps
 from salsa.runtime.seeds import derive_seed
 
 
-def make_algorithm(models: Models, settings: RlSettings, value: Callable[[], Trained]) -> Algorithm[Any]:
+def make_algorithm(models: Models, settings: RlSettings, value: Callable[[], Trained]) -> Algorithm[Any, Any]:
     """The algorithm that these settings are for. `value` loads a value model, for algorithms that train one."""
     match settings:
         case PpoSettings():
@@ -47,7 +47,7 @@ class Training:
 
     def __init__(
         self,
-        algorithm: Algorithm[Any],
+        algorithm: Algorithm[Any, Any],
         models: Models,
         sampler: Sampler,
         prompts: Sequence[Prompt],

@@ -209,7 +209,7 @@ class Dpo(Optimisation):
 
 # The algorithms that sample responses, by the name in a method.
 Rl = Ppo | Rloo | Grpo
-RL: dict[str, type[Rl]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
+RL_ALGORITHMS: dict[str, type[Rl]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
 
 
 class Warp(Section):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from salsa.config.algorithms import RL, Dpo, Ppo, Rl, Warp, WarpRun
+from salsa.config.algorithms import RL_ALGORITHMS, Dpo, Ppo, Rl, Warp, WarpRun
 from salsa.config.fields import Name, NonNegative, Section, Seeds
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
@@ -37,7 +37,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
 COMMON_TO_MODELS = {"reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
-COMMON_TO_MODELS |= {f"{algorithm}.checkpoints_at" for algorithm in RL}
+COMMON_TO_MODELS |= {f"{algorithm}.checkpoints_at" for algorithm in RL_ALGORITHMS}
 FIRST_ROLE = "sft-1"
 
 
@@ -50,7 +50,7 @@ class Method(Section):
     settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
     answers: bool = Field(True, description="Whether its policies answer the benchmarks; comparisons need it")
     warp: Warp | None = Field(None, description="Train in rounds of several runs that are averaged")
-    run: WarpRun | None = Field(None, description="Set by the config itself, for the runs of a method with warp")
+    warp_run: WarpRun | None = Field(None, description="Set by the config itself, for the runs of a method with warp")
 
     @field_validator("init")
     @classmethod
@@ -72,7 +72,7 @@ class Method(Section):
         strategy, _ = self.reference_parts()
         if self.algorithm == "dpo" and strategy.moves:
             raise ValueError(f"reference {strategy.kind} changes during training: dpo needs a fixed one")
-        if self.warp is not None and (self.algorithm not in RL or self.reference_parts()[1] != [self.init]):
+        if self.warp is not None and (self.algorithm not in RL_ALGORITHMS or self.reference_parts()[1] != [self.init]):
             raise ValueError(
                 "warp: its runs sample responses, against a reference that starts where they start: write for example "
                 "algorithm: ppo, init: sft-1, reference: {ema: {of: sft-1}}"
@@ -114,12 +114,12 @@ class Config(Section):
     ppo: Ppo
     rloo: dict[str, Any] = Field(
         default_factory=dict,
-        description="What RLOO has besides or unlike the section ppo: responses_per_prompt, baseline, any key of ppo",
+        description="RLOO: responses_per_prompt, baseline, and settings that differ from those of the section ppo",
     )
     grpo: dict[str, Any] = Field(
         default_factory=dict,
-        description="What GRPO has besides or unlike the section ppo: responses_per_prompt, scale, corrected_kl, "
-        "average, any key of ppo",
+        description="GRPO: responses_per_prompt, scale, corrected_kl, average, and settings that differ from those of "
+        "the section ppo",
     )
     dpo: Dpo | None = None
     rl_seeds: Seeds
@@ -155,14 +155,14 @@ class Config(Section):
             return self
         for model, changes in self.models.items():
             for section, values in changes.settings.items():
-                if section in RL and "beta" in values:
+                if section in RL_ALGORITHMS and "beta" in values:
                     raise ValueError(
                         f"models.{model}.settings.{section}.beta: a frontier's betas are for all models: remove it"
                     )
         for method in self.frontier.methods:
-            if method not in self.methods or self.methods[method].algorithm not in RL:
+            if method not in self.methods or self.methods[method].algorithm not in RL_ALGORITHMS:
                 raise ValueError(
-                    f"frontier.methods: {method} is no method with algorithm {' or '.join(RL)}: correct it"
+                    f"frontier.methods: {method} is no method with algorithm {' or '.join(RL_ALGORITHMS)}: correct it"
                 )
             if self.beta_of(method) in self.frontier.betas:
                 raise ValueError(f"frontier.betas: {self.beta_of(method):g} is the beta of {method} already: remove it")
@@ -183,7 +183,7 @@ class Config(Section):
         """Add the runs of methods with `warp` to the methods."""
         for name, entry in list(self.methods.items()):
             for run in entry.warp_runs(name):
-                added = entry.model_copy(update={"warp": None, "run": run, "answers": False})
+                added = entry.model_copy(update={"warp": None, "warp_run": run, "answers": False})
                 if self.methods.setdefault(run.name, added) != added:
                     raise ValueError(f"methods.{run.name}: a run of {name} has this name: rename the method")
         return self
@@ -198,10 +198,10 @@ class Config(Section):
     def beta_of(self, method: str) -> float:
         """The beta of a method of the frontier, in models whose settings do not change it."""
         entry = self.methods[method]
-        return float(entry.settings.get("beta", self.besides_ppo(entry.algorithm).get("beta", self.ppo.beta)))
+        return float(entry.settings.get("beta", self.own_section(entry.algorithm).get("beta", self.ppo.beta)))
 
-    def besides_ppo(self, algorithm: str) -> dict[str, Any]:
-        """What an algorithm that samples responses has besides or unlike the section ppo."""
+    def own_section(self, algorithm: str) -> dict[str, Any]:
+        """The section of an algorithm that samples responses; PPO's is what the others share with it."""
         return {"rloo": self.rloo, "grpo": self.grpo}.get(algorithm, {})
 
     @model_validator(mode="after")
@@ -211,8 +211,8 @@ class Config(Section):
             if method.algorithm == "dpo" and self.dpo is None:
                 raise ValueError(f"methods.{name}: algorithm dpo needs the section dpo: add it")
         self._check_averages()
-        for algorithm in RL:
-            if self.besides_ppo(algorithm):
+        for algorithm in RL_ALGORITHMS:
+            if self.own_section(algorithm):
                 try:
                     rl_section(self, algorithm)
                 except ValidationError as error:
@@ -380,9 +380,9 @@ def for_model(config: Config, model: str) -> Config:
 
 def rl_section(config: Config, algorithm: str) -> Rl:
     """Settings of an algorithm that samples responses: those it shares with the section ppo, then its own section."""
-    schema = RL[algorithm]
+    schema = RL_ALGORITHMS[algorithm]
     shared = {key: value for key, value in config.ppo.model_dump().items() if key in schema.model_fields}
-    return schema.model_validate(shared | config.besides_ppo(algorithm))
+    return schema.model_validate(shared | config.own_section(algorithm))
 
 
 def algorithm_settings(config: Config, model: str, method: str) -> Rl | Dpo:

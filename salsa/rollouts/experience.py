@@ -37,6 +37,10 @@ class Experience:
     sft: Tensor
     entropy: Tensor
 
+    def tokens(self, rows: Sequence[int]) -> int:
+        """Number of tokens of some responses."""
+        return sum(len(self.answers[row].token_ids) for row in rows)
+
 
 def prompt_batches(prompts: Sequence[Prompt], size: int, generator: torch.Generator) -> Iterator[list[Prompt]]:
     """Yield batches of prompts forever, reshuffled for each pass."""

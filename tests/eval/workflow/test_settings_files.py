@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from eval.benchmarks import load_benchmarks
 from eval.grid.layout import Grid, grid_of
 from eval.workflow.settings_files import SettingsFiles
-from salsa.config.algorithms import RL, Dpo
+from salsa.config.algorithms import RL_ALGORITHMS, Dpo
 from salsa.config.config import Config, algorithm_settings, for_model, load_config, parse_config, with_local_copies
 from salsa.config.judge import Judge
 from salsa.config.sections import Alpha, GenerateSettings, Reward, Score, Sft, Soup, TrainingData, World
@@ -69,7 +69,7 @@ def test_stage_reads_what_the_config_says(names, tmp_path):
         assert base.base == (config.base if base.model.world else None)
         for name, method in config.methods.items():
             if method.algorithm != "none":
-                schema = {**RL, "dpo": Dpo}[method.algorithm]
+                schema = {**RL_ALGORITHMS, "dpo": Dpo}[method.algorithm]
                 expected = algorithm_settings(config, model, name)
                 assert load_settings(files.path(f"{model}/methods/{name}"), schema) == expected
 

@@ -113,10 +113,10 @@ def ours(settings: RlSettings) -> tuple[list[list[float]], list[float], torch.nn
     answers = [Answer(ids, ids[-1] == case.EOS, [0.0] * len(ids)) for ids in case.RESPONSES]
     found = experience(models, [Prompt([], ids) for ids in PROMPTS], answers, settings)
     algorithm = make_algorithm(models, settings, lambda: pytest.fail("no value model"))
-    targets, _ = algorithm.targets(found)
-    metrics = [algorithm.update(found, targets, ROWS) for _ in range(settings.epochs)]
+    advantages, _ = algorithm.targets(found)
+    metrics = [algorithm.update(found, advantages, ROWS) for _ in range(settings.epochs)]
     assert metrics[0]["clip_fraction_policy"] == 0 and 0.1 < metrics[-1]["clip_fraction_policy"] < 1
-    return targets.advantages.tolist(), [update["loss_policy"] for update in metrics], networks["policy"]
+    return advantages.tolist(), [update["loss_policy"] for update in metrics], networks["policy"]
 
 
 CASES = {

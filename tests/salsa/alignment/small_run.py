@@ -37,7 +37,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def load_run(init: Path, reference: Path, reward: Path, config: Rl) -> tuple[Models, Algorithm[Any]]:
+def load_run(init: Path, reference: Path, reward: Path, config: Rl) -> tuple[Models, Algorithm[Any, Any]]:
     """Models and algorithm of a run with a fixed reference, as the stage loads them; SFT 1 is `init`."""
     loader = loader_for(config, 1)
     models = load_models(loader, init, [reference], Fixed(), init, reward)

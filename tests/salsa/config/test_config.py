@@ -168,9 +168,7 @@ def test_slerp_of_adapters_is_refused_before_anything_runs(tmp_path):
 
 def test_greedy_soup_needs_a_reward_model_that_chooses(tmp_path):
     (tmp_path / "more.yaml").write_text("alpha: {also: [{greedy: [sft-1, sft-2]}]}\nreward: {held_out: null}\n")
-    with pytest.raises(
-        UserError, match=r"alpha\.also: the held-out reward model chooses a greedy soup: set "
-    ):
+    with pytest.raises(UserError, match=r"alpha\.also: the held-out reward model chooses a greedy soup: set "):
         load_config(ROOT / "config/smoke.yaml", tmp_path / "more.yaml")
     with pytest.raises(ValueError, match="name two SFT models or more, each once"):
         checkpoint_name({"greedy": ["sft-1", "sft-1"]})
