@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from eval.planning.plan import Plan
 from salsa.config.config import load_config
 

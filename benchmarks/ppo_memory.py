@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ppo_shapes import Shape, work
 
-from eval.planning.memory import layer_numbers
+from eval.costs.memory import layer_numbers
 from salsa.config.sections import LayerSizes
 
 FLOAT32 = 4

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from salsa.checkpoints.loading import device
 from salsa.runtime.jsonl import write_jsonl
 from salsa.world.tokenizer import train_tokenizer

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from salsa.runtime.argument_types import count
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from eval.checks.check import Check, NotChecked
-from eval.planning.assumed import Device, assumed
+from eval.costs.assumed import Device, assumed
+from eval.costs.work import GIGABYTE
 from eval.planning.plan import Plan, largest, misfit, size
 from eval.planning.schedule import Run
-from eval.planning.work import GIGABYTE
 from salsa.config.config import Config, for_model
 from salsa.runtime.errors import UserError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval.checks import cluster, devices, disk, files, hub, judge, software
 from eval.checks.check import Check, NotChecked
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from eval.planning.plan import Plan, align_columns
 from salsa.config.config import Config, load_config
 from salsa.runtime.errors import UserError

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import get_args
 
-from eval.planning.assumed import Device
+from eval.costs.assumed import Device
+from eval.costs.sizes import Sizes
+from eval.costs.stage_costs import Costs
+from eval.costs.work import GIGABYTE
 from eval.planning.jobs import Job
 from eval.planning.schedule import Run, place
-from eval.planning.sizes import Sizes
-from eval.planning.stage_costs import Costs
-from eval.planning.work import GIGABYTE
 from salsa.config.algorithms import Grpo, Ppo, Rl, Rloo
 from salsa.config.config import Config, algorithm_settings
 from salsa.config.sections import FrozenPlace

@@ -6,11 +6,12 @@ tests/eval/planning/test_plan.py compares them with Snakemake's dry run.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from eval.costs.sizes import Sizes
+from eval.costs.stage_costs import ANALYSIS, Costs
+from eval.costs.training_costs import FREE
+from eval.costs.work import Cost
 from eval.grid.layout import policies, reward_owners
 from eval.planning.judge_calls import JudgeCosts
-from eval.planning.sizes import Sizes
-from eval.planning.stage_costs import ANALYSIS, FREE, Costs
-from eval.planning.work import Cost
 from salsa.config.algorithms import RL_ALGORITHMS
 from salsa.config.config import FIRST_ROLE, Config, all_replicates, frontier_runs
 from salsa.config.naming import BASE, Checkpoint, Perturbed, greedy_name, sft_seed, soup_name, soup_of

@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 import yaml
 
 from eval.benchmarks import Question, find
+from eval.costs.assumed import assumed
+from eval.costs.sizes import Sizes
+from eval.costs.work import Calls, Cost, Waiting
 from eval.grid.layout import pairs
 from eval.judging.client import JudgeSession
 from eval.judging.estimate import Estimate
 from eval.judging.judge import Match, matches, play
 from eval.judging.prompts import single_messages
 from eval.ledger.calls import Ledger
-from eval.planning.assumed import assumed
-from eval.planning.sizes import Sizes
-from eval.planning.work import Calls, Cost, Waiting
 from eval.protocols.templates import Templates, load_templates
 from salsa.config.config import all_replicates
 from salsa.config.fields import Fraction, NonNegative, Section

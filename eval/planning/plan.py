@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.claims.settle import POWER
+from eval.costs.assumed import Device, assumed, device_notes
+from eval.costs.sizes import Sizes
+from eval.costs.work import GIGABYTE, Calls
 from eval.endpoints.costs import price
-from eval.planning.assumed import Device, assumed, device_notes
 from eval.planning.frozen_models import frozen_lines
 from eval.planning.jobs import Jobs
 from eval.planning.judge_calls import JudgeCosts, judge_prices
 from eval.planning.power import FINISHED, claims_file, finished_claims, powers, with_another_replicate
 from eval.planning.schedule import Run, Span, critical_path, ends, place, spans
-from eval.planning.sizes import Sizes
-from eval.planning.work import GIGABYTE, Calls
 from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
 from salsa.runtime.outputs import output_file

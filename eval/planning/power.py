@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from eval.claims.settle import VARIANCE, detectable, replicates_to_find
+from eval.costs.sizes import Sizes
 from eval.grid.layout import ALL_MODELS
-from eval.planning.sizes import Sizes
 from eval.statistics.crossed import Components
 from salsa.config.claims import PER_QUESTION, Condition, load_claims
 from salsa.config.config import Config, all_replicates

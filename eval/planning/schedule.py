@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from eval.planning.assumed import Device, assumed
+from eval.costs.assumed import Device, assumed
+from eval.costs.sizes import Sizes
+from eval.costs.work import GIGABYTE
 from eval.planning.jobs import Job, Jobs
 from eval.planning.judge_calls import JudgeCosts
-from eval.planning.sizes import Sizes
-from eval.planning.work import GIGABYTE
 from salsa.config.config import Config
 
 USABLE = 0.92  # share of a device's memory; the rest is the driver's, or fragmented

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.random_model import config_of, make, tokenizer_of_words, with_tokens
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from salsa.config.config import load_config
 
 ROOT = Path(__file__).parents[2]

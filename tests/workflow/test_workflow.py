@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from eval.planning.plan import Plan
 from salsa.config.config import load_config
 from salsa.runtime.jsonl import read_jsonl

@@ -18,7 +18,7 @@ import yaml
 import eval.checks.doctor
 from eval.checks import cluster, devices, disk, files, hub, judge, software
 from eval.checks.check import Check, NotChecked
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from eval.planning.plan import Plan
 from salsa.config.config import Config, parse_config
 from salsa.config.judge import Judge

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
 from eval.planning.plan import Plan
 from eval.planning.schedule import job_seconds
 from eval.workflow.start import GPU, offer_plan

@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 
 from eval.claims.settle import VARIANCE
-from eval.planning.assumed import assumed
+from eval.costs.assumed import assumed
+from eval.costs.sizes import Sizes
 from eval.planning.plan import Plan, power_lines
 from eval.planning.power import finished_claims, powers, with_another_replicate
-from eval.planning.sizes import Sizes
 from eval.statistics.crossed import Cells, Components, crossed_variance
 from salsa.config.config import load_config
 from salsa.runtime.errors import UserError

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from eval.planning import memory
-from eval.planning.sizes import shape_of_checkpoint
+from eval.costs import memory
+from eval.costs.sizes import shape_of_checkpoint
 from salsa.algorithms import ppo
 from salsa.algorithms.learner import MOMENTS
 from salsa.alignment import training

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eval.planning.assumed import Dtype, Shape
+from eval.costs.assumed import Dtype, Shape
 from salsa.config.sections import LayerSizes, Lora
 
 BYTES = {"float32": 4, "bfloat16": 2}

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from eval.benchmarks import Question, load_questions
+from eval.costs.assumed import Kind, Shape, SplitRows, assumed
 from eval.grid.layout import data_file
-from eval.planning.assumed import Kind, Shape, SplitRows, assumed
 from salsa.config import layout
 from salsa.config.config import Config, with_local_copies
 from salsa.config.sections import BenchmarkSettings, DataSource, LayerSizes

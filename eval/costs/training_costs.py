@@ -1,33 +1,26 @@
-"""The cost of each of a model's stages: its work, its memory, and the size of its output on disk.
+"""The costs of making a model's checkpoints: data, SFT, soups, reward models, policies.
 
 The stages' own modules define what they do; this module only counts it.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
-from eval.grid.layout import alpha_line
-from eval.planning import memory
-from eval.planning.assumed import Dtype, Engine, assumed
-from eval.planning.memory import PROCESS, Memory, Phase
-from eval.planning.sizes import Rows, Sizes
-from eval.planning.work import CHECKPOINTED, FORWARD, TRAINING, Cost, Decoding, Passes, Starting, Waiting, Work
+from eval.costs import memory
+from eval.costs.assumed import assumed
+from eval.costs.memory import PROCESS, Memory, Phase
+from eval.costs.model_costs import ModelCosts, micro_batch, training_factor
+from eval.costs.sizes import Rows, Sizes
+from eval.costs.work import TRAINING, Cost, Starting, Waiting, Work
 from salsa.config.algorithms import ROLLOUT_VLLM, Dpo, Grpo, Ppo, Rl, Rloo
-from salsa.config.config import FIRST_ROLE, algorithm_settings, for_model
-from salsa.config.naming import Checkpoint
-from salsa.config.sections import VLLM_ROWS, DataSource, Lora, Optimisation
+from salsa.config.config import FIRST_ROLE, algorithm_settings
+from salsa.config.sections import VLLM_ROWS, DataSource, Lora
 
 VLLM_ASLEEP = 1.5e9  # bytes that an engine keeps while it sleeps: its CUDA graphs, and libraries' workspaces
 STATES = 2  # states of an unfinished PPO run on disk: the last one, and the one being written
 UNREAD_FACTOR = 2.0  # size of a row in its file, over the text that stages read
 PREPARED = 8  # bytes per token in data/prepared: the token and its label
 FREE = Cost(work=(Waiting(assumed().without_torch_seconds),))
-ANALYSIS = Cost(work=(Waiting(assumed().analysis_seconds),))
-
-
-def micro_batch(settings: Optimisation) -> int:
-    return settings.micro_batch_size or settings.batch_size
 
 
 def passes_of(settings: Rl, tokens: float) -> int:
@@ -39,23 +32,8 @@ def passes_of(settings: Rl, tokens: float) -> int:
     return passes
 
 
-def training_factor(settings: Optimisation | Rl) -> int:
-    """Operations of a training pass in forward passes. With LoRA no gradients of the base's weights are computed."""
-    factor = CHECKPOINTED if settings.gradient_checkpointing else TRAINING
-    return factor if settings.lora is None else factor - 1
-
-
-class Costs:
-    """Costs of one model's stages."""
-
-    def __init__(self, sizes: Sizes, model: str):
-        self.sizes, self.model, self.config = sizes, model, sizes.local
-        self.settings = for_model(self.config, model)
-        self.shape = sizes.shape(model)
-        self.sets = sizes.all_sets(model)
-        self.disk_rate = assumed().disk_bytes_per_second
-
-    # Before training
+class TrainingCosts(ModelCosts):
+    """Costs of the stages that make checkpoints."""
 
     @staticmethod
     def fetch(sizes: Sizes, path: str) -> Cost:
@@ -91,8 +69,6 @@ class Costs:
         """A weight average of `count` models."""
         size = self._checkpoint(self.settings.sft, count)
         return Cost(work=(Waiting((count + 1) * size / self.disk_rate),), disk=size)
-
-    # Training
 
     def sft(self) -> Cost:
         """Supervised fine-tuning, and its test loss."""
@@ -272,189 +248,3 @@ class Costs:
         return Cost(work, footprint, spreads=True, disk=self._checkpoint(settings))
 
     # Evaluation
-
-    def generate(self, policies: int) -> Cost:
-        """Answers of `policies` policies to all benchmarks, in one job."""
-        settings = self.settings.generate
-        dtype, engine, batch = settings.dtype, settings.engine, settings.batch_size
-        if engine == "vllm":
-            batch = int(settings.vllm.get("max_num_seqs", VLLM_ROWS))
-        work: list[Work] = [Starting(engine, policies * self._weights(dtype), self.disk_rate)]
-        longest = longest_prompt = 0.0
-        for name, benchmark in self.settings.benchmarks.items():
-            limit = benchmark.max_new_tokens
-            for count, prompt in self._turns(name):
-                longest_prompt = max(longest_prompt, prompt)
-                work.append(self._decoding(dtype, policies * count, batch, prompt, limit, engine))
-                longest = max(longest, prompt + limit)
-        # vLLM uses all memory left for its cache, but runs with room for one answer.
-        cached = batch if engine == "transformers" else 1
-        extra = memory.VLLM_OVERHEAD
-        if engine == "transformers":
-            # The prompts of a batch pass through the layers together.
-            extra = 3 * memory.LOGITS * self.shape.vocabulary * batch
-            extra += memory.activations(self.shape, dtype, batch * longest_prompt)
-        per_device = PROCESS + self._weights(dtype) + self._cache(dtype, cached * longest) + extra
-        return Cost(tuple(work), Memory.of(0, per_device))
-
-    def score(self, methods: Sequence[str]) -> Cost:
-        """Rewards and KL of the answers of policies of these methods to all benchmarks, in one job."""
-        settings, dtype = self.settings.score, self.settings.score.dtype
-        tokens, answer_tokens, rows = 0.0, 0.0, 0.0
-        for name, benchmark in self.settings.benchmarks.items():
-            answer = self.sizes.answer(benchmark.max_new_tokens)
-            for count, prompt in self._turns(name):
-                tokens += count * (prompt + answer)
-                answer_tokens += count * answer
-                rows += count
-        dialogues = Rows(rows, tokens / rows)
-        of_policies = [self._scored_models(method) for method in methods]
-        passed, models = sum(map(len, of_policies)), max(map(len, of_policies))
-        passes = self._passes(dtype, dialogues, predicted=answer_tokens / tokens, batches=rows / settings.batch_size)
-        reward = replace(passes, predicted=0.0)
-        longest = max(benchmark.max_new_tokens for benchmark in self.settings.benchmarks.values()) + dialogues.tokens
-        in_batch, predicted = settings.batch_size * longest, settings.batch_size * (longest - dialogues.tokens)
-        extra = memory.activations(self.shape, dtype, in_batch) + models * memory.logits(self.shape, predicted)
-        footprint = Memory.of(0, PROCESS + models * self._weights(dtype) + extra)
-        rewards = 1 if self.settings.reward.held_out is None else 2
-        work = [reward] * (rewards * len(methods)) + [passes] * passed
-        return Cost((self._start(rewards + len(set().union(*of_policies))), *work), footprint)
-
-    def _scored_models(self, method: str) -> set[str]:
-        """The language models that pass over the answers of a method's policy."""
-        definition = self.config.methods[method]
-        policy = str(definition.init) if definition.algorithm == "none" else f"policy of {method}"
-        strategy, _ = definition.reference_parts()
-        return {FIRST_ROLE, policy} | (set() if strategy.moves else self._references(method))
-
-    def line(self) -> list[Checkpoint]:
-        """The checkpoints along the line that the stage alpha measures."""
-        return list(alpha_line(self.settings.alpha).values())
-
-    def alpha(self, count: int) -> Cost:
-        """Answers, rewards, KL and test loss of `count` checkpoints."""
-        test, settings = self.sets["sft.test"], self.settings.alpha
-        return self._probe(count, 1, [self._passes(settings.dtype, test, 1, test.count / settings.batch_size)])
-
-    def frontier(self, policies: int) -> Cost:
-        """Answers, rewards and KL of SFT 1, and of so many policies with the checkpoints that they kept."""
-        rewards = 1 if self.settings.reward.held_out is None else 2
-        return self._probe(1 + policies * (1 + len(self.settings.ppo.checkpoints_at)), rewards, [])
-
-    def greedy(self, count: int) -> Cost:
-        """A greedy soup of `count` models: the reward of each, and of at most as many soups less one."""
-        probe = self._probe(2 * count - 1, 1, [])
-        soups = [work for size in range(2, count + 1) for work in self.soup(size).work]
-        return replace(probe, work=(*probe.work, *soups), disk=self.soup(1).disk)
-
-    def _probe(self, count: int, rewards: int, further: list[Work]) -> Cost:
-        """Measuring `count` checkpoints on the prompts of `alpha`."""
-        settings = self.settings.alpha
-        dtype, limit, batch = settings.dtype, settings.max_new_tokens, settings.batch_size
-        prompts = self.sizes.of_source(settings.prompts, "prompts")
-        rows, answer = min(settings.samples, prompts.count), self.sizes.answer(limit)
-        dialogues = Rows(rows, prompts.tokens + answer)
-        passes = self._passes(dtype, dialogues, predicted=answer / dialogues.tokens, batches=rows / batch)
-        per_checkpoint: list[Work] = [
-            self._decoding(dtype, rows, batch, prompts.tokens, limit),
-            *(*[replace(passes, predicted=0.0)] * rewards, passes, passes),
-            *further,
-        ]
-        tokens = batch * (prompts.tokens + limit)
-        extra = max(self._cache(dtype, tokens), 2 * memory.logits(self.shape, tokens))
-        footprint = Memory.of(0, PROCESS + (2 + rewards) * self._weights(dtype) + extra)
-        return Cost((self._start(1 + rewards + count), *per_checkpoint * count), footprint)
-
-    # Parts of several stages
-
-    def _turns(self, name: str) -> list[tuple[int, float]]:
-        """For each turn of a benchmark: how many questions have it, and the mean number of tokens before its answer."""
-        questions, answer = self.sizes.questions(name), self.sizes.answer(self.settings.benchmarks[name].max_new_tokens)
-        turns = []
-        for turn in range(1, max(len(question.turns) for question in questions) + 1):
-            prompts = [question.turns[:turn] for question in questions if len(question.turns) >= turn]
-            size = sum(len(text.encode()) for prompt in prompts for text in prompt) / len(prompts)
-            turns.append((len(prompts), size / assumed().bytes_per_token + (turn - 1) * answer))
-        return turns
-
-    def _references(self, method: str) -> set[str]:
-        """Names of the models in a method's reference. A moving reference is not the checkpoint that it starts from."""
-        strategy, checkpoints = self.config.methods[method].reference_parts()
-        moving = "moving " if strategy.moves else ""
-        return {f"{moving}{checkpoint}" for checkpoint in checkpoints}
-
-    def _start(self, models: int) -> Starting:
-        """The start of a process that loads `models` models."""
-        return Starting("transformers", models * self._weights("bfloat16"), self.disk_rate)
-
-    def _weights(self, dtype: Dtype) -> float:
-        return memory.weights(self.shape, dtype)
-
-    def _cache(self, dtype: Dtype, tokens: float) -> float:
-        return memory.cache(self.shape, dtype, tokens)
-
-    def _training(self, settings: Optimisation, dialogues: int, logits: bool) -> Memory:
-        """Memory of supervised training on rows of `dialogues` dialogues of the maximum length."""
-        tokens = dialogues * micro_batch(settings) * settings.max_length
-        # TRL computes logits in chunks.
-        predicted = min(tokens, memory.LOGITS_CHUNK / memory.LOGITS / self.shape.vocabulary) if logits else 0
-        given = (tokens, predicted, settings.gradient_checkpointing)
-        if settings.lora is not None:
-            return memory.adapter_training(self.shape, settings.dtype, settings.lora, *given)
-        return memory.training(self.shape, settings.dtype, *given).then(self._unsharded(settings))
-
-    def _unsharded(self, settings: Optimisation, further: float = 0.0) -> Phase:
-        """Each device holds the whole model before and after it is sharded, with so many further bytes."""
-        if settings.lora is not None:
-            return Phase(0, PROCESS + memory.frozen_base(self.shape, settings.dtype, settings.lora) + further)
-        return Phase(0, PROCESS + self._weights("float32") + further)
-
-    def _checkpoint(self, settings: Optimisation | Rl, starts: int = 1) -> float:
-        """Bytes of a stage's checkpoint on disk. With LoRA it is float32, with the adapters of SFT that it contains."""
-        if settings.lora is None:
-            return self._weights(settings.dtype)
-        first = self.settings.sft.lora
-        adapters = [first] * starts + ([settings.lora] if settings is not self.settings.sft else [])
-        return 4.0 * sum(memory.adapter_parameters(self.shape, part) for part in adapters if part is not None)
-
-    def _passes(
-        self,
-        dtype: Dtype,
-        rows: Rows,
-        epochs: float = 1,
-        predicted: float = 0,
-        batches: float = 1,
-        factor: int = FORWARD,
-        updates: float = 0,
-    ) -> Passes:
-        """Passes over rows; `predicted` is the share of their tokens that have logits."""
-        tokens = rows.count * rows.tokens * epochs
-        return Passes(self.shape, dtype, tokens, rows.tokens / 2, predicted * tokens, batches, factor, updates)
-
-    def _decoding(
-        self,
-        dtype: Dtype,
-        rows: float,
-        batch: float,
-        prompt: float,
-        limit: int,
-        engine: Engine = "transformers",
-        rounds: float = 1,
-    ) -> Decoding:
-        answer = self.sizes.answer(limit)
-        return Decoding(self.shape, dtype, engine, rows, batch, prompt, answer, limit, rounds)
-
-    def _batches(self, settings: Optimisation, rows: Rows) -> float:
-        return math.ceil(rows.count * settings.epochs / micro_batch(settings))
-
-    def _supervised(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
-        """Supervised training on rows."""
-        updates = math.ceil(rows.count * settings.epochs / settings.batch_size)
-        batches, updates = self._batches(settings, rows), updates if settings.lora is None else 0
-        return self._passes(
-            settings.dtype, rows, settings.epochs, predicted, batches, training_factor(settings), updates
-        )
-
-    def _test(self, settings: Optimisation, rows: Rows, predicted: float) -> Passes:
-        """Passes over rows without gradients."""
-        return self._passes(settings.dtype, rows, predicted=predicted, batches=rows.count / micro_batch(settings))

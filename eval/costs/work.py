@@ -6,8 +6,8 @@ All of it is arithmetic on shapes, rows and tokens. Several devices divide the r
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from eval.planning.assumed import Device, Dtype, Engine, Shape, assumed
-from eval.planning.memory import BYTES, VLLM_OVERHEAD, Memory, cache, weights
+from eval.costs.assumed import Device, Dtype, Engine, Shape, assumed
+from eval.costs.memory import BYTES, VLLM_OVERHEAD, Memory, cache, weights
 
 GIGABYTE = 1e9
 # Operations in units of a forward pass: a backward pass takes two, and with checkpointing recomputes the forward pass.
