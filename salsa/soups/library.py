@@ -23,6 +23,7 @@ def average_checkpoints(
     dtype: str | None = None,
     shard_size: str = "4GB",
     allow_any_sum: bool = False,
+    slerp_from: str | Path | None = None,
 ) -> Path:
     """Write the weighted average of checkpoints of one architecture as a new checkpoint: a soup.
 
@@ -34,6 +35,7 @@ def average_checkpoints(
         dtype: "float32", "bfloat16" or "float16"; default: each tensor's dtype in the first checkpoint.
         shard_size: Largest weight file, such as "4GB" or "500MiB".
         allow_any_sum: Accept weights that do not sum to 1.
+        slerp_from: Average on the arc between the checkpoints' changes from this one, for example their base model.
 
     Returns:
         `out`. Its run.json lists the checkpoints with their digests, and the weights.
@@ -47,7 +49,10 @@ def average_checkpoints(
         weights = {Path(folder): 1 / len(checkpoints) for folder in checkpoints}
     settings = {"shard_size": shard_size, "dtype": dtype, "weights": list(weights.values())}
     inputs = {f"ingredient_{number}": path for number, path in enumerate(weights, 1)}
+    base = None if slerp_from is None else Path(slerp_from)
+    if base is not None:
+        inputs["slerp_from"] = base
     record = Run("soup", settings, inputs, {})
     with output_folder(Path(out), record) as folder:
-        record.extra = soup(weights, folder, shard_size, allow_any_sum, dtype)
+        record.extra = soup(weights, folder, shard_size, allow_any_sum, dtype, slerp_from=base)
     return Path(out)

@@ -1,5 +1,6 @@
 """Spherical averages: known answers, and files compared with the definition in torch."""
 
+import json
 import math
 import sys
 import tracemalloc
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from salsa.checkpoints import floats
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
+from salsa.soups.library import average_checkpoints
 from salsa.soups.slerp import arc_factors, arc_weights
 from salsa.soups.soup import soup
 from tests.salsa.soups.test_soup import SHAPES, checkpoint, same_bits, tensors_of
@@ -125,3 +127,6 @@ def test_command_and_its_mistakes(tmp_path, monkeypatch, capsys):
     assert "all weight is on" in capsys.readouterr().err
     with pytest.raises(UserError, match="no negative weights"):
         soup({one: 1.5, base: -0.5}, tmp_path / "out", slerp_from=base)
+    average_checkpoints({str(one): 0.5, str(base): 0.5}, tmp_path / "again", slerp_from=base)
+    torch.testing.assert_close(tensors_of(tmp_path / "again")["e.weight"], half)
+    assert "slerp_from" in json.loads((tmp_path / "again/run.json").read_text())["inputs"]
