@@ -13,7 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from salsa.config.config import Config
+from salsa.config.algorithms import WarpRun
+from salsa.config.config import Config, Method
 from salsa.config.fields import Section
 from salsa.config.replicates import Replicate
 from salsa.config.sections import BenchmarkSettings, Comparison, DataSource, Download, HubModel, Lora
@@ -84,6 +85,11 @@ def _leaves(name: str, value: Any, pins: Pins) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.pad_token", value.pad_token, pins)
         case Lora():
             yield name, value.model_dump()
+        case Method(warp_run=WarpRun()):
+            return  # a run of a method that is listed
+        case Method():
+            without = {"warp_run"} if value.warp else {"warp", "warp_run"}
+            yield from _leaves(name, value.model_dump(exclude=without), pins)
         case Replicate():
             yield name, value.model_dump(exclude_defaults=True)
         case Comparison():

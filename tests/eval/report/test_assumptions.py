@@ -50,6 +50,15 @@ def test_changes_of_another_grid_are_marked_and_machinery_is_left_out(recorded):
     assert found["models.llama2-7b.hub.pad_token"]["value"] == "<unk>"
 
 
+def test_warp_is_listed_where_it_is_and_its_runs_are_not(tmp_path):
+    (tmp_path / "warp.yaml").write_text(
+        "methods: {warp: {algorithm: ppo, init: sft-1, reference: {ema: {of: sft-1}}, warp: {rounds: 3}}}\n"
+    )
+    names = [name for name in settings_of(load_config(PAPER, tmp_path / "warp.yaml")) if "warp" in name]
+    assert {"methods.warp.warp.rounds", "methods.warp.warp.eta"} < set(names)
+    assert all(name.startswith("methods.warp.") and "warp_run" not in name for name in names)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
