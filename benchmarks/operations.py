@@ -18,7 +18,8 @@ from salsa.config.algorithms import PpoSettings
 from salsa.models.sampling import Answer
 from salsa.models.trained import Trained
 from salsa.rollouts.experience import Experience
-from salsa.rollouts.models import Models, Prompt
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt
 
 ROWS, NEW_TOKENS, VOCABULARY = 64, 512, 300
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}

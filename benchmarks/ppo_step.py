@@ -58,7 +58,8 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
     from salsa.models.trained import Trained
     from salsa.rollouts import samplers
     from salsa.rollouts.experience import collect
-    from salsa.rollouts.models import Models, Prompt, RewardModel, frozen_model
+    from salsa.rollouts.models import Models, frozen_model
+    from salsa.rollouts.rewards import Prompt, RewardModel
 
     torch.set_num_threads(threads)
     before = resident_bytes()

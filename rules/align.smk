@@ -19,7 +19,8 @@ rule align:
         init=INPUTS.init,
         reference=INPUTS.reference,
         sft=INPUTS.first_sft,
-        reward=INPUTS.reward_model,
+        reward=INPUTS.method_reward,
+        scoring=INPUTS.scoring_models,
         data=INPUTS.rl_data,
     output:
         policy=directory(f"{CHECKPOINTS}/policy/{{model}}/{{method}}{{replicate}}-s{{seed}}"),

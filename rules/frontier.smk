@@ -7,6 +7,7 @@ rule frontier:
         sft=INPUTS.first_sft,
         reward=INPUTS.reward_model,
         held_out_reward=INPUTS.held_out_reward,
+        trained_on=INPUTS.frontier_rewards,
         data=INPUTS.alpha_prompts,
     output:
         f"{RESULTS}/frontier/{{model}}{{replicate}}.jsonl",
@@ -19,6 +20,7 @@ rule frontier:
     params:
         policies=OPTIONS.frontier,
         held_out_reward=OPTIONS.held_out_reward,
+        trained_on=OPTIONS.trained_on,
         settings=SETTINGS.path("{model}/alpha"),
         content=SETTINGS.content("{model}/alpha"),
         prepared=PATHS.prepared,
@@ -27,5 +29,5 @@ rule frontier:
         gold=GOLD,
     shell:
         "{resources.launcher} -m eval frontier {params.policies:q} --sft {input.sft:q} --reward {input.reward:q} "
-        "{params.held_out_reward:q} {params.gold} --settings {params.settings:q} --seed {params.seed} "
+        "{params.held_out_reward:q} {params.trained_on:q} {params.gold} --settings {params.settings:q} --seed {params.seed} "
         "--run {params.run:q} --prepared {params.prepared:q} --out {output:q} > {log:q} 2>&1"

@@ -51,6 +51,8 @@ wildcard_constraints:
     replicate="|".join(PATHS.suffixes) or "()",
     seed=r"\d+",
     soup=r"(base|sft-)[^/_]+",
+    order=r"(\.\d+)?",
+    combined=r"(weights|mean|min)-\d+",
     tried=r"sft-\d+(\+sft-\d+)+",
     round=r"\d+",
     archived="|".join(GRID.calibration.files if GRID.calibration else ()) or "none",

@@ -15,6 +15,7 @@ COMMANDS = {
     "warp": ("salsa.soups.warp", "average the last round of a WARP run, and join its metrics"),
     "merge": ("salsa.lora.merge", "write a LoRA checkpoint as an ordinary one"),
     "reward": ("salsa.supervised.reward", "train and normalise the reward model"),
+    "combine": ("salsa.supervised.combine", "make one reward of several reward models"),
     "perturb": ("salsa.soups.perturb", "move a checkpoint at random, as far as another is from it"),
     "align": ("salsa.alignment.align", "train a policy with PPO, RLOO or GRPO against a reference"),
     "dpo": ("salsa.supervised.dpo", "train a policy with DPO against a fixed reference"),

@@ -28,7 +28,21 @@ MEASURE = (
     "report",
     "show",
 )
-TRAIN = ("world", "base", "fetch", "data", "sft", "soup", "warp", "merge", "perturb", "reward", "align", "dpo")
+TRAIN = (
+    "world",
+    "base",
+    "fetch",
+    "data",
+    "sft",
+    "soup",
+    "warp",
+    "merge",
+    "perturb",
+    "reward",
+    "combine",
+    "align",
+    "dpo",
+)
 WHOLE_GRID: Table = {
     **GRID,
     "report": ("eval.commands.rebuild", "rebuild tables, figures and report from stored results"),

@@ -12,7 +12,7 @@ from eval.costs.memory import PROCESS, Memory, Phase
 from eval.costs.model_costs import ModelCosts, micro_batch, training_factor
 from eval.costs.sizes import Rows, Sizes
 from eval.costs.work import TRAINING, Cost, Starting, Waiting, Work
-from salsa.config.algorithms import ROLLOUT_VLLM, Dpo, Grpo, Ppo, Rl, Rloo
+from salsa.config.algorithms import ROLLOUT_VLLM, CombinedReward, Dpo, Grpo, Ppo, Rl, Rloo
 from salsa.config.config import FIRST_ROLE, algorithm_settings
 from salsa.config.sections import VLLM_ROWS, DataSource, Lora
 
@@ -100,6 +100,21 @@ class TrainingCosts(ModelCosts):
         sampling = self._unsharded(settings, self._weights(settings.dtype) + cache)
         return Cost(work, training.then(sampling), spreads=True, disk=self._checkpoint(settings))
 
+    def combine(self, combined: CombinedReward) -> Cost:
+        """One reward of several reward models: an average of weights, test, and normalisation on answers of SFT 1."""
+        settings, prompts = self.settings.reward, self.sets["reward.normalisation_prompts"]
+        micro, limit = micro_batch(settings), settings.max_new_tokens
+        dialogues = Rows(prompts.count, prompts.tokens + self.sizes.answer(limit))
+        scored = [self._test(settings, rows, 0) for rows in (self.sets["reward.test"], dialogues)]
+        decoding = self._decoding(settings.dtype, prompts.count, micro, prompts.tokens, limit)
+        work: list[Work] = [self._start(1 + combined.scoring_models), decoding, *scored * combined.scoring_models]
+        size = 0.0
+        if combined.combine == "weights":
+            size = self._checkpoint(settings, combined.models)
+            work.append(Waiting((combined.models + 1) * size / self.disk_rate))
+        cache = self._cache(settings.dtype, micro * (settings.max_length + limit))
+        return Cost(tuple(work), Memory.of(0, PROCESS + 2 * self._weights(settings.dtype) + cache), disk=size)
+
     def trained_on(self, method: str) -> DataSource:
         """The data of a method's training."""
         match algorithm_settings(self.config, self.model, method):
@@ -132,7 +147,8 @@ class TrainingCosts(ModelCosts):
         factor, trains_all = training_factor(settings), settings.lora is None
         engine, sampled = settings.rollout, settings.sampling_batch_size or size
         has_value = isinstance(settings, Ppo)
-        work: list[Work] = [self._start(2 + has_value + frozen if trains_all else 1 + has_value)]
+        scoring = self._scoring_models(method)
+        work: list[Work] = [self._start(1 + scoring + has_value + frozen if trains_all else 1 + has_value)]
         share = 0.0
         if engine == "vllm":
             options = {"max_num_seqs": VLLM_ROWS, **ROLLOUT_VLLM, **settings.vllm}
@@ -140,8 +156,8 @@ class TrainingCosts(ModelCosts):
             work += [Starting("vllm", 0, self.disk_rate), Waiting(steps * assumed().engine_wakes_seconds)]
         rollout = self._decoding(dtype, size * steps, sampled, prompts.tokens, limit, engine, steps)
         work.append(replace(rollout, vllm_share=share))
-        # Reward and value model have no logits. Policy, references and SFT 1 have.
-        work += [self._passes(dtype, dialogues, batches=batches)] * (1 + has_value)
+        # Reward and value models have no logits. Policy, references and SFT 1 have.
+        work += [self._passes(dtype, dialogues, batches=batches)] * (scoring + has_value)
         work += [self._passes(dtype, dialogues, predicted=answer_share, batches=batches)] * (1 + frozen)
         for predicted in (answer_share, 0) if has_value else (answer_share,):
             passes = settings.epochs * batches
@@ -165,11 +181,16 @@ class TrainingCosts(ModelCosts):
         strategy, references = self.config.methods[method].reference_parts()
         return len(references) if strategy.moves else 0
 
+    def _scoring_models(self, method: str) -> int:
+        """Number of reward models that score a method's responses."""
+        combined = self.config.methods[method].reward
+        return 1 if combined is None else combined.scoring_models
+
     def frozen_bytes(self, settings: Rl, method: str) -> float:
-        """Bytes of a run's frozen models: references, SFT 1 and reward model; with LoRA only those with other bases."""
+        """Bytes of a run's frozen models: references, SFT 1, reward models; with LoRA only those with other bases."""
         causal = self._references(method) | {FIRST_ROLE}
         if settings.lora is None:
-            models = len(causal) + 1 - self._moving(method)
+            models = len(causal) + self._scoring_models(method) - self._moving(method)
         else:
             # SFT models that are adapters share the policy's base; of others SFT 1 is that base.
             separate = (
@@ -178,12 +199,12 @@ class TrainingCosts(ModelCosts):
             models = len(separate) - (self._moving(method) if self.settings.sft.lora is None else 0)
         return self._weights(settings.dtype) * models
 
-    def base_bytes(self, settings: Rl, lora: Lora) -> float:
-        """Bytes of the bases of a run with LoRA and of all frozen adapters. A whole reward model is a second base."""
-        bases = 1 if self.settings.reward.lora is not None else 2
+    def base_bytes(self, settings: Rl, lora: Lora, scoring: int) -> float:
+        """Bytes of the bases of a run with LoRA and of all frozen adapters. Whole reward models are further bases."""
+        bases = 1 if self.settings.reward.lora is not None else 1 + scoring
         frozen = sum(
             4 * memory.adapter_parameters(self.shape, part)
-            for part in (*[self.settings.sft.lora] * 3, self.settings.reward.lora)
+            for part in (*[self.settings.sft.lora] * 3, *[self.settings.reward.lora] * scoring)
             if part is not None
         )
         return bases * memory.frozen_base(self.shape, settings.dtype, lora) + frozen
@@ -207,7 +228,10 @@ class TrainingCosts(ModelCosts):
         fixed, sampled_copy = self.frozen_bytes(settings, method), self._weights(dtype)
         if settings.lora is not None:
             # Each device holds the base, which is narrow already, and all that trains with its gradients.
-            per_device += self.base_bytes(settings, settings.lora) + trained * (memory.ADAM + 4) / memory.ADAM
+            per_device += (
+                self.base_bytes(settings, settings.lora, self._scoring_models(method))
+                + trained * (memory.ADAM + 4) / memory.ADAM
+            )
             update -= 4.0 * self.shape.vocabulary_parameters
             sharded, gradients, sampled_copy = 0.0, 0.0, 0.0
         match settings.frozen_models:

@@ -14,6 +14,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 LABELS = {  # of measures
     "reward": "learned reward",
+    "reward_trained_on": "reward trained against",
     "reward_held_out": "held-out reward model",
     "gold": "gold reward",
     "win_rate": "win rate",

@@ -18,7 +18,7 @@ from eval.grid.layout import (
     overlap_file,
     policies,
     reward_file,
-    reward_owners,
+    rewards,
     score_file,
     training_file,
 )
@@ -141,10 +141,11 @@ def cards(results: Path, grid: Grid) -> pd.DataFrame:
             {
                 "model": model,
                 "replicate": owner,
-                **_json(reward_file(results, model, owner), "salsa reward"),
+                "version": version,
+                **_json(reward_file(results, model, owner, version), "salsa reward"),
             }
             for model in grid.models
-            for owner in reward_owners(grid.replicates, grid.held_out)
+            for owner, version in rewards(grid)
         ]
     )
 

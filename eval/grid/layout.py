@@ -7,7 +7,8 @@ reward/MODEL.json   data/MODEL.json         overlap.json    calibration.json
 tables/  figures/  report.html
 
 With replicates: POLICY, COMPARISON, alpha/MODEL and frontier/MODEL end with -REPLICATE (salsa/config/replicates.py),
-and so does reward/MODEL for a reward model of its own.
+and so does reward/MODEL for a reward model of its own; reward/MODEL.2 and reward/MODEL.weights-3 are other versions of
+it (salsa.config.config.reward_versions).
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from pathlib import Path
 from pydantic import Field
 
 from salsa.config.claims import Claim, load_claims
-from salsa.config.config import Config, FrontierRun, Method, all_replicates, frontier_runs
+from salsa.config.config import Config, FrontierRun, Method, all_replicates, frontier_runs, reward_versions
 from salsa.config.fields import Section
+from salsa.config.layout import reward_name
 from salsa.config.naming import Checkpoint, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables
@@ -128,9 +130,16 @@ def frontier_file(results: Path, model: str, replicate: str) -> Path:
     return results / "frontier" / f"{model}{suffix(replicate)}.jsonl"
 
 
-def reward_file(results: Path, model: str, owner: str) -> Path:
+def reward_file(results: Path, model: str, owner: str, version: str) -> Path:
     """The card of a reward model; `owner` is its replicate, or "" for the shared one."""
-    return results / "reward" / f"{model}{suffix(owner)}.json"
+    return results / "reward" / f"{reward_name(model, owner, version)}.json"
+
+
+def rewards(grid: Grid) -> list[tuple[str, str]]:
+    """Owner and version of a model's reward models."""
+    versions = reward_versions(grid.methods)
+    owners = reward_owners(grid.replicates, grid.held_out)
+    return [(owner, version) for owner in owners for version in (versions if owner != HELD_OUT else [""])]
 
 
 def reward_owners(replicates: Mapping[str, Replicate], held_out: bool) -> list[str]:
@@ -169,7 +178,7 @@ def measured_files(results: Path, grid: Grid) -> dict[str, Path]:
         files += [training_file(results, model, policy.name) for policy in every if policy.rl_seed is not None]
         files += [alpha_file(results, model, replicate) for replicate in grid.replicates]
         files += [frontier_file(results, model, replicate) for replicate in grid.replicates if grid.frontier]
-        files += [reward_file(results, model, owner) for owner in reward_owners(grid.replicates, grid.held_out)]
+        files += [reward_file(results, model, owner, version) for owner, version in rewards(grid)]
         files.append(data_file(results, model))
     files.append(overlap_file(results))
     return {str(path.relative_to(results)): path for path in files}

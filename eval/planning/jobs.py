@@ -10,10 +10,11 @@ from eval.costs.sizes import Sizes
 from eval.costs.stage_costs import ANALYSIS, Costs
 from eval.costs.training_costs import FREE
 from eval.costs.work import Cost
-from eval.grid.layout import policies, reward_owners
+from eval.grid.layout import policies
 from eval.planning.judge_calls import JudgeCosts
 from salsa.config.algorithms import RL_ALGORITHMS
 from salsa.config.config import FIRST_ROLE, Config, all_replicates, frontier_runs
+from salsa.config.layout import reward_owner
 from salsa.config.naming import BASE, Checkpoint, Perturbed, greedy_name, sft_seed, soup_name, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, bind, suffix
 from salsa.config.sections import BenchmarkSettings, DataSource
@@ -131,7 +132,7 @@ class ModelJobs:
                 return self._add("slerp", [soup_name(weights)], self._on_arc(len(needs)), needs)
             case {"greedy": list(models)}:
                 prompts = self.jobs.files([self.costs.settings.alpha.prompts])
-                needs = [*(self._one(name) for name in models), self._rewards()[HELD_OUT], *prompts]
+                needs = [*(self._one(name) for name in models), self._reward(HELD_OUT), *prompts]
                 return self._add("greedy", [greedy_name(models)], self.costs.greedy(len(models)), needs)
             case {"perturbed": Perturbed() as perturbed}:
                 needs = [self._one(perturbed.of), self._checkpoint(soup_of(perturbed.like))]
@@ -139,38 +140,38 @@ class ModelJobs:
                 return self._add("perturb", parts, self.costs.soup(2), needs)
         raise AssertionError(checkpoint)
 
-    def _policy(self, policy: Policy, reward: str) -> str:
+    def _policy(self, policy: Policy) -> str:
         """The job that trains a policy; for an untrained method the one that makes its initial model."""
         method = self.config.methods[policy.method]
         if method.algorithm == "none":
             return self._in_replicate(policy.replicate, method.init)
         if method.warp is not None:
-            needs = self._round(policy, method.warp.rounds, reward)
+            needs = self._round(policy, method.warp.rounds)
             return self._add("warp", [policy.name], self._on_arc(len(needs)), needs)
         if method.warp_run is not None:
-            start = self._warp_start(replace(policy, method=method.warp_run.of), method.warp_run.round, reward)
+            start = self._warp_start(replace(policy, method=method.warp_run.of), method.warp_run.round)
             references = [start]
         else:
             start = self._in_replicate(policy.replicate, method.init)
             references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
         needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
         if method.algorithm in RL_ALGORITHMS:
-            needs += [self._in_replicate(policy.replicate, FIRST_ROLE), reward]
+            needs += [self._in_replicate(policy.replicate, FIRST_ROLE), *self._trained_against(policy)]
         rule = "align" if method.algorithm in RL_ALGORITHMS else method.algorithm
         return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
 
-    def _warp_start(self, policy: Policy, number: int, reward: str) -> str:
+    def _warp_start(self, policy: Policy, number: int) -> str:
         """The job that makes the start of a round of a policy's WARP."""
         if number == 1:
             return self._in_replicate(policy.replicate, self.config.methods[policy.method].init)
-        needs = self._round(policy, number - 1, reward)
+        needs = self._round(policy, number - 1)
         return self._add("warp_start", [policy.name, str(number)], self._on_arc(len(needs)), needs)
 
-    def _round(self, policy: Policy, number: int, reward: str) -> list[str]:
+    def _round(self, policy: Policy, number: int) -> list[str]:
         """The jobs that train the runs of a round, and the one that makes their start."""
         runs = [run for run in self.config.methods[policy.method].warp_runs(policy.method) if run.round == number]
-        trained = [self._policy(replace(policy, method=run.name), reward) for run in runs]
-        return [*trained, self._warp_start(policy, number, reward)]
+        trained = [self._policy(replace(policy, method=run.name)) for run in runs]
+        return [*trained, self._warp_start(policy, number)]
 
     def _on_arc(self, count: int) -> Cost:
         """A spherical average. All files are read twice: for the angles, and for the sum."""
@@ -197,16 +198,28 @@ class ModelJobs:
             for policy in answers if benchmark.grade else ():
                 self._add("grade", [policy, name], judge.grading(name), [answers[policy], *needs])
 
-    def _rewards(self) -> dict[str, str]:
-        """The job that trains each reward model, by the replicate that owns it ("" for the shared one)."""
+    def _reward_start(self, owner: str) -> str:
+        """The job that makes the SFT model that an owner's reward models start from."""
+        return self._in_replicate(owner if owner in self.replicates else next(iter(self.replicates)), FIRST_ROLE)
+
+    def _reward(self, owner: str, version: str = "") -> str:
+        """The job that trains an owner's reward model, or another version of it."""
         settings = self.costs.settings.reward
         data = self.jobs.files((settings.train, settings.test, settings.normalisation_prompts))
-        jobs = {}
-        for owner in reward_owners(self.replicates, settings.held_out is not None):
-            name = owner if owner in self.replicates else next(iter(self.replicates))
-            first = self._in_replicate(name, FIRST_ROLE)
-            jobs[owner] = self._add("reward", [suffix(owner)] if owner else [], self.costs.reward(), [first, *data])
-        return jobs
+        parts = [part for part in (owner, version) if part]
+        return self._add("reward", parts, self.costs.reward(), [self._reward_start(owner), *data])
+
+    def _trained_against(self, policy: Policy) -> list[str]:
+        """The jobs that make the reward of a policy's training."""
+        owner, combined = reward_owner(self.config, policy.replicate), self.config.methods[policy.method].reward
+        if combined is None:
+            return [self._reward(owner)]
+        settings = self.costs.settings.reward
+        models = [self._reward(owner, version) for version in combined.versions]
+        data = self.jobs.files((settings.test, settings.normalisation_prompts))
+        parts = [part for part in (owner, combined.name) if part]
+        needs = [*models, self._reward_start(owner), *data]
+        return [*models, self._add("combine", parts, self.costs.combine(combined), needs)]
 
     def _replicate(self, name: str, replicate: Replicate, rewards: list[str], further: list[Checkpoint]) -> None:
         """Add a replicate's jobs. `rewards`: the jobs of its reward model and, if there is one, of the held-out one.
@@ -217,7 +230,7 @@ class ModelJobs:
         costs, jobs = self.costs, self.jobs
         first = self._in_replicate(name, FIRST_ROLE)
         found = policies(self.config.methods, {name: replicate})
-        trained = {policy.name: self._policy(policy, reward) for policy in found}
+        trained = {policy.name: self._policy(policy) for policy in found}
         answering = [policy for policy in found if self.config.methods[policy.method].answers]
         answers = self._answers(name, {policy.name: trained[policy.name] for policy in answering})
         together = self.config.policies_together
@@ -240,8 +253,8 @@ class ModelJobs:
     def add(self) -> None:
         """Add all of the model's jobs to the grid's."""
         self._add("data", [], self.costs.data(), [self.base, *self.jobs.files(self.jobs.sizes.sources(self.model))])
-        rewards, further = self._rewards(), self.costs.settings.alpha.also
+        further = self.costs.settings.alpha.also
+        held_out = [] if self.config.reward.held_out is None else [self._reward(HELD_OUT)]
         for number, (name, replicate) in enumerate(self.replicates.items()):
-            own = rewards[name if replicate.reward_seed is not None else ""]
-            held_out = [rewards[HELD_OUT]] if HELD_OUT in rewards else []
-            self._replicate(name, replicate, [own, *held_out], further if number == 0 else [])
+            rewards = [self._reward(reward_owner(self.config, name)), *held_out]
+            self._replicate(name, replicate, rewards, further if number == 0 else [])

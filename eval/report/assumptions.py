@@ -88,8 +88,8 @@ def _leaves(name: str, value: Any, pins: Pins) -> Iterator[tuple[str, Any]]:
         case Method(warp_run=WarpRun()):
             return  # a run of a method that is listed
         case Method():
-            without = {"warp_run"} if value.warp else {"warp", "warp_run"}
-            yield from _leaves(name, value.model_dump(exclude=without), pins)
+            absent = {key for key in ("reward", "warp") if getattr(value, key) is None}
+            yield from _leaves(name, value.model_dump(exclude={"warp_run", *absent}), pins)
         case Replicate():
             yield name, value.model_dump(exclude_defaults=True)
         case Comparison():

@@ -73,7 +73,23 @@ def frontier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out-reward", type=Path, metavar="FOLDER", help="a reward model that no policy was trained against"
     )
+    parser.add_argument(
+        "--trained-on",
+        action="append",
+        type=named_folder,
+        default=[],
+        metavar="NAME=FOLDER",
+        help="the reward that a policy was trained against, if it is not --reward; repeat",
+    )
+    parser.set_defaults(check=check_frontier)
     add_probe_arguments(parser)
+
+
+def check_frontier(arguments: argparse.Namespace) -> None:
+    """Check that --trained-on names policies of --policy."""
+    check_policies(arguments)
+    if unknown := sorted(dict(arguments.trained_on).keys() - arguments.policy.keys()):
+        raise UserError(f"--trained-on: no policy {unknown[0]}: name one that --policy gives")
 
 
 def alpha(parser: argparse.ArgumentParser) -> None:

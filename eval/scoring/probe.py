@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -12,12 +13,12 @@ from transformers import PreTrainedModel
 from eval.generation.engines import context_length, eos_ids, generate_all
 from eval.generation.transformers_engine import TransformersEngine
 from eval.scoring.kl import mean_nll, response_kl
-from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
+from salsa.checkpoints.loading import load_causal, load_tokenizer
 from salsa.config.sections import Alpha, TrainingData
 from salsa.data.rows import Messages, user_turns
 from salsa.data.token_cache import IGNORED, prepare
 from salsa.data.training_sets import alpha_sets
-from salsa.models.scoring import batches_by_length, normalisation, rewards
+from salsa.models.scoring import Scorer
 from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.world.gold import gold_reward
@@ -69,12 +70,10 @@ class Probe:
             self.demonstrations = list(data["input_ids"])
             self.masks = [[int(label != IGNORED) for label in labels] for labels in data["labels"]]
         self.sft = load_causal(sft, settings.dtype)
-        self.rewards = {
-            name: (load_reward(folder, settings.dtype), normalisation(folder)) for name, folder in rewards.items()
-        }
+        self.rewards = {name: Scorer(folder, settings.dtype) for name, folder in rewards.items()}
 
-    def measure(self, path: Path) -> dict[str, Any]:
-        """Measure one checkpoint; returns its figures."""
+    def measure(self, path: Path, further: Mapping[str, Path] = MappingProxyType({})) -> dict[str, Any]:
+        """Measure one checkpoint, also by `further` reward models; returns its figures."""
         settings, pad = self.settings, self.tokenizer.pad_token_id
         model: PreTrainedModel = self.sft if path.resolve() == self.sft_path else load_causal(path, settings.dtype)
         engine = TransformersEngine(model, eos_ids(path, self.tokenizer), pad, settings.batch_size)
@@ -83,11 +82,10 @@ class Probe:
         answers = generate_all(engine, prompts, [1.0] * len(prompts), settings.max_new_tokens, seeds)
         responses = [answer.token_ids for answer in answers]
         sequences = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        batches = list(batches_by_length(list(map(len, sequences)), settings.batch_size))
         found: dict[str, float | None] = {}
-        for name, (reward, scale) in self.rewards.items():
-            scores = rewards(reward, sequences, batches, *scale)
-            found[name], found[f"{name}_se"] = mean_and_error(scores)
+        scorers = {name: Scorer(folder, settings.dtype) for name, folder in further.items()}
+        for name, scorer in {**self.rewards, **scorers}.items():
+            found[name], found[f"{name}_se"] = mean_and_error(scorer(sequences, settings.batch_size))
         kl = response_kl(model, [self.sft], prompts, responses, settings.batch_size)[0]
         texts = [
             self.tokenizer.decode(response, skip_special_tokens=True, clean_up_tokenization_spaces=False)

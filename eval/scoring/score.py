@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from eval.generation.generate import dialogue
 from eval.scoring.kl import response_kl
-from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
+from salsa.checkpoints.loading import load_causal, load_tokenizer, render
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import Fixed, parse_strategy, strategy_data, strategy_json
 from salsa.config.sections import Score
-from salsa.models.scoring import batches_by_length, normalisation, rewards
+from salsa.models.scoring import Scorer
 from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.runtime.log import log
@@ -102,12 +102,10 @@ class AnsweredPolicy:
 
 def all_rewards(policies: Sequence[AnsweredPolicy], folder: Path, settings: Score) -> dict[str, list[float]]:
     """Rewards of all answers of each policy. The model is freed before others are loaded."""
-    model, mean_and_std = load_reward(folder, settings.dtype), normalisation(folder)
-    found = {}
+    scorer, found = Scorer(folder, settings.dtype), {}
     for policy in policies:
         sequences = [prompt + response for prompt, response in zip(policy.prompts, policy.responses, strict=True)]
-        batches = batches_by_length(list(map(len, sequences)), settings.batch_size)
-        found[policy.name] = rewards(model, sequences, batches, *mean_and_std)
+        found[policy.name] = scorer(sequences, settings.batch_size)
     return found
 
 

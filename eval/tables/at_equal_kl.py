@@ -14,7 +14,8 @@ from eval.statistics.intervals import Interval, mean
 from eval.tables.table import Column, Table, copied, figure, has, interval, only_if
 
 Row = dict[str, Any]
-MEASURES = ("reward", "reward_held_out", "gold", "win_rate")
+MEASURES = ("reward", "reward_trained_on", "reward_held_out", "gold", "win_rate")
+COMPARED = tuple(name for name in MEASURES if name != "reward_trained_on")  # which is another reward for each side
 NAMES = ("1/4", "1/2", "3/4")
 
 
@@ -27,7 +28,7 @@ def equal_kl_rows(results: GridResults) -> pd.DataFrame:
     """Differences of both methods of each comparison: per model and over all, at parts of the range and on average."""
     grid, rows = results.grid, []
     for comparison, sides in grid.comparisons.items():
-        for measure in MEASURES:
+        for measure in COMPARED:
             found = differences_at_equal_kl(results.frontier, grid, sides, measure)
             for model in (*grid.models, ALL_MODELS) if len(found) else ():
                 part = found if model == ALL_MODELS else found[found["model"] == model]
@@ -69,6 +70,16 @@ def turn_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
         smallest = best["beta"] == part["beta"].min()
         turn = "the smallest" if smallest else "lower at each smaller one"
         yield f"{model}, {method}: the mean gold reward is highest at a beta of {best['beta']:g}, {turn}."
+
+
+def trained_on_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
+    """Which rewards the columns have, where methods combine several reward models."""
+    if "reward_trained_on" in rows:
+        yield (
+            "reward: by the reward model that methods without a `reward` of their own are trained against. "
+            "reward_trained_on: by the reward that the method is trained against, with the same mean and standard "
+            "deviation on SFT 1's samples."
+        )
 
 
 def limits(name: str) -> Column:
@@ -118,6 +129,7 @@ FRONTIER = Table(
     ],
     [
         "At the end of training, on held-out prompts at temperature 1. Brackets: intervals over runs (replicates).",
+        trained_on_note,
         turn_note,
     ],
     is_made=has_frontier,

@@ -102,9 +102,28 @@ SOUP = Table(
 )
 
 
+def several_versions(rows: pd.DataFrame) -> bool:
+    """Whether methods combine several reward models."""
+    return bool(rows["version"].any())
+
+
+def version_names(rows: pd.DataFrame) -> list[str]:
+    """Number of a reward model, or how many are combined and how."""
+    return [name.replace("-", " of ") or "1" for name in rows["version"]]
+
+
 def has_gold(rows: pd.DataFrame) -> bool:
     """Whether the reward models were compared with the gold reward."""
     return not rows["accuracy_gold"].isna().all()
+
+
+def versions_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
+    """What the versions are, if there are several."""
+    if several_versions(rows):
+        yield (
+            "Versions: 1, 2, … differ in the order of their pairs; weights of 3, the model with the average weights of "
+            "three (WARM); mean or min of 3, the mean or minimum of their scores."
+        )
 
 
 REWARD_MODEL = Table(
@@ -114,12 +133,16 @@ REWARD_MODEL = Table(
     [
         copied("model"),
         REPLICATE,
+        only_if(several_versions, Column("version", version_names)),
         copied("pairs_test", "pairs"),
         interval("accuracy", "accuracy", "accuracy_low", "accuracy_high"),
         only_if(has_gold, copied("pairs_gold", "pairs by gold")),
         only_if(has_gold, interval("accuracy by gold", "accuracy_gold", "accuracy_gold_low", "accuracy_gold_high")),
     ],
-    ["Held-out pairs without ties, with Wilson's 95% intervals. By gold: agreement with the gold reward."],
+    [
+        "Held-out pairs without ties, with Wilson's 95% intervals. By gold: agreement with the gold reward.",
+        versions_note,
+    ],
 )
 TRAINING = Table(
     "training",

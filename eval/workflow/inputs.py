@@ -8,7 +8,8 @@ from eval.ledger.calls import CALLS
 from eval.ledger.index import INDEX
 from eval.workflow.paths import GridPaths, Wildcards
 from salsa.config.algorithms import Dpo, Grpo, Ppo, Rloo
-from salsa.config.config import algorithm_settings, for_model
+from salsa.config.config import algorithm_settings, combined_rewards, for_model
+from salsa.config.layout import combined_folders, method_reward_folder, reward_owner
 from salsa.config.naming import parse_soup_name
 from salsa.data.training_sets import DataSet, all_sets, training_sets
 
@@ -62,6 +63,10 @@ class Inputs:
         """Policies that the stage `frontier` measures."""
         return [self.paths.policy(wildcards.model, name) for name in self.paths.on_the_frontier(wildcards)]
 
+    def frontier_rewards(self, wildcards: Wildcards) -> list[str]:
+        """Rewards that some policies of the stage `frontier` were trained against instead of the replicate's own."""
+        return sorted(set(self.paths.frontier_rewards(wildcards).values()))
+
     def ingredients(self, wildcards: Wildcards) -> list[str]:
         """Checkpoints that a soup's name lists."""
         return [self.paths.checkpoint(wildcards.model, name) for name in parse_soup_name(wildcards.soup)]
@@ -88,6 +93,29 @@ class Inputs:
     def reward_model(self, wildcards: Wildcards) -> str:
         """The reward model of the job's replicate."""
         return self.paths.reward_model(wildcards)
+
+    def method_reward(self, wildcards: Wildcards) -> str:
+        """The reward that a method's policies are trained against."""
+        replicate = self.paths.replicate(wildcards)
+        return method_reward_folder(self.config, wildcards.model, replicate, wildcards.method)
+
+    def scoring_models(self, wildcards: Wildcards) -> list[str]:
+        """The reward models of an ensemble, whose folder only names them."""
+        reward = self.config.methods[wildcards.method].reward
+        if reward is None or reward.scoring_models == 1:
+            return []
+        owner = reward_owner(self.config, self.paths.replicate(wildcards))
+        return combined_folders(self.config, wildcards.model, owner, reward)
+
+    def combined(self, wildcards: Wildcards) -> list[str]:
+        """The reward models that a job makes one reward of."""
+        reward = combined_rewards(self.config.methods)[wildcards.combined]
+        return combined_folders(self.config, wildcards.model, wildcards.replicate.removeprefix("-"), reward)
+
+    def combined_data(self, wildcards: Wildcards) -> list[str]:
+        """Held-out preference pairs, and prompts for normalisation."""
+        settings = for_model(self.config, wildcards.model).reward
+        return self.paths.files([settings.test, settings.normalisation_prompts])
 
     def held_out_reward(self, wildcards: Wildcards) -> list[str]:
         """The reward model that no policy is trained against; empty if the grid has none."""

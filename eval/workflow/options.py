@@ -61,6 +61,11 @@ class Options:
         names = self.paths.on_the_frontier(wildcards)
         return [f"--policy={name}={self.paths.policy(wildcards.model, name)}" for name in names]
 
+    def trained_on(self, wildcards: Wildcards) -> list[str]:
+        """Policies that the stage `frontier` measures, with their rewards if those are not the replicate's own."""
+        rewards = self.paths.frontier_rewards(wildcards)
+        return [f"--trained-on={name}={folder}" for name, folder in rewards.items()]
+
     def run(self, wildcards: Wildcards) -> str:
         """Name of the job's random draws: its model and replicate, and which run of WARP it is."""
         name = f"{wildcards.model}{suffix(self.paths.replicate(wildcards))}"
@@ -82,6 +87,10 @@ class Options:
             return ["--held-out"]
         own = self.paths.replicates[owner].reward_seed if wildcards.replicate else None
         return [] if own is None else [f"--reward-seed={own}"]
+
+    def order(self, wildcards: Wildcards) -> list[str]:
+        """In which order a reward model reads its pairs. Nothing for the first one."""
+        return [f"--order={wildcards.order.removeprefix('.')}"] if wildcards.order else []
 
     def held_out_reward(self, wildcards: Wildcards) -> list[str]:
         """The reward model that no policy is trained against. Nothing if the grid has none."""

@@ -12,6 +12,7 @@ from salsa.config.layout import (
     checkpoint_folder,
     first_sft_folder,
     held_out_folder,
+    method_reward_folder,
     replicate_folder,
     reward_folder,
     root,
@@ -125,6 +126,15 @@ class GridPaths:
         """Names of a replicate's policies that the stage `frontier` measures."""
         methods, replicate = {run.name for run in frontier_runs(self.config)}, self.replicate(wildcards)
         return [p.name for p in self.policies.values() if p.method in methods and p.replicate == replicate]
+
+    def frontier_rewards(self, wildcards: Wildcards) -> dict[str, str]:
+        """Rewards of the policies that the stage `frontier` measures, where methods combine several reward models."""
+        methods = {name: self.policies[name].method for name in self.on_the_frontier(wildcards)}
+        return {
+            name: method_reward_folder(self.config, wildcards.model, self.replicate(wildcards), method)
+            for name, method in methods.items()
+            if self.config.methods[method].reward is not None
+        }
 
     @cached_property
     def together(self) -> list[str]:

@@ -19,7 +19,8 @@ from salsa.data.token_cache import prepare
 from salsa.data.training_sets import rl_sets
 from salsa.devices import processes
 from salsa.lora.checkpoint import save_trained
-from salsa.rollouts.models import Prompt, load_models, loader_for
+from salsa.rollouts.models import load_models, loader_for, value_start
+from salsa.rollouts.rewards import Prompt
 from salsa.rollouts.samplers import load_sampler
 from salsa.runtime.interruption import defer_sigterm
 from salsa.runtime.jsonl import write_jsonl
@@ -72,8 +73,7 @@ def _run(arguments: argparse.Namespace, cleanup: contextlib.ExitStack) -> None:
         check_saving(models.policy.model, models.tokenizer, folder, settings.dtype)
     sampler = load_sampler(arguments.init, models.tokenizer, settings)
     cleanup.callback(sampler.close)
-    # A value model starts from the reward model.
-    algorithm = make_algorithm(models, settings, lambda: loader.value(arguments.reward))
+    algorithm = make_algorithm(models, settings, lambda: loader.value(value_start(arguments.reward)))
     training = Training(algorithm, models, sampler, prompts, settings, root, arguments.rl_seed, arguments.gold)
     unfinished = arguments.out.with_name(f"{arguments.out.name}.training")
     checkpoints = Checkpoints(unfinished / record.id(), arguments.checkpoint_minutes, arguments.keep_checkpoints)

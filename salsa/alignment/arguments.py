@@ -29,7 +29,9 @@ def align(parser: argparse.ArgumentParser) -> None:
         help="default: that of --method, else ppo; the settings below are PPO's",
     )
     parser.add_argument("--sft", type=Path, help="SFT 1: the KL to it is logged for every method")
-    parser.add_argument("--reward", type=Path, help="reward model; PPO's value model starts from it")
+    parser.add_argument(
+        "--reward", type=Path, help="reward model, or several that combine made one; PPO's value model starts from it"
+    )
     parser.add_argument("--gold", action="store_true", help="log the mini world's gold reward")
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=30, metavar="N", help="minutes between saved states (default 30)"

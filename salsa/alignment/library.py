@@ -31,7 +31,8 @@ from salsa.lora.checkpoint import save_trained
 from salsa.models.sampling import Answer, sample
 from salsa.models.scoring import new_head
 from salsa.rollouts.metrics import Metrics
-from salsa.rollouts.models import Messages, Prompt, assemble, loader_for
+from salsa.rollouts.models import assemble, loader_for
+from salsa.rollouts.rewards import Messages, Prompt
 from salsa.rollouts.samplers import load_sampler
 from salsa.runtime.errors import UserError
 from salsa.runtime.log import log

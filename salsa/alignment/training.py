@@ -20,7 +20,8 @@ from salsa.devices import processes
 from salsa.models.trained import Trained
 from salsa.rollouts.experience import collect, prompt_batches
 from salsa.rollouts.metrics import Metrics, check_rollout, mean_of, rollout_metrics
-from salsa.rollouts.models import Models, Prompt
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt
 from salsa.rollouts.samplers import Sampler
 from salsa.runtime.errors import Interrupted, UserError
 from salsa.runtime.log import log, steps

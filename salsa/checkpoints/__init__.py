@@ -1,4 +1,4 @@
-"""Checkpoints: load, save, adopt; files of weights and of adapters. Safetensors only, no remote code.
+"""Checkpoints: load, save, adopt; files of weights, of adapters and of ensembles. Safetensors only, no remote code.
 
 In: checkpoint folders.
 Out: models in memory, or new checkpoint folders.

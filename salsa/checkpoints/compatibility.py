@@ -1,6 +1,7 @@
 """Check that a soup's ingredients match: same tensors, config and tokenizer. Errors name the first difference."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,16 @@ def check_tensors(folders: list[Path], checkpoints: list[dict[str, Tensor]]) -> 
                     )
 
 
-def check_files(folders: list[Path]) -> None:
-    """Raise a UserError unless all checkpoints have the same config and tokenizer."""
+def check_files(folders: list[Path], may_differ: Collection[str] = ()) -> None:
+    """Raise a UserError unless all checkpoints have the same config and tokenizer.
+
+    Keys of config.json that `may_differ` are not compared.
+    """
     first = folders[0]
     for folder in folders[1:]:
         for name in ("config.json", *TOKENIZER_FILES):
-            one, other = (_json(path / name, required=name == "config.json") for path in (first, folder))
+            ignored = {*IGNORED_KEYS.get(name, ()), *(may_differ if name == "config.json" else ())}
+            one, other = (_json(path / name, name == "config.json", ignored) for path in (first, folder))
             key, here, there = _first_difference(one, other)
             if here is not there:
                 raise _disagree(name, key, first, here, folder, there)
@@ -84,10 +89,10 @@ def check_files(folders: list[Path]) -> None:
                 )
 
 
-def _json(path: Path, required: bool) -> Any:
+def _json(path: Path, required: bool, ignored: Collection[str]) -> Any:
     if not required and not path.exists():
         return {}
-    return {key: value for key, value in read_json(path).items() if key not in IGNORED_KEYS.get(path.name, ())}
+    return {key: value for key, value in read_json(path).items() if key not in ignored}
 
 
 def _first_difference(one: Any, other: Any, key: str = "") -> tuple[str, Any, Any]:

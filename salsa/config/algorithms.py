@@ -44,6 +44,9 @@ class RlSettings(Section):
     missing_eos_penalty: NonNegative = Field(
         1.0, description="Subtracted from the score of a response cut at the token limit; scores have std 1"
     )
+    length_penalty: NonNegative = Field(
+        0.0, description="Subtracted from the score for each token of a response; scores have std 1"
+    )
     temperature: Positive = Field(1.0, description="Divides the logits, in sampling and in all log-probabilities")
     max_prompt_length: Count = Field(description="In tokens; longer prompts are left out and counted")
     max_new_tokens: Count = Field(description="Longest response, in tokens")
@@ -210,6 +213,30 @@ class Dpo(Optimisation):
 # The algorithms that sample responses, by the name in a method.
 Rl = Ppo | Rloo | Grpo
 RL_ALGORITHMS: dict[str, type[Rl]] = {"ppo": Ppo, "rloo": Rloo, "grpo": Grpo}
+
+
+class CombinedReward(Section):
+    """Several reward models as one reward. They start alike and read their pairs in different orders."""
+
+    models: Annotated[int, Field(ge=2)] = Field(description="Number of reward models")
+    combine: Literal["weights", "mean", "min"] = Field(
+        description="Average their weights (WARM, Ramé et al. 2024), or take the mean or the minimum of their scores"
+    )
+
+    @property
+    def name(self) -> str:
+        """What it adds to the names of its files: weights-3."""
+        return f"{self.combine}-{self.models}"
+
+    @property
+    def versions(self) -> list[str]:
+        """Versions of the reward model that are combined: "", "2", …"""
+        return ["", *map(str, range(2, self.models + 1))]
+
+    @property
+    def scoring_models(self) -> int:
+        """Models that pass over each response."""
+        return 1 if self.combine == "weights" else self.models
 
 
 class Warp(Section):

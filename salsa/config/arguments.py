@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from salsa.config.config import Config, algorithm_settings, all_replicates, load_config, with_local_copies
-from salsa.config.layout import first_sft_folder, replicate_folder, reward_folder
+from salsa.config.layout import first_sft_folder, method_reward_folder, replicate_folder
 from salsa.config.references import Fixed, parse_strategy, strategy_json
 from salsa.config.replicates import suffix
 from salsa.runtime.errors import UserError
@@ -79,7 +79,7 @@ def _fill_in(arguments: argparse.Namespace, config: Config, algorithms: Sequence
     values = {
         "init": Path(replicate_folder(config, model, replicate, method.init)),
         "sft": Path(first_sft_folder(config, model, replicate)),
-        "reward": Path(reward_folder(config, model, replicate)),
+        "reward": Path(method_reward_folder(config, model, replicate, name)),
         "run": f"{model}{suffix(replicate)}",
         "settings": algorithm_settings(config, model, name).model_dump_json(exclude_none=True),
         "seed": config.seed,

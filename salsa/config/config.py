@@ -3,13 +3,14 @@
 The Snakefile imports this at every start, so torch stays out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from salsa.config.algorithms import RL_ALGORITHMS, Dpo, Ppo, Rl, Warp, WarpRun
+from salsa.config.algorithms import RL_ALGORITHMS, CombinedReward, Dpo, Ppo, Rl, Warp, WarpRun
 from salsa.config.fields import Name, NonNegative, Section, Seeds
 from salsa.config.judge import Judge
 from salsa.config.naming import Checkpoint, checkpoint_name, ingredients, sft_seed
@@ -49,6 +50,9 @@ class Method(Section):
     reference: str | dict[str, Any] | None = Field(None, description="A checkpoint, or a strategy of references.py")
     settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of the algorithm's section")
     answers: bool = Field(True, description="Whether its policies answer the benchmarks; comparisons need it")
+    reward: CombinedReward | None = Field(
+        None, description="Several reward models as the reward; default: the reward model of the replicate"
+    )
     warp: Warp | None = Field(None, description="Train in rounds of several runs that are averaged")
     warp_run: WarpRun | None = Field(None, description="Set by the config itself, for the runs of a method with warp")
 
@@ -72,6 +76,8 @@ class Method(Section):
         strategy, _ = self.reference_parts()
         if self.algorithm == "dpo" and strategy.moves:
             raise ValueError(f"reference {strategy.kind} changes during training: dpo needs a fixed one")
+        if self.reward is not None and self.algorithm not in RL_ALGORITHMS:
+            raise ValueError(f"reward: algorithm {self.algorithm} uses no reward model: remove it")
         if self.warp is not None and (self.algorithm not in RL_ALGORITHMS or self.reference_parts()[1] != [self.init]):
             raise ValueError(
                 "warp: its runs sample responses, against a reference that starts where they start: write for example "
@@ -282,21 +288,40 @@ class Config(Section):
         """Roles that the first replicate needs: `alpha.also` is measured in it alone."""
         return {role: "alpha.also" for other in self.alpha.also for role in ingredients(other)} | self.roles()
 
-    def _check_reward_name(self, key: str, owner: str) -> None:
-        """Raise a ValueError if the owner's reward model of one base model has the name of another base model."""
-        for clash in (model + suffix(owner) for model in self.models if model + suffix(owner) in self.models):
+    def _check_reward_name(self, key: str, name: str) -> None:
+        """Raise a ValueError if a reward model of one base model has the name of another; `name` is what follows it."""
+        for clash in (model + name for model in self.models if model + name in self.models):
             raise ValueError(f"{key}: its reward model is called {clash}, as a model is: rename one")
 
     def _check_replicates(self) -> None:
         for number, (name, replicate) in enumerate(self.replicates.items()):
             replicate.check_roles(name, self.roles() if number else self.roles_of_first())
             if replicate.reward_seed is not None:
-                self._check_reward_name(f"replicates.{name}", name)
+                self._check_reward_name(f"replicates.{name}", suffix(name))
         if self.reward.held_out is not None:
-            self._check_reward_name("reward.held_out", HELD_OUT)
+            self._check_reward_name("reward.held_out", suffix(HELD_OUT))
+        for name, method in self.methods.items():
+            for version in reward_versions({name: method})[1:]:
+                self._check_reward_name(f"methods.{name}.reward", f".{version}")
         check_independence(self.replicates)
         if self.policies_together and len({tuple(r.rl_seeds or self.rl_seeds) for r in self.replicates.values()}) > 1:
             raise ValueError("policies_together: needs the same rl_seeds in all replicates: change one of them")
+
+
+def reward_versions(methods: Mapping[str, Method]) -> list[str]:
+    """Versions that the methods need of each reward model.
+
+    "" is the reward model itself. "2" and further numbers start as it does and read their pairs in another order.
+    "weights-3" is what a method combines of three of them.
+    """
+    combined = combined_rewards(methods)
+    most = max((reward.versions for reward in combined.values()), key=len, default=[""])
+    return [*most, *combined]
+
+
+def combined_rewards(methods: Mapping[str, Method]) -> dict[str, CombinedReward]:
+    """The rewards that the methods combine of several reward models, by name."""
+    return {method.reward.name: method.reward for method in methods.values() if method.reward is not None}
 
 
 def at_beta(method: str, beta: float) -> str:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from salsa.checkpoints.ensembles import read_ensemble
+from salsa.checkpoints.loading import load_reward
 from salsa.checkpoints.shards import read_json
 from salsa.models.attention import Packed, hidden_states
 from salsa.runtime.errors import UserError
@@ -68,3 +70,17 @@ def rewards(
         for i, logit in zip(batch, logits.tolist(), strict=True):
             results[i] = (logit - mean) / std
     return results
+
+
+class Scorer:
+    """A reward model or an ensemble, in memory, that gives normalised rewards of sequences (prompt + response)."""
+
+    def __init__(self, folder: Path, dtype: str):
+        self.ensemble = read_ensemble(folder)
+        folders = [folder] if self.ensemble is None else self.ensemble.models
+        self.models = [(load_reward(path, dtype), normalisation(path)) for path in folders]
+
+    def __call__(self, sequences: list[list[int]], batch_size: int) -> list[float]:
+        batches = list(batches_by_length(list(map(len, sequences)), batch_size))
+        of_models = [rewards(model, sequences, batches, *scale) for model, scale in self.models]
+        return of_models[0] if self.ensemble is None else self.ensemble.scores(of_models)

@@ -4,7 +4,8 @@ In: a policy, references, a reward model, prompts.
 Out: one batch of experience a step, its metrics, and an error if it is not usable.
 Open first: experience.py (one batch, top to bottom), then models.py (what it needs).
 
-models      the models of a run; a reward model, or any function, as reward
+models      the models of a run
+rewards     a reward model, an ensemble, or any function, as reward
 samplers    what samples the responses: the policy itself, or vLLM
 experience  sampling, scoring, and the log-probabilities of a batch of responses
 estimates   KL estimators and means over tokens, as pure functions

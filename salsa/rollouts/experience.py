@@ -18,7 +18,8 @@ from salsa.config.algorithms import RlSettings
 from salsa.devices import processes
 from salsa.models.responses import Sequences, log_probs_and_entropy
 from salsa.models.sampling import Answer
-from salsa.rollouts.models import Models, Prompt
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt
 from salsa.rollouts.samplers import Sampler
 
 
@@ -29,7 +30,7 @@ class Experience:
     prompts: list[Prompt]
     answers: list[Answer]
     scores: Tensor  # [B] normalised rewards
-    penalised: Tensor  # [B] scores minus the penalty for a missing EOS
+    penalised: Tensor  # [B] scores minus the penalties for a missing EOS and for length
     mask: Tensor
     log_probs: Tensor
     sampled: Tensor  # the sampler's own log-probabilities
@@ -116,7 +117,7 @@ def experience(models: Models, prompts: list[Prompt], answers: list[Answer], set
     lengths = torch.tensor([len(answer.token_ids) for answer in answers])
     mask = torch.arange(policy.shape[1])[None] < lengths[:, None]
     ended = torch.tensor([answer.ended for answer in answers])
-    penalised = scores - settings.missing_eos_penalty * ~ended
+    penalised = scores - settings.missing_eos_penalty * ~ended - settings.length_penalty * lengths
     return Experience(
         prompts=prompts,
         answers=answers,

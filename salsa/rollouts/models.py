@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import (
@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from salsa.checkpoints.ensembles import read_ensemble
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_reward, load_tokenizer
 from salsa.config.algorithms import RlSettings
 from salsa.config.references import Fixed, Strategy
@@ -22,47 +23,11 @@ from salsa.lora.checkpoint import load_frozen_base
 from salsa.lora.layers import insert_new
 from salsa.lora.shared import FrozenAdapter, SharedBase, TrainedAdapter
 from salsa.models.frozen import Frozen, FrozenOnDevice, load_frozen
-from salsa.models.sampling import Answer
-from salsa.models.scoring import normalisation, rewards
+from salsa.models.scoring import normalisation
 from salsa.models.trained import Trained
+from salsa.rollouts.rewards import EnsembleReward, Reward, RewardModel
 from salsa.runtime.errors import UserError
 from salsa.runtime.seeds import derive_seed
-
-Messages = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A dialogue that ends with a user turn, and its token ids."""
-
-    messages: Messages
-    ids: list[int]
-
-
-class Reward(Protocol):
-    """Scores responses. The scores are the rewards to maximise, in the unit of `beta` and the EOS penalty."""
-
-    def __call__(
-        self, prompts: Sequence[Prompt], answers: Sequence[Answer], batches: Sequence[Sequence[int]]
-    ) -> list[float]:
-        """One score per response. Each process calls it for its share of a rollout.
-
-        `batches` are the responses' indices, divided so that each part fits into a forward pass.
-        """
-        ...
-
-
-class RewardModel:
-    """A trained reward model: its score at the last token, normalised by `mean` and `std`."""
-
-    def __init__(self, model: Frozen, mean: float, std: float):
-        self.model, self.mean, self.std = model, mean, std
-
-    def __call__(
-        self, prompts: Sequence[Prompt], answers: Sequence[Answer], batches: Sequence[Sequence[int]]
-    ) -> list[float]:
-        sequences = [prompt.ids + answer.token_ids for prompt, answer in zip(prompts, answers, strict=True)]
-        return self.model.forward(lambda model: rewards(model, sequences, batches, self.mean, self.std))
 
 
 @dataclass(frozen=True)
@@ -180,13 +145,22 @@ def load_models(
     sft: Path,
     reward: Path,
 ) -> Models:
-    """Load the models of a run with a trained reward model."""
+    """Load the models of a run with a trained reward model, or with an ensemble of them."""
     tokenizer = load_tokenizer(init)
-    named = [*(("--reference", path) for path in references), ("--sft", sft), ("--reward", reward)]
-    check_vocabularies(tokenizer, named)
-    mean_and_std = normalisation(reward)
-    policy, score = loader.policy(init), RewardModel(loader.reward(reward), *mean_and_std)
-    return assemble(tokenizer, loader, policy, references, strategy, sft, score, mean_and_std)
+    ensemble = read_ensemble(reward)
+    scorers = [reward] if ensemble is None else ensemble.models
+    named = [("--reference", path) for path in references] + [("--sft", sft)]
+    check_vocabularies(tokenizer, named + [("--reward", path) for path in scorers])
+    policy = loader.policy(init)
+    models = [RewardModel(loader.reward(path), *normalisation(path)) for path in scorers]
+    score = models[0] if ensemble is None else EnsembleReward(ensemble, models)
+    return assemble(tokenizer, loader, policy, references, strategy, sft, score, normalisation(scorers[0]))
+
+
+def value_start(reward: Path) -> Path:
+    """The reward model that a value model starts from: the given one, or the first of an ensemble."""
+    ensemble = read_ensemble(reward)
+    return reward if ensemble is None else ensemble.models[0]
 
 
 def assemble(

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def soup(
     dtype: str | None = None,
     processes: int = 1,
     slerp_from: Path | None = None,
+    may_differ: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the weighted average of the checkpoints `ingredients` {folder: weight} into the existing folder `out`.
 
@@ -94,7 +95,8 @@ def soup(
 
     Tokenizer and config come from the first ingredient. Float tensors get `dtype` (a key of `NAMES`), by default each
     tensor's dtype in the first ingredient. Ingredients of weight 0 are checked like the others and then ignored.
-    Several `processes` share the tensors; the soup does not depend on their number. Returns facts for run.json: dtypes
+    Several `processes` share the tensors; the soup does not depend on their number. Keys of config.json that
+    `may_differ` are those of the first ingredient. Returns facts for run.json: dtypes
     read and written, and tensors left out (unused_tensors.py).
     """
     check_ingredients(ingredients, allow_any_sum)
@@ -104,7 +106,7 @@ def soup(
         check_slerp(ingredients, slerp_from)
         folders = [*(folder for folder in folders if folder != slerp_from), slerp_from]
     if any(map(is_adapter, folders)):
-        return adapter_soup(ingredients, out)
+        return adapter_soup(ingredients, out, may_differ)
     loaded = [without_unused(folder, read_tensors(folder)) for folder in folders]
     checkpoints = [tensors for tensors, _ in loaded]
     left_out = {str(folder): names for folder, (_, names) in zip(folders, loaded, strict=True) if names}
@@ -113,7 +115,7 @@ def soup(
             "%s: tensors left out of the soup because the model does not load them: %s", folder, ", ".join(names)
         )
     check_tensors(folders, checkpoints)
-    check_files(folders)
+    check_files(folders, may_differ)
     by_folder = dict(zip(folders, checkpoints, strict=True))
     used = [(by_folder[folder], weight) for folder, weight in ingredients.items() if weight]
     base = None if slerp_from is None else by_folder[slerp_from]
@@ -137,7 +139,7 @@ def soup(
     return {"dtypes_read": read, "dtypes_written": dtypes_of(t for shard in plan for t in shard), "left_out": left_out}
 
 
-def adapter_soup(ingredients: Mapping[Path, float], out: Path) -> dict[str, Any]:
+def adapter_soup(ingredients: Mapping[Path, float], out: Path, may_differ: Collection[str] = ()) -> dict[str, Any]:
     """Write a soup of LoRA adapters of one base as an adapter: base + sum_i weight_i change_i, exactly.
 
     That is the average of the weights, because the ingredients' weights sum to 1. The base may be an ingredient. Ranks
@@ -160,7 +162,7 @@ def adapter_soup(ingredients: Mapping[Path, float], out: Path) -> dict[str, Any]
             raise UserError(
                 f"{folder}: its head differs from that of {folders[0]}: average only checkpoints of one kind"
             )
-    check_files(folders)
+    check_files(folders, may_differ)
     total = weighted_sum([(adapters[folder], weight) for folder, weight in ingredients.items() if weight])
     write_adapter(total, out)
     for file in copied_files(folders[0]):

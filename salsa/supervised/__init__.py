@@ -1,4 +1,4 @@
-"""Stages that train on given data: base models, SFT, the reward model, DPO.
+"""Stages that train on given data: base models, SFT, reward models alone and combined, DPO.
 
 In: a checkpoint and token ids of `salsa.data`.
 Out: a checkpoint, and its training metrics.

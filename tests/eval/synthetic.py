@@ -16,7 +16,7 @@ from eval.grid.layout import (
     pairs,
     policies,
     reward_file,
-    reward_owners,
+    rewards,
     score_file,
     training_file,
 )
@@ -107,8 +107,8 @@ def write_results(results: Path, questions: int = QUESTIONS, grid: Grid = GRID) 
                 for alpha in (0, 0.5, 1)
             ]
             put(alpha_file(results, model, replicate), [*line, soup(rng, None, f"checkpoints/x/sft/{model}/3")])
-        for owner in reward_owners(grid.replicates, grid.held_out):
-            path = reward_file(results, model, owner)
+        for owner, version in rewards(grid):
+            path = reward_file(results, model, owner, version)
             path.parent.mkdir(parents=True, exist_ok=True)
             card = {
                 "pairs_train": 90,

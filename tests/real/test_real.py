@@ -1,4 +1,4 @@
-"""The whole workflow with a real pretrained model on real text: `make test-real`, 20 minutes on two cores.
+"""The whole workflow with a real pretrained model on real text: `make test-real`, 27 minutes on two cores.
 
 SmolLM2-135M-Instruct comes from a PyPI package (scripts/smollm2.py), the text from a folder of JSONL files in
 UltraChat's and UltraFeedback's schemas, the questions from FastChat; `make test-real DATA=…` names another folder than
@@ -110,7 +110,7 @@ def results(grid: Path) -> Path:
 
 
 def test_sft_loss_is_plausible_and_the_soup_is_the_average(grid):
-    line = {row["alpha"]: row for row in read_jsonl(results(grid) / "alpha/smollm2-135m.jsonl")}
+    line = {row["alpha"]: row for row in read_jsonl(results(grid) / "alpha/smollm2-135m-r1.jsonl")}
     assert all(1.0 < row["sft_loss"] < 2.5 for row in line.values()), "nats per token of English"
     assert line[0.5]["sft_loss"] < max(line[0]["sft_loss"], line[1]["sft_loss"]) + 0.01
     folder = grid / "checkpoints/smollm2"
@@ -130,7 +130,7 @@ def test_reward_model_is_measured_on_held_out_pairs(grid):
 
 
 def test_ppo_and_salsa_start_at_their_own_kl_and_update_five_times(grid):
-    ppo, salsa = (read_jsonl(results(grid) / f"training/smollm2-135m/{name}-s1.jsonl") for name in ("ppo", "salsa"))
+    ppo, salsa = (read_jsonl(results(grid) / f"training/smollm2-135m/{name}-r1-s1.jsonl") for name in ("ppo", "salsa"))
     assert len(ppo) == len(salsa) == 5
     assert ppo[0]["kl_ref_k1"] == pytest.approx(0, abs=1e-3), "from its own reference"
     assert salsa[0]["kl_ref_k3"] > 1e-4, "KL(SFT 1 || soup)"
@@ -143,7 +143,7 @@ def test_answers_are_english(grid):
     known = set()
     for row in read_jsonl(DATA / "real_small/sft_train.jsonl"):
         known.update(WORD.findall(" ".join(message["content"] for message in row["messages"]).lower()))
-    for policy in ("sft", "ppo-s1", "salsa-s1"):
+    for policy in ("sft-r1", "ppo-r1-s1", "salsa-r1-s1"):
         rows = read_jsonl(results(grid) / f"generations/smollm2-135m/{policy}/mt_bench.jsonl")
         assert len(rows) == 80 and all(row["error"] is None for row in rows)
         words = [word for row in rows for word in WORD.findall(row["turns"][0]["assistant"].lower())]

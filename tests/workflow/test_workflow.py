@@ -362,6 +362,39 @@ def test_warp_is_rounds_of_runs_and_averages(tmp_path):
     assert "training/llama-mini/warp.1.1-s1.jsonl" in policy and policy.count(".jsonl") == 7
 
 
+COMBINED = """
+replicates:
+  r1: {sft: {sft-1: 1, sft-2: 2}}
+  r2: {sft: {sft-1: 3, sft-2: 4}, reward_seed: 7}
+methods:
+  warm: {algorithm: ppo, init: sft-1, reference: sft-1, reward: {models: 3, combine: weights}}
+  careful: {algorithm: rloo, init: sft-1, reference: sft-1, reward: {models: 2, combine: min}}
+comparisons: {warm_vs_careful: {a: warm, b: careful}}
+"""
+
+
+def test_reward_models_are_combined_in_each_replicate(tmp_path):
+    """Their numbers, seeds and starts are those of the replicate's reward model."""
+    (tmp_path / "combined.yaml").write_text(COMBINED)
+    names = (ROOT / "config/smoke.yaml", tmp_path / "combined.yaml")
+    status, said = snakemake(tmp_path, "--dry-run", "--printshellcmds", config=names)
+    jobs = planned(status, said)
+    assert (jobs["reward"], jobs["combine"]) == ("7", "4"), "three for each replicate, and the held-out one"
+    counted = counted_by_plan(*names)
+    assert {rule: jobs[rule] for rule in counted} == counted
+    models = "checkpoints/smoke/reward/llama-mini"
+    [warm] = [line for line in said.splitlines() if f"--out {models}-r2.weights-3 " in line]
+    assert (
+        f"--reward {models}-r2 {models}-r2.2 {models}-r2.3 --by weights --sft checkpoints/smoke/sft/llama-mini/3"
+        in warm
+    )
+    assert "--reward-seed=7 --run llama-mini-r2 " in warm
+    [third] = [line for line in said.splitlines() if f"--out {models}-r2.3 " in line]
+    assert "--reward-seed=7 --order=3 --run llama-mini-r2 " in third
+    [careful] = [line for line in said.splitlines() if "policy/llama-mini/careful-r1-s1 " in line and "align" in line]
+    assert f"--reward {models}.min-2 " in careful
+
+
 ENDS = {"tables", "figures", "report", "all"}
 JUDGED = {"judge", "grade"}
 ANSWERED = {"generate", "score", *JUDGED}

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from salsa.checkpoints.ensembles import Ensemble
 from salsa.checkpoints.saving import KEPT
 from salsa.runtime.command import main
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
@@ -41,3 +42,22 @@ def test_policies_and_their_kept_checkpoints_are_measured(frontier, tmp_path, ll
     assert start == tenth and start["kl_sft"] == 0
     assert ninth == end and end["kl_sft"] > 0
     assert all(row["reward_held_out"] == row["reward"] and row["gold"] is not None for row in rows)
+
+
+def test_policy_is_also_measured_by_the_reward_that_it_was_trained_against(
+    frontier, tmp_path, llamas, reward_model, make_checkpoint, capsys
+):
+    """An ensemble of the reward model and another one; other policies were trained against --reward."""
+    other = make_checkpoint(tmp_path / "other", seed=4, reward=True, scale=6)
+    ensemble = tmp_path / "ensemble"
+    ensemble.mkdir()
+    Ensemble([reward_model, other], "mean", 0.0, 1.0).write(ensemble, ensemble)
+    policies = ("--policy", f"ppo-s1={llamas[1]}", "--policy", f"mean-s1={llamas[1]}")
+    assert frontier(*policies, "--trained-on", f"mean-s1={ensemble}", "--held-out-reward", other) == 0
+    start, ppo, mean = read_jsonl(tmp_path / "out.jsonl")
+    assert "reward_trained_on" not in start
+    assert ppo["reward_trained_on"] == ppo["reward"] == mean["reward"]
+    assert mean["reward_trained_on"] == pytest.approx((mean["reward"] + mean["reward_held_out"]) / 2, abs=1e-5)
+    assert mean["reward_trained_on_se"] > 0
+    assert frontier(*policies, "--trained-on", f"nobody={ensemble}") == 1
+    assert "--trained-on: no policy nobody: name one that --policy gives" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from salsa.config.references import Fixed, MeanKl
 from salsa.models.frozen import FrozenOnDevice
 from salsa.models.responses import Sequences, log_probs
 from salsa.models.trained import Trained
-from salsa.rollouts.models import Models, Prompt
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt
 from salsa.rollouts.samplers import TransformersSampler
 from salsa.soups.soup import soup
 

@@ -23,7 +23,8 @@ from salsa.models.sampling import Answer
 from salsa.models.trained import Trained
 from salsa.rollouts.estimates import k1
 from salsa.rollouts.experience import Experience, experience
-from salsa.rollouts.models import Models, Prompt, RewardModel
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt, RewardModel
 
 RECORDED = json.loads((Path(__file__).parent / "trl_1_11.json").read_text())
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -22,7 +22,8 @@ from salsa.models.frozen import FrozenOnDevice
 from salsa.models.sampling import Answer
 from salsa.models.trained import Trained
 from salsa.rollouts.experience import experience
-from salsa.rollouts.models import Models, Prompt
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt
 
 # Two prompts with three responses each.
 PROMPTS = [case.PROMPTS[number] for number in (1, 1, 1, 4, 4, 4)]

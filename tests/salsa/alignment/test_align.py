@@ -11,6 +11,7 @@ import torch
 
 from salsa.algorithms.learner import Learner
 from salsa.alignment.training import Training, make_algorithm, train
+from salsa.checkpoints.ensembles import Ensemble
 from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer, render
 from salsa.config import references
 from salsa.config.algorithms import Ppo
@@ -22,7 +23,8 @@ from salsa.models.scoring import normalisation, rewards
 from salsa.models.trained import Trained
 from salsa.rollouts import samplers
 from salsa.rollouts.experience import collect, prompt_batches
-from salsa.rollouts.models import Models, Prompt, RewardModel
+from salsa.rollouts.models import Models
+from salsa.rollouts.rewards import Prompt, RewardModel
 from salsa.rollouts.samplers import TransformersSampler
 from salsa.runtime.command import main
 from salsa.runtime.errors import UserError
@@ -67,6 +69,40 @@ def test_place_of_frozen_models_changes_nothing(align, llamas, capsys, tmp_path)
         assert weights(tmp_path / place) == weights(tmp_path / "kept")
     align("shards", llamas[1], frozen_models="shards", status=1)
     assert "ppo.frozen_models: shards: these processes do not shard models: launch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("combine", ["mean", "min"])
+def test_ensemble_of_copies_is_one_reward_model_bit_for_bit(align, llamas, reward_model, tmp_path, combine):
+    """Scores, and the value model, which starts from the first copy."""
+    copies = [shutil.copytree(reward_model, tmp_path / f"rm.{number}") for number in (1, 2)]
+    ensemble = tmp_path / "ensemble"
+    ensemble.mkdir()
+    Ensemble(copies, combine, 0.0, 1.0).write(ensemble, ensemble)
+    rows = align("one", llamas[1])
+    assert align("copies", llamas[1], options=("--reward", ensemble)) == rows
+    assert weights(tmp_path / "copies") == weights(tmp_path / "one")
+    Ensemble(copies, combine, 0.5, 2.0).write(ensemble, ensemble)
+    [first, *_] = align("scaled", llamas[1], options=("--reward", ensemble))
+    assert first["reward"] == pytest.approx((rows[0]["reward"] - 0.5) / 2, abs=1e-5)
+
+
+def test_minimum_of_two_reward_models_is_at_most_either(align, llamas, reward_model, make_checkpoint, tmp_path):
+    models = [reward_model, make_checkpoint(tmp_path / "other", seed=4, reward=True, scale=6)]
+    ensemble = tmp_path / "ensemble"
+    ensemble.mkdir()
+    found = {}
+    for combine in ("mean", "min"):
+        Ensemble(models, combine, 0.0, 1.0).write(ensemble, ensemble)
+        found[combine] = align(combine, llamas[1], options=("--reward", ensemble))[0]["reward"]
+    alone = [align(str(n), llamas[1], options=("--reward", model))[0]["reward"] for n, model in enumerate(models)]
+    assert found["mean"] == pytest.approx(sum(alone) / 2, abs=1e-5)
+    assert found["min"] < min(alone)
+
+
+def test_length_costs_what_the_setting_says(align, llamas):
+    free, penalised = (align(str(rate), llamas[1], length_penalty=rate)[0] for rate in (0.0, 0.25))
+    assert penalised["reward"] == free["reward"], "the score itself is logged"
+    assert penalised["objective"] == pytest.approx(free["objective"] - 0.25 * free["length"], abs=1e-4)
 
 
 def test_strategy_without_effect_is_ppo_bit_for_bit(align, llamas, tmp_path):
@@ -162,7 +198,7 @@ def learn(llamas, reward_model, prompts_file, monkeypatch, beta: float) -> list[
     }
     config = Ppo.model_validate(settings(prompts_file, learning_rate=3e-3, missing_eos_penalty=0.0, **keys))
     tokenizer = load_tokenizer(llamas[0])
-    monkeypatch.setattr("salsa.rollouts.models.rewards", likes_even)
+    monkeypatch.setattr("salsa.rollouts.rewards.rewards", likes_even)
     models = Models(
         tokenizer=tokenizer,
         policy=Trained(load_causal(llamas[0])),

@@ -1,5 +1,6 @@
 """Every file of config/ is valid, and a mistake is one line that names file, key and fix."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,25 @@ def test_greedy_soup_needs_a_reward_model_that_chooses(tmp_path):
         load_config(ROOT / "config/smoke.yaml", tmp_path / "more.yaml")
     with pytest.raises(ValueError, match="name two SFT models or more, each once"):
         checkpoint_name({"greedy": ["sft-1", "sft-1"]})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("methods: {ppo: {reward: {models: 1, combine: mean}}}", "methods.ppo.reward.models: "),
+        ("methods: {sft: {reward: {models: 2, combine: mean}}}", "reward: algorithm none uses no reward model: remove"),
+        (
+            "methods: {ppo: {reward: {models: 2, combine: min}}}\n"
+            "models: {llama-mini.2: {local: {path: x, chat_template: y, pad_token: z}}}",
+            "methods.ppo.reward: its reward model is called llama-mini.2, as a model is: rename one",
+        ),
+    ],
+    ids=["one", "none", "name"],
+)
+def test_combined_rewards_that_cannot_be(more, said, tmp_path):
+    (tmp_path / "more.yaml").write_text(more)
+    with pytest.raises(UserError, match=re.escape(said)):
+        load_config(ROOT / "config/smoke.yaml", tmp_path / "more.yaml")
 
 
 def test_soup_name_encodes_its_weights():

@@ -19,7 +19,7 @@ from salsa.workflow.model_sizes import Sizes
 ROOT = Path(__file__).parents[3]
 # Says which GPUs it has, and ends when it is told to.
 HOLDER = "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
-GPU_STAGES = {"sft", "reward", "align", "dpo", "alpha", "frontier", "greedy", "generate", "score"}
+GPU_STAGES = {"sft", "reward", "combine", "align", "dpo", "alpha", "frontier", "greedy", "generate", "score"}
 
 
 @pytest.fixture(autouse=True)

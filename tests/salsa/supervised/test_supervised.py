@@ -18,7 +18,8 @@ from salsa.config.sections import World
 from salsa.models.scoring import new_head, normalisation
 from salsa.models.training import pooled_batches
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
-from salsa.supervised.reward import accuracy_interval, half_of
+from salsa.supervised.reward import half_of
+from salsa.supervised.reward_figures import accuracy_interval
 from salsa.supervised.sft import random_share
 from salsa.supervised.trl_trainers import StageTrainer
 from salsa.world.make import write_world
@@ -104,13 +105,13 @@ def test_share_is_drawn_by_seed():
     assert len(random_share(100, 0.001, 1)) == 1
 
 
-def reward(command, world, base, out, train, **keys):
+def reward(command, world, base, out, train, options=(), **keys):
     names = {"train": train, "test": world / "prefs_test.jsonl", "normalisation_prompts": world / "rl_prompts.jsonl"}
     sources = {key: {"path": str(path)} for key, path in names.items()}
     settings = {**SUPERVISED, **sources, "max_new_tokens": 8, "normalisation_samples": 30, **keys}
     card = out.with_suffix(".json")
     arguments = ("--sft", base, "--settings", json.dumps(settings), "--seed", 1, "--out", out, "--card", card)
-    status, said = command("salsa", "reward", *arguments)
+    status, said = command("salsa", "reward", *arguments, *options)
     return status, said, json.loads(card.read_text()) if card.exists() else None
 
 
@@ -183,6 +184,25 @@ def test_new_reward_head_has_variance_1_over_d_plus_1():
     new_head(model, torch.Generator().manual_seed(1))
     assert model.score.weight.std().item() == pytest.approx(1 / math.sqrt(8192), rel=0.05)
     assert model.score.weight.mean().item() == pytest.approx(0, abs=4 / 8192)
+
+
+def test_orders_of_the_pairs_start_from_one_model(world, base, tmp_path, command):
+    """Only then can the weights of what they lead to be averaged. The first order has no number."""
+    for rate, folder in ((3e-3, "trained"), (1e-30, "start")):
+        for order in (1, 2):
+            out = tmp_path / folder / str(order)
+            options = ("--order", order)
+            status, said, _ = reward(
+                command, world, base, out, world / "prefs_train.jsonl", options, learning_rate=rate
+            )
+            assert status == 0, said
+    one, two = (
+        [(tmp_path / folder / str(order) / "model.safetensors").read_bytes() for order in (1, 2)]
+        for folder in ("trained", "start")
+    )
+    assert one[0] != one[1] and two[0] == two[1]
+    runs = [read_json(tmp_path / "trained" / str(order) / "run.json") for order in (1, 2)]
+    assert "order" not in runs[0]["seeds"] and runs[1]["seeds"]["order"] == 2
 
 
 def test_only_ties_are_one_clear_line(world, base, tmp_path, command):
