@@ -11,6 +11,7 @@ from eval.endpoints.costs import Sizes
 from eval.endpoints.endpoint import Endpoint, Final, Passing
 from eval.endpoints.pace import Pace
 from eval.judging.client import call_parameters
+from eval.planning.judge_calls import judge_prices
 from salsa.config.config import Config
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError
@@ -61,10 +62,16 @@ async def _ask(judge: Judge) -> str:
     if reply.outcome == "answered":
         if judge.budget is not None and not reply.usage:
             raise UserError("judge.budget: the endpoint does not report the tokens of a call: remove the budget")
-        return f"answers at {judge.base_url}" + (f", as {reply.model}" if reply.model else "")
+        return f"answers at {judge.base_url}" + (f", as {reply.model}" if reply.model else "") + last_day(judge.model)
     if CUT_OFF in (reply.error or ""):
         return f"answers at {judge.base_url}; its reasoning takes more than one token"
     raise UserError(f"{judge.base_url}: the endpoint refuses a call ({reply.error}): correct the section judge")
+
+
+def last_day(model: str) -> str:
+    """Until when the judge's maker serves it, if that is known."""
+    price = judge_prices().judges.get(model)
+    return f"; its maker serves it until {price.ends}" if price is not None and price.ends is not None else ""
 
 
 def check_batches(judge: Judge) -> str:

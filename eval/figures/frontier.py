@@ -15,7 +15,7 @@ from eval.figures.style import COLOURS, LABELS, MARKERS, colours_of
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
 from eval.statistics.frontier import Curve
-from eval.tables.at_equal_kl import MEASURES, equal_kl_rows
+from eval.tables.at_equal_kl import COMPARED, MEASURES, equal_kl_rows
 
 POINTS = 61
 LABELLED = 4  # intervals between ticks that have room for their labels
@@ -57,6 +57,7 @@ def frontier_figure(results: GridResults) -> Figure:
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
         draw_differences(panels[row][-1], equal[equal["measure"] == measure] if len(equal) else equal, grid.models)
+        panels[row][-1].set_visible(measure in COMPARED)
     panels[0][-1].set_title(title_of(equal, grid), fontsize=10)
     panels[-1][-1].set_xlabel("mean difference at equal KL")
     handles, labels = panels[0][0].get_legend_handles_labels()

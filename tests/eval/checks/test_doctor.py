@@ -244,10 +244,10 @@ def test_bug_in_a_check_is_not_a_finding():
         eval.checks.doctor.run_checks([Check("a", "b", lambda: str(1 // 0))], 5)
 
 
-def asked(answer, **keys) -> dict[str, str]:
+def asked(answer, model="m", **keys) -> dict[str, str]:
     """Findings of the judge checks for a server that replies so; also checks the request."""
     with JudgeServer(answer) as server:
-        settings = Judge(kind="endpoint", model="m", base_url=server.url, api_key_env="JUDGE_KEY", **keys)
+        settings = Judge(kind="endpoint", model=model, base_url=server.url, api_key_env="JUDGE_KEY", **keys)
         checks = judge.checks(grid("smoke", judge=settings.model_dump()))
         return {check.subject: message(checks, check.subject) for check in checks}
 
@@ -270,6 +270,11 @@ def test_judge_check_requests_one_token(key):
         {"model": "m", "max_completion_tokens": 1, "reasoning_effort": "low"}
     ]
     assert not list(Path.cwd().iterdir()), "no files are left"
+
+
+def test_last_day_of_a_judge_is_named(key):
+    found = [asked(lambda *_: Answer(body=chat("Yes")), model=name)[name] for name in ("gpt-4o-2024-08-06", "m")]
+    assert found[0].endswith("; its maker serves it until 2027-01-14") and "serves it" not in found[1]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 
 from eval.claims.frontier import differences_at_equal_kl
+from eval.figures.frontier import frontier_figure
 from eval.grid.aggregate import with_win_rates
 from eval.grid.results import GridResults
 from eval.tables import at_equal_kl, claimed
+from eval.tables.measured import REWARD_MODEL
 from salsa.config.sections import Comparison
 from tests.eval.synthetic import GAIN, REPLICATED, SPREAD, with_frontier, write_results
 
@@ -94,3 +96,21 @@ def test_figure_and_page_are_made(results, command):
         "two_mini",
         "all",
     ]
+
+
+def test_own_rewards_of_methods_are_shown_and_not_compared(results):
+    """They are different measures, so a difference of them would mean nothing."""
+    results = GridResults(results.folder, GRID)
+    results.frontier["reward_trained_on"] = results.frontier["reward"] + 1.0
+    rows = at_equal_kl.run_rows(results)
+    assert list(rows["reward_trained_on"]) == pytest.approx(list(rows["reward"] + 1.0))
+    assert "reward_trained_on" not in set(at_equal_kl.equal_kl_rows(results)["measure"])
+    assert [panel.get_visible() for panel in frontier_figure(results).axes[2::3]] == [True, False, True, True]
+
+
+def test_combined_reward_models_are_named(results, tmp_path):
+    results = GridResults(results.folder, GRID)
+    results.reward_cards["version"] = ["", "weights-3", *["2"] * (len(results.reward_cards) - 2)]
+    REWARD_MODEL.write(tmp_path, results)
+    shown = (tmp_path / "reward_model.md").read_text()
+    assert "| shared | 1 | 80 |" in shown and "| weights of 3 | 80 |" in shown and "(WARM)" in shown

@@ -41,9 +41,10 @@ def test_unknown_replicate_is_one_line(tmp_path):
         completed(tmp_path, "--replicate", "r3")
 
 
-def test_algorithm_comes_with_the_method(tmp_path):
+def test_algorithm_and_reward_come_with_the_method(tmp_path):
     (tmp_path / "more.yaml").write_text(
-        "methods: {salsa-rloo: {algorithm: rloo, init: sft-1, reference: sft-2}}\nrloo: {responses_per_prompt: 2}\n"
+        "methods: {salsa-rloo: {algorithm: rloo, init: sft-1, reference: sft-2, reward: {models: 2, combine: min}}}\n"
+        "rloo: {responses_per_prompt: 2}\n"
     )
     words = [
         "--config",
@@ -56,6 +57,7 @@ def test_algorithm_comes_with_the_method(tmp_path):
     assert first.algorithm == "ppo" and "value_learning_rate" in first.settings
     rloo = parse("salsa.alignment.align", [*words, "--method", "salsa-rloo"])
     assert rloo.algorithm == "rloo" and json.loads(rloo.settings)["responses_per_prompt"] == 2
+    assert [str(one.reward).rpartition("/")[2] for one in (first, rloo)] == ["llama-mini", "llama-mini.min-2"]
     assert rloo.settings == parse("salsa.alignment.align", [*words, "--algorithm", "rloo"]).settings
     with pytest.raises(UserError, match=r"^--method ppo: the config has salsa-rloo: name one of these$"):
         parse("salsa.alignment.align", [*words, "--algorithm", "rloo", "--method", "ppo"])

@@ -24,6 +24,20 @@ def test_project_configs_are_valid(path):
     assert load_config(path).tables.headline == "salsa_vs_ppo"
 
 
+@pytest.mark.parametrize("name", ["reward-models", "over-optimisation"])
+def test_grids_with_their_own_reward_models_have_minis_settings(name):
+    mini, grid = (
+        load_config(ROOT / "config/mini.yaml"),
+        load_config(ROOT / "config/mini.yaml", ROOT / f"config/{name}.yaml"),
+    )
+    assert all(
+        getattr(mini, section) == getattr(grid, section) for section in ("world", "base", "models", "sft", "ppo")
+    )
+    assert mini.reward == grid.reward and mini.methods["ppo"] == grid.methods["ppo"]
+    seeds = [replicate.reward_seed for replicate in grid.replicates.values()]
+    assert len(set(seeds)) == len(seeds) == 10 and None not in seeds
+
+
 def test_ppo_and_salsa_differ_only_in_the_reference():
     for name in ("mini", "smoke", "paper"):
         methods = load_config(ROOT / f"config/{name}.yaml").methods
