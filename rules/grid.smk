@@ -10,6 +10,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from eval.grid.layout import generation_file, grade_file, judgment_file, score_file, training_file
 from eval.workflow.start import load_grid
+from salsa.config.methods import combined_rewards
 from salsa.workflow.file_times import restore_times
 
 # The rules' `python` is the one that Snakemake runs in, even if its environment is not activated.
@@ -52,7 +53,7 @@ wildcard_constraints:
     seed=r"\d+",
     soup=r"(base|sft-)[^/_]+",
     order=r"(\.\d+)?",
-    combined=r"(weights|mean|min)-\d+",
+    combined="|".join(combined_rewards(GRID.methods)) or "none",
     tried=r"sft-\d+(\+sft-\d+)+",
     round=r"\d+",
     archived="|".join(GRID.calibration.files if GRID.calibration else ()) or "none",

@@ -9,10 +9,10 @@ import pandas as pd
 
 from eval.claims.frontier import differences_at_equal_kl
 from eval.grid.aggregate import LAST_SHARE, QUESTION, RUN, differences
+from eval.grid.claims import Condition
 from eval.grid.results import GridResults
 from eval.statistics.intervals import Estimated, contrast_estimate, mean_estimate, rate_estimate
 from eval.statistics.runs import DifferenceOfShares, SpreadRatio
-from salsa.config.claims import Condition
 
 REPLICATE = ["model", "replicate"]
 COLLAPSED = "collapsed"

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from eval.claims.settle import MORE_QUESTIONS, replicates_to_find
+from eval.grid.claims import Condition
 from eval.statistics.crossed import Components
 from eval.statistics.intervals import Estimate, Estimated, Interval, p_value
-from salsa.config.claims import Condition
 
 Verdict = Literal["supported", "contradicted", "undecided", "not measured"]
 

@@ -12,11 +12,11 @@ import pandas as pd
 
 from eval.claims.observations import COLLAPSED, observations, of_benchmarks
 from eval.claims.verdicts import holm
+from eval.grid.claims import PER_QUESTION, Claim, Condition
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 from eval.statistics.intervals import Estimate, p_value, rate_estimate, signed_estimate
 from eval.tables.claimed import in_scope
-from salsa.config.claims import PER_QUESTION, Claim, Condition
 
 ALL = ALL_MODELS  # of models or benchmarks
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ tables/  figures/  report.html
 
 With replicates: POLICY, COMPARISON, alpha/MODEL and frontier/MODEL end with -REPLICATE (salsa/config/replicates.py),
 and so does reward/MODEL for a reward model of its own; reward/MODEL.2 and reward/MODEL.weights-3 are other versions of
-it (salsa.config.config.reward_versions).
+it (salsa.config.methods.reward_versions).
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from salsa.config.claims import Claim, load_claims
-from salsa.config.config import Config, FrontierRun, Method, all_replicates, frontier_runs, reward_versions
+from eval.grid.claims import Claim, load_claims
+from salsa.config.config import Config, FrontierRun, all_replicates, frontier_runs
 from salsa.config.fields import Section
 from salsa.config.layout import reward_name
+from salsa.config.methods import Method, reward_versions
 from salsa.config.naming import Checkpoint, soup_of
 from salsa.config.replicates import HELD_OUT, Policy, Replicate, suffix
 from salsa.config.sections import Alpha, Comparison, Tables

@@ -156,7 +156,7 @@ class ModelJobs:
             references = [self._in_replicate(policy.replicate, part) for part in method.reference_parts()[1]]
         needs = [start, *references, *self.jobs.files([self.costs.trained_on(policy.method)])]
         if method.algorithm in RL_ALGORITHMS:
-            needs += [self._in_replicate(policy.replicate, FIRST_ROLE), *self._trained_against(policy)]
+            needs += [self._in_replicate(policy.replicate, FIRST_ROLE), self._trained_against(policy)]
         rule = "align" if method.algorithm in RL_ALGORITHMS else method.algorithm
         return self._add(rule, [policy.name], self.costs.align(policy.method), needs)
 
@@ -209,17 +209,17 @@ class ModelJobs:
         parts = [part for part in (owner, version) if part]
         return self._add("reward", parts, self.costs.reward(), [self._reward_start(owner), *data])
 
-    def _trained_against(self, policy: Policy) -> list[str]:
-        """The jobs that make the reward of a policy's training."""
+    def _trained_against(self, policy: Policy) -> str:
+        """The job that makes the reward of a policy's training."""
         owner, combined = reward_owner(self.config, policy.replicate), self.config.methods[policy.method].reward
         if combined is None:
-            return [self._reward(owner)]
+            return self._reward(owner)
         settings = self.costs.settings.reward
         models = [self._reward(owner, version) for version in combined.versions]
         data = self.jobs.files((settings.test, settings.normalisation_prompts))
         parts = [part for part in (owner, combined.name) if part]
         needs = [*models, self._reward_start(owner), *data]
-        return [*models, self._add("combine", parts, self.costs.combine(combined), needs)]
+        return self._add("combine", parts, self.costs.combine(combined), needs)
 
     def _replicate(self, name: str, replicate: Replicate, rewards: list[str], further: list[Checkpoint]) -> None:
         """Add a replicate's jobs. `rewards`: the jobs of its reward model and, if there is one, of the held-out one.

@@ -12,9 +12,9 @@ import pandas as pd
 
 from eval.claims.settle import VARIANCE, detectable, replicates_to_find
 from eval.costs.sizes import Sizes
+from eval.grid.claims import PER_QUESTION, Condition, load_claims
 from eval.grid.layout import ALL_MODELS
 from eval.statistics.crossed import Components
-from salsa.config.claims import PER_QUESTION, Condition, load_claims
 from salsa.config.config import Config, all_replicates
 from salsa.config.replicates import Replicate
 from salsa.runtime.errors import UserError

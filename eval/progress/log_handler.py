@@ -34,8 +34,8 @@ LONG = 100  # characters: a longer reason is shown without its files
 
 
 def job_name(wildcards: dict[str, object] | None) -> str:
-    """The values of a job's wildcards as words."""
-    return " ".join(str(value).lstrip("-") for value in (wildcards or {}).values() if str(value))
+    """The values of a job's wildcards as words; the number of a reward model follows its name: r3.2."""
+    return " ".join(str(value).lstrip("-") for value in (wildcards or {}).values() if str(value)).replace(" .", ".")
 
 
 def short_reason(reason: str) -> str:

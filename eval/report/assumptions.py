@@ -14,8 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from salsa.config.algorithms import WarpRun
-from salsa.config.config import Config, Method
+from salsa.config.config import Config
 from salsa.config.fields import Section
+from salsa.config.methods import Method
 from salsa.config.replicates import Replicate
 from salsa.config.sections import BenchmarkSettings, Comparison, DataSource, Download, HubModel, Lora
 from salsa.runtime.errors import UserError

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.figures.of_grid import plots
+from eval.grid.claims import Claim
 from eval.grid.layout import ALL_MODELS, Grid
 from eval.report.assumptions import Assumptions
 from eval.report.claims import figure
 from eval.report.headline import Row, read_table
 from eval.tables.claimed import settled_by
 from eval.tables.formats import NOTHING
-from salsa.config.claims import Claim
 
 FIGURE_OF = {  # by what a condition is measured on
     "judgments": "win_rates",

@@ -42,9 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     rows = []
     for policy, steps, path in checkpoints:
         figures = probe.measure(path, {TRAINED_ON: trained_on[policy]} if policy in trained_on else {})
-        if trained_on and policy is not None:
-            others = {name.replace("reward", TRAINED_ON): figures[name] for name in ("reward", "reward_se")}
-            figures = others | figures
+        if trained_on and policy is not None and policy not in trained_on:
+            figures |= {TRAINED_ON: figures["reward"], f"{TRAINED_ON}_se": figures["reward_se"]}
         rows.append({"policy": policy, "steps": steps, **figures})
         log.info("%s: reward %.3f, KL to SFT 1 %.3f", path, rows[-1]["reward"], rows[-1]["kl_sft"])
     with output_file(arguments.out, provenance) as out:

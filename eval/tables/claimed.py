@@ -10,12 +10,12 @@ import pandas as pd
 from eval.claims.observations import estimate, observations
 from eval.claims.settle import MORE_QUESTIONS, VARIANCE
 from eval.claims.verdicts import Found, Verdict, found, holm, judged, verdict
+from eval.grid.claims import PER_QUESTION, Claim, Condition
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 from eval.statistics.intervals import NO_INTERVAL
 from eval.tables.formats import NOTHING, with_interval
 from eval.tables.table import Column, Table, copied
-from salsa.config.claims import PER_QUESTION, Claim, Condition
 
 ALL = ALL_MODELS  # of models or benchmarks
 Row = dict[str, Any]

@@ -8,8 +8,9 @@ from eval.ledger.calls import CALLS
 from eval.ledger.index import INDEX
 from eval.workflow.paths import GridPaths, Wildcards
 from salsa.config.algorithms import Dpo, Grpo, Ppo, Rloo
-from salsa.config.config import algorithm_settings, combined_rewards, for_model
+from salsa.config.config import algorithm_settings, for_model
 from salsa.config.layout import combined_folders, method_reward_folder, reward_owner
+from salsa.config.methods import combined_rewards
 from salsa.config.naming import parse_soup_name
 from salsa.data.training_sets import DataSet, all_sets, training_sets
 

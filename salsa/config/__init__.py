@@ -2,5 +2,5 @@
 
 In: YAML files, merged.
 Out: one checked `Config`; every stage is given the section that it uses and no more.
-Open first: config.py (the whole), then sections.py (a class a section) and references.py (what the KL is against).
+Open first: config.py (the whole), then sections.py (a class a section) and methods.py (a method as data).
 """

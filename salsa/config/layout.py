@@ -46,7 +46,7 @@ def reward_owner(config: Config, replicate: str) -> str:
 
 
 def reward_name(model: str, owner: str, version: str = "") -> str:
-    """Name of a reward model, or of another version of it (`config.reward_versions`)."""
+    """Name of a reward model, or of another version of it (`methods.reward_versions`)."""
     return f"{model}{suffix(owner)}" + (f".{version}" if version else "")
 
 

@@ -1,11 +1,11 @@
 """Names of checkpoints in a config, and the paths that follow from them.
 
-sft-1                                                   an SFT model, by its seed
-{greedy: [sft-1, sft-2, sft-3]}                         a soup of those of them that raise its reward
 base                                                    the model that SFT starts from
+sft-1                                                   an SFT model, by its seed
 {soup: {sft-1: 0.5, sft-2: 0.5}}                        a weighted average of such models
 {slerp: {sft-1: 0.5, sft-2: 0.5}}                       their average on the arc between their changes from the base
 {slerp: {sft-1: 0.3, sft-2: 0.3, base: 0.4}}            the same, drawn 40 % of the way back to the base (LITI)
+{greedy: [sft-1, sft-2, sft-3]}                         a soup of those of them that raise its reward
 {perturbed: {of: sft-1, like: {sft-1: 0.5, sft-2: 0.5}}}    an SFT model moved at random as far as a soup is from it
 """
 

@@ -81,6 +81,7 @@ class Scorer:
         self.models = [(load_reward(path, dtype), normalisation(path)) for path in folders]
 
     def __call__(self, sequences: list[list[int]], batch_size: int) -> list[float]:
+        """Score sequences, `batch_size` of similar length at a time."""
         batches = list(batches_by_length(list(map(len, sequences)), batch_size))
         of_models = [rewards(model, sequences, batches, *scale) for model, scale in self.models]
         return of_models[0] if self.ensemble is None else self.ensemble.scores(of_models)

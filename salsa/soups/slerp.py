@@ -42,9 +42,10 @@ def gram(base: Tensor, tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 def arc_factors(products: np.ndarray, weights: Sequence[float]) -> list[float]:
-    """Factors [n] of the changes in their spherical average, from inner products [n, n] and weights that sum to 1.
+    """Factors [n] of the changes in their spherical average, from inner products [n, n] and weights.
 
-    More than two changes are added one after the other, so their order matters a little.
+    Only the weights' ratios matter. More than two changes are added one after the other, so their order matters a
+    little.
     """
     factors, total = np.zeros(len(weights)), 0.0
     for number, weight in enumerate(weights):

@@ -9,9 +9,10 @@ penalty then mean the same against every reward.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from salsa.checkpoints.ensembles import Combine, Ensemble, combined
 from salsa.checkpoints.loading import check_vocabularies, load_reward, load_tokenizer
@@ -27,16 +28,35 @@ from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
 from salsa.soups.soup import soup
-from salsa.supervised.reward_figures import batch_size, measured, raw_scores
+from salsa.supervised.reward_card import Score, batch_size, raw_scores, reward_card
 
 NORMALISATION = ("reward_mean", "reward_std")
+Card = dict[str, Any]
+Measure = Callable[[Score], Card]  # makes the card of a reward from its scores
 
 
-def ensemble_scores(
-    models: Sequence[Path], combine: Combine, settings: Reward, sequences: list[list[int]]
-) -> list[float]:
-    """The ensemble's scores, not yet normalised. One model is in memory at a time."""
-    return combined(combine, [Scorer(folder, settings.dtype)(sequences, batch_size(settings)) for folder in models])
+def average(models: Sequence[Path], folder: Path, settings: Reward, measure: Measure) -> tuple[Card, dict[str, Any]]:
+    """Write the reward model with the average weights of `models`. Returns its card, and facts for run.json."""
+    facts = soup({path: 1 / len(models) for path in models}, folder, may_differ=NORMALISATION)
+    card = measure(partial(raw_scores, load_reward(folder, settings.dtype), settings))
+    config = {**read_json(folder / "config.json"), "reward_mean": card["mean"], "reward_std": card["std"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return card, facts
+
+
+def ensemble(
+    models: list[Path], combine: Combine, folder: Path, place: Path, settings: Reward, measure: Measure
+) -> Card:
+    """Write an ensemble of `models` into `folder`, which will be moved to `place`. Returns its card."""
+
+    def score(sequences: list[list[int]]) -> list[float]:
+        # One model is in memory at a time.
+        scores = [Scorer(model, settings.dtype)(sequences, batch_size(settings)) for model in models]
+        return combined(combine, scores)
+
+    card = measure(score)
+    Ensemble(models, combine, card["mean"], card["std"]).write(folder, place)
+    return card
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -50,27 +70,17 @@ def run(arguments: argparse.Namespace) -> None:
     sources = {"test": settings.test, "normalisation_prompts": settings.normalisation_prompts}
     inputs |= {key: Path(source.path) for key, source in sources.items() if source.path}
     seeds = {"seed": arguments.seed, "reward_seed": arguments.reward_seed, "run": arguments.run}
-    root = derive_seed(run_seed(arguments.seed, arguments.run), "reward", arguments.reward_seed)
-    sets = reward_sets(settings, arguments.seed)
-    data = {
-        f"reward.{key}": prepare(f"reward.{key}", sets[f"reward.{key}"], tokenizer, arguments.prepared)
-        for key in sources
-    }
     record = Run("combine", {**settings.model_dump(), "combine": arguments.by}, inputs, seeds)
+    sets = reward_sets(settings, arguments.seed)
+    names = [f"reward.{key}" for key in sources]
+    data = {name: prepare(name, sets[name], tokenizer, arguments.prepared) for name in names}
+    root = derive_seed(run_seed(arguments.seed, arguments.run), "reward", arguments.reward_seed)
+    measure = partial(reward_card, data=data, sft=arguments.sft, settings=settings, seed=root)
     with output_folder(arguments.out, record) as folder:
         if arguments.by == "weights":
-            equal = {path: 1 / len(models) for path in models}
-            record.extra = soup(equal, folder, may_differ=NORMALISATION)
-            score = partial(raw_scores, load_reward(folder, settings.dtype), settings)
+            card, record.extra = average(models, folder, settings, measure)
         else:
-            score = partial(ensemble_scores, models, arguments.by, settings)
-        card = measured(score, data, arguments.sft, settings, root)
-        if arguments.by == "weights":
-            config = read_json(folder / "config.json")
-            config |= dict(zip(NORMALISATION, (card["mean"], card["std"]), strict=True))
-            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        else:
-            Ensemble(models, arguments.by, card["mean"], card["std"]).write(folder, arguments.out)
+            card = ensemble(models, arguments.by, folder, arguments.out, settings, measure)
         record.extra |= {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}
     log.info("combine: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
     with output_file(arguments.card) as path:

@@ -36,7 +36,7 @@ from salsa.runtime.outputs import output_file, output_folder, scratch
 from salsa.runtime.provenance import Run
 from salsa.runtime.seeds import derive_seed, run_seed
 from salsa.runtime.settings import load_settings
-from salsa.supervised.reward_figures import measured, raw_scores
+from salsa.supervised.reward_card import raw_scores, reward_card
 from salsa.supervised.trl_trainers import Progress, StageTrainer, distributed, model_to_train, trainer_arguments
 
 
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     with scratch(arguments.out) as work:
         model, card = train(arguments.sft, settings, data["reward.train"], root, work, arguments.order)
     gc.collect()  # frees the Trainer, whose optimiser holds three times the model's memory
-    card |= measured(partial(raw_scores, model, settings), data, arguments.sft, settings, root)
+    card |= reward_card(partial(raw_scores, model, settings), data, arguments.sft, settings, root)
     log.info("reward: accuracy %s of %d held-out pairs", card["accuracy"], card["pairs_test"])
     record.extra = {"card": card, "data": {name: prepared.counts for name, prepared in data.items()}}
     record.extra["processes"] = processes.count()

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+from eval.grid.claims import load_claims
 from eval.grid.layout import (
     Grid,
     alpha_file,
@@ -20,7 +21,6 @@ from eval.grid.layout import (
     score_file,
     training_file,
 )
-from salsa.config.claims import load_claims
 from salsa.config.replicates import Policy
 from salsa.runtime.jsonl import write_jsonl
 

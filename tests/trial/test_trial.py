@@ -19,12 +19,12 @@ import yaml
 from scipy import stats
 
 from eval.claims.settle import POWER, detectable
+from eval.grid.claims import Claim
 from eval.grid.layout import Grid, grid_of
 from eval.grid.results import GridResults
 from eval.statistics.crossed import Components
 from eval.statistics.intervals import rate_estimate
 from eval.tables import claimed
-from salsa.config.claims import Claim
 from salsa.config.config import load_config
 from tests.workflow.test_workflow import ROOT, start
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from eval.claims.observations import collapsed, soup_gains
+from eval.grid.claims import Claim, load_claims
 from eval.grid.results import GridResults
 from eval.report.assumptions import load_assumptions
 from eval.tables import claimed
-from salsa.config.claims import Claim, load_claims
 from salsa.runtime.errors import UserError
 from tests.eval.synthetic import GRID, REPLICATED, write_results
 

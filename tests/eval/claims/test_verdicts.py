@@ -7,10 +7,10 @@ from scipy import stats
 
 from eval.claims.settle import replicates_to_find
 from eval.claims.verdicts import Found, found, holm, judged
+from eval.grid.claims import Claim, Condition
 from eval.statistics.crossed import Components
 from eval.statistics.intervals import Interval, mean_estimate, p_value, rate_estimate
 from eval.statistics.runs import DifferenceOfShares, SpreadRatio
-from salsa.config.claims import Claim, Condition
 
 ABOVE = Condition(figure="x", of="scores", measure="reward", above=0)
 

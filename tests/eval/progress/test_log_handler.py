@@ -230,5 +230,6 @@ def test_error_in_the_handler_is_reported(capsys):
 
 def test_names_and_reasons_are_short():
     assert job_name({"model": "llama", "method": "ppo", "replicate": "-r1", "none": ""}) == "llama ppo r1"
+    assert job_name({"model": "llama", "replicate": "-r1", "order": ".2"}) == "llama r1.2"
     assert job_name(None) == job_name({}) == ""
     assert short_reason("Missing output files: a; b") == "Missing output files: a; b", "a file name with a semicolon"

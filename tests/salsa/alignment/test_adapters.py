@@ -17,7 +17,8 @@ from salsa.algorithms.learner import MOMENTS
 from salsa.alignment import training
 from salsa.alignment.align import load_prompts
 from salsa.checkpoints.adapters import base_of, read_adapter
-from salsa.checkpoints.loading import load_causal, load_tokenizer
+from salsa.checkpoints.ensembles import Ensemble
+from salsa.checkpoints.loading import load_causal, load_reward, load_tokenizer
 from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.algorithms import Ppo
 from salsa.config.sections import Lora
@@ -26,6 +27,7 @@ from salsa.lora.layers import parameters_of
 from salsa.rollouts import models as models_module
 from salsa.rollouts.samplers import TransformersSampler
 from salsa.soups.library import average_checkpoints
+from salsa.soups.soup import soup
 from tests.salsa.alignment.small_run import load_run, settings
 from tests.salsa.alignment.test_resume import EMA, EVERY_STEP, STEPS, fault
 
@@ -54,8 +56,9 @@ def adapters(llamas, tmp_path_factory) -> dict[str, Path]:
     make("sft-1", llamas[0], 1)
     make("sft-2", llamas[0], 2)
     make("reward", folder / "sft-1", 3, reward=True)
+    make("reward-2", folder / "sft-1", 4, reward=True)
     average_checkpoints([folder / "sft-1", folder / "sft-2"], folder / "soup")
-    return {name: folder / name for name in ("sft-1", "sft-2", "reward", "soup")}
+    return {name: folder / name for name in ("sft-1", "sft-2", "reward", "reward-2", "soup")}
 
 
 @pytest.fixture
@@ -78,6 +81,25 @@ def test_adapters_on_one_base_are_the_whole_models(align, align_adapters, adapte
     assert {"reward", "gold", "kl_ref_k3", "kl_sft_k1", "length", "entropy", "explained_variance"} <= set(same)
     assert {key: row[key] for key in same} == pytest.approx({key: whole[0][key] for key in same}, rel=1e-3, abs=1e-4)
     assert row["kl_ref_k3"] > 0.01 and row["kl_sft_k3"] == 0
+
+
+def test_adapters_as_combined_rewards_are_the_whole_models(align, adapters, tmp_path):
+    """An ensemble scores responses as it does without LoRA. WARM's weights are the mean of the merged models'."""
+    models = [adapters["reward"], adapters["reward-2"]]
+    ensemble = tmp_path / "ensemble"
+    ensemble.mkdir()
+    Ensemble(models, "mean", 0.0, 1.0).write(ensemble, ensemble)
+    given = ["--sft", adapters["sft-1"], "--reward", ensemble]
+    rows = [
+        align(name, adapters["soup"], init=adapters["sft-1"], options=given, steps=1, lora=lora)[0]
+        for name, lora in (("whole", None), ("lora", LORA))
+    ]
+    assert rows[0]["reward"] == pytest.approx(rows[1]["reward"], abs=1e-3)
+    (tmp_path / "warm").mkdir()
+    soup(dict.fromkeys(models, 0.5), tmp_path / "warm", may_differ=("reward_mean", "reward_std"))
+    one, two, mean = (load_reward(folder).state_dict() for folder in (*models, tmp_path / "warm"))
+    assert all(torch.allclose(mean[name], (one[name] + two[name]) / 2, atol=1e-5) for name in one)
+    assert not torch.equal(one["score.weight"], two["score.weight"])
 
 
 def test_base_and_frozen_adapters_stay_and_the_policy_adds_its_own(align_adapters, adapters, llamas, tmp_path):

@@ -13,9 +13,10 @@ from salsa.checkpoints.loading import load_tokenizer, render
 from salsa.checkpoints.shards import read_json
 from salsa.config.sections import Reward
 from salsa.models.scoring import normalisation
+from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.seeds import derive_seed, run_seed
-from salsa.supervised.reward_figures import samples_of
+from salsa.supervised.reward_card import samples_of
 
 QUESTIONS = [f"Name the colour of grass, {number}." for number in range(12)]
 
@@ -104,7 +105,6 @@ def test_combined_reward_has_its_own_accuracy_and_the_common_scale(combine, mode
         scores = raw(out, samples)
         assert normalisation(out) == pytest.approx((statistics.fmean(scores), statistics.stdev(scores)), abs=1e-4)
         assert card["accuracy"] == pytest.approx(accuracy(raw(out, test)))
-        ensemble = None
     else:
         ensemble = read_ensemble(out)
         assert ensemble is not None and [model.resolve() for model in ensemble.models] == models
@@ -142,5 +142,5 @@ def test_missing_model_of_an_ensemble_is_named(combine, models, tmp_path):
     copies = [shutil.copytree(model, tmp_path / "copies" / model.name) for model in models[:2]]
     out, _ = combine("min", copies)
     shutil.rmtree(copies[1])
-    with pytest.raises(Exception, match=r"ensemble\.json: no reward model \S*4: combine the reward models again"):
+    with pytest.raises(UserError, match=r"ensemble\.json: no reward model \S*4: combine the reward models again"):
         read_ensemble(out)

@@ -19,7 +19,7 @@ from salsa.models.scoring import new_head, normalisation
 from salsa.models.training import pooled_batches
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from salsa.supervised.reward import half_of
-from salsa.supervised.reward_figures import accuracy_interval
+from salsa.supervised.reward_card import accuracy_interval
 from salsa.supervised.sft import random_share
 from salsa.supervised.trl_trainers import StageTrainer
 from salsa.world.make import write_world

@@ -1,6 +1,6 @@
-"""A reward's figures: accuracy on held-out pairs, and mean and std of its scores of SFT 1's samples.
+"""The card of a reward model, or of several combined: accuracy on held-out pairs, and the scale of its scores.
 
-In its card they describe a reward model, or several combined. Mean and std give all rewards one scale.
+The scale is mean and std of the scores of SFT 1's samples. It normalises the scores, so that all rewards have one unit.
 """
 
 import statistics
@@ -101,8 +101,8 @@ def mean_and_std(scores: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(scores), statistics.stdev(scores)
 
 
-def measured(score: Score, data: Mapping[str, Prepared], sft: Path, settings: Reward, seed: int) -> dict[str, Any]:
-    """The figures of a reward whose scores are `score`, for its card."""
+def reward_card(score: Score, data: Mapping[str, Prepared], sft: Path, settings: Reward, seed: int) -> dict[str, Any]:
+    """The card of a reward whose scores are `score`."""
     card = evaluate(score, data["reward.test"])
     prompts = list(data["reward.normalisation_prompts"].data["ids"])
     mean, std = mean_and_std(score(samples_of(sft, settings, prompts, seed)))
