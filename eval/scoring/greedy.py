@@ -45,8 +45,8 @@ def choose(models: Sequence[Path], reward_of: Callable[[Models], float]) -> tupl
     return chosen, trials
 
 
-def equal(models: Sequence[Path]) -> dict[Path, float]:
-    """Equal weights."""
+def equal_weights(models: Sequence[Path]) -> dict[Path, float]:
+    """The same weight for each model."""
     return {model: 1 / len(models) for model in models}
 
 
@@ -68,14 +68,14 @@ def run(arguments: argparse.Namespace) -> None:
             if len(parts) > 1:
                 place = work / str(len(list(work.iterdir())))
                 place.mkdir()
-                soup(equal(parts), place, stored.shard_size, dtype=stored.dtype)
+                soup(equal_weights(parts), place, stored.shard_size, dtype=stored.dtype)
             reward = float(probe.measure(place)["reward"])
             log.info("%s: reward %.3f", " + ".join(map(str, parts)), reward)
             return reward
 
         chosen, trials = choose(models, reward_of)
         record.extra = {
-            **soup(equal(chosen), folder, stored.shard_size, dtype=stored.dtype),
+            **soup(equal_weights(chosen), folder, stored.shard_size, dtype=stored.dtype),
             "models": [str(model) for model in chosen],
             "trials": [{"models": list(map(str, t.models)), "reward": t.reward, "kept": t.kept} for t in trials],
         }
