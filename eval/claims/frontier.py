@@ -14,7 +14,7 @@ RUN = ["model", "replicate"]
 
 
 def curves(points: pd.DataFrame, grid: Grid, measure: str) -> Iterator[tuple[str, str, str, Curve]]:
-    """(model, replicate, method, curve) of each method that has enough points.
+    """(model, replicate, method, curve) of each method that has one point, or enough for a parabola.
 
     RL seeds of a replicate share a curve. SFT 1 belongs to the methods that start from it.
     """

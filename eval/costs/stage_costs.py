@@ -13,7 +13,8 @@ from eval.costs.sizes import Rows
 from eval.costs.training_costs import TrainingCosts
 from eval.costs.work import Cost, Starting, Waiting, Work
 from eval.grid.layout import alpha_line
-from salsa.config.config import FIRST_ROLE
+from salsa.config.algorithms import Dpo
+from salsa.config.config import FIRST_ROLE, algorithm_settings
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import VLLM_ROWS
 
@@ -86,10 +87,16 @@ class Costs(TrainingCosts):
         test, settings = self.sets["sft.test"], self.settings.alpha
         return self._probe(count, 1, [self._passes(settings.dtype, test, 1, test.count / settings.batch_size)])
 
-    def frontier(self, policies: int) -> Cost:
-        """Answers, rewards and KL of SFT 1, and of so many policies with the checkpoints that they kept."""
+    def frontier(self, methods: Sequence[str]) -> Cost:
+        """Answers, rewards and KL of SFT 1, and of policies of these methods with the checkpoints that they kept."""
         rewards = 1 if self.settings.reward.held_out is None else 2
-        return self._probe(1 + policies * (1 + len(self.settings.ppo.checkpoints_at)), rewards, [])
+        return self._probe(1 + sum(1 + self._kept(method) for method in methods), rewards, [])
+
+    def _kept(self, method: str) -> int:
+        """Checkpoints that a policy keeps on its way; averages of runs have none."""
+        settings = algorithm_settings(self.config, self.model, method)
+        is_average = self.config.methods[method].warp is not None
+        return 0 if is_average or isinstance(settings, Dpo) else len(settings.checkpoints_at)
 
     def greedy(self, count: int) -> Cost:
         """A greedy soup of `count` models: the reward of each, and of at most as many soups less one."""

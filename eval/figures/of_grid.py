@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from eval.figures.differences import differences_figure
+from eval.figures.differences import differences_figure, equal_kl_figure
 from eval.figures.frontier import frontier_figure
 from eval.figures.soup import soup_figure
 from eval.figures.style import MANY, STYLE
@@ -19,7 +19,7 @@ from eval.figures.training import reward_kl_figure, training_figure
 from eval.figures.win_rates import win_rates_figure
 from eval.grid.layout import Grid
 from eval.grid.results import GridResults
-from eval.tables.at_equal_kl import has_frontier
+from eval.tables.at_equal_kl import has_frontier, has_several_comparisons
 from eval.tables.of_grid import load_results
 from salsa.runtime.outputs import output_folder
 
@@ -88,11 +88,21 @@ PLOTS = [  # in the report's order
         "frontier",
         "Reward at equal KL",
         "Reward against the KL to SFT 1, over all betas and the checkpoints on the way. Curves: parabolas in the "
-        "square root of the KL, mean over replicates with its interval. Right: first method of the comparison minus "
-        "the second at equal KL, mean over the KL that both reach, with its interval over replicates.",
+        "square root of the KL, mean over replicates with its interval. A method with one policy: the mean over "
+        "replicates. Right, if there is one comparison: its first method minus the second at equal KL, mean over the "
+        "KL that both reach, with its interval over replicates.",
         ("equal_kl", "frontier"),
         frontier_figure,
         is_made=has_frontier,
+    ),
+    Plot(
+        "equal_kl",
+        "Differences at equal KL",
+        "First method of each comparison minus the second at the same KL to SFT 1, mean over the KL that both reach, "
+        "with intervals over replicates. The dashed line means no difference.",
+        ("equal_kl",),
+        equal_kl_figure,
+        is_made=has_several_comparisons,
     ),
 ]
 

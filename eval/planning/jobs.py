@@ -245,9 +245,10 @@ class ModelJobs:
         parts = [name] if name else []
         self._add("alpha", parts, costs.alpha(len(points)), [*line, first, reward, *alpha_data])
         names = {run.name for run in frontier_runs(self.config)}
-        if measured := [trained[policy.name] for policy in found if policy.method in names]:
-            needs = [*measured, first, *rewards, *jobs.files([costs.settings.alpha.prompts])]
-            self._add("frontier", parts, costs.frontier(len(measured)), needs)
+        if measured := [policy for policy in found if policy.method in names]:
+            of_policies = [trained[policy.name] for policy in measured]
+            needs = [*of_policies, first, *rewards, *jobs.files([costs.settings.alpha.prompts])]
+            self._add("frontier", parts, costs.frontier([policy.method for policy in measured]), needs)
         self._judgments(name, answers)
 
     def add(self) -> None:

@@ -1,6 +1,7 @@
 """Figures at equal KL: each method's curve of a figure against the KL, and the difference of two curves.
 
-Reward follows d (a - b d) against d = sqrt(KL) in RLHF (Gao et al. 2022), which is a parabola in d.
+Reward follows d (a - b d) against d = sqrt(KL) in RLHF (Gao et al. 2022), which is a parabola in d. A method with one
+policy has its figure at one KL, and is compared with another method's curve there.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ PARTS = (0.25, 0.5, 0.75)  # of a shared range
 
 @dataclass(frozen=True)
 class Curve:
-    """A parabola in sqrt(KL), fitted by least squares; valid from the smallest KL of a policy to the largest."""
+    """A parabola in sqrt(KL), fitted by least squares; valid from the smallest KL of a policy to the largest.
+
+    The curve of a single policy is its figure, valid at its KL alone.
+    """
 
     coefficients: np.ndarray
     low: float
@@ -24,8 +28,10 @@ class Curve:
     def fit(cls, kl: Sequence[float], values: Sequence[float], start: float | None = None) -> "Curve | None":
         """Fit the figures `values` of policies with this KL, and that of the start, where KL is 0.
 
-        None if there are too few points.
+        None if there are too few points for a parabola, and more than one policy.
         """
+        if len(kl) == 1:
+            return cls(np.array([values[0]]), kl[0], kl[0])
         x = [*kl, *([] if start is None else [0.0])]
         y = [*values, *([] if start is None else [start])]
         if len({*x}) <= DEGREE or not len(kl):
@@ -39,6 +45,8 @@ class Curve:
 
     def mean(self, low: float, high: float) -> float:
         """The curve's mean over a range of KL: each power sqrt(KL)^j has the integral KL^(j/2 + 1) / (j/2 + 1)."""
+        if low == high:
+            return float(self.at(np.array(low)))
         powers = np.arange(len(self.coefficients)) / 2 + 1
         return float((self.coefficients * (high**powers - low**powers) / powers).sum() / (high - low))
 
@@ -56,7 +64,7 @@ class EqualKl:
 def at_equal_kl(a: Curve, b: Curve) -> EqualKl | None:
     """a less b; None if no KL is reached by both."""
     low, high = max(a.low, b.low), min(a.high, b.high)
-    if low >= high:
+    if low > high:
         return None
     parts = low + (high - low) * np.array(PARTS)
     return EqualKl(low, high, tuple((a.at(parts) - b.at(parts)).tolist()), a.mean(low, high) - b.mean(low, high))

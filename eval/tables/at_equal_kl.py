@@ -12,6 +12,7 @@ from eval.grid.layout import ALL_MODELS, Grid
 from eval.grid.results import GridResults
 from eval.statistics.intervals import Interval, mean
 from eval.tables.table import Column, Table, copied, figure, has, interval, only_if
+from salsa.config.sections import Comparison
 
 Row = dict[str, Any]
 MEASURES = ("reward", "reward_trained_on", "reward_held_out", "gold", "win_rate")
@@ -24,10 +25,16 @@ def over_runs(values: "pd.Series[Any]", rows: pd.DataFrame, confidence: float) -
     return mean(values, without_question(rows.drop(columns="benchmark", errors="ignore")), confidence)
 
 
+def on_the_frontier(grid: Grid) -> dict[str, Comparison]:
+    """Comparisons whose methods are both on the frontier."""
+    measured = {run.method for run in grid.frontier}
+    return {name: sides for name, sides in grid.comparisons.items() if {sides.a, sides.b} <= measured}
+
+
 def equal_kl_rows(results: GridResults) -> pd.DataFrame:
     """Differences of both methods of each comparison: per model and over all, at parts of the range and on average."""
     grid, rows = results.grid, []
-    for comparison, sides in grid.comparisons.items():
+    for comparison, sides in on_the_frontier(grid).items():
         for measure in COMPARED:
             found = differences_at_equal_kl(results.frontier, grid, sides, measure)
             for model in (*grid.models, ALL_MODELS) if len(found) else ():
@@ -82,6 +89,17 @@ def trained_on_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
         )
 
 
+def single_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
+    """Which methods have no curve."""
+    trained = results.frontier.dropna(subset=["method"])
+    counts = trained.groupby(["method", "model", "replicate"], sort=False).size().groupby("method", sort=False).max()
+    if single := [method for method, count in counts.items() if count == 1]:
+        yield (
+            f"{', '.join(single)}: one policy, which is compared at its KL, in the replicates where the other method "
+            "reaches it."
+        )
+
+
 def limits(name: str) -> Column:
     """A measure with its interval over runs."""
     return only_if(has(name), interval(name, name, f"{name}_low", f"{name}_high"))
@@ -95,6 +113,11 @@ def at_part(name: str) -> Column:
 def has_frontier(grid: Grid) -> bool:
     """Whether the grid has these tables."""
     return bool(grid.frontier)
+
+
+def has_several_comparisons(grid: Grid) -> bool:
+    """Whether the differences at equal KL need a figure of their own."""
+    return len(on_the_frontier(grid)) > 1
 
 
 EQUAL_KL = Table(
@@ -112,7 +135,8 @@ EQUAL_KL = Table(
         "First method minus the second at the same KL(policy, SFT 1), in the range of KL that both reach in a "
         "replicate; at a quarter, half and three quarters of it, and its mean. Each method's curve is a parabola in "
         "the square root of the KL through its runs at all betas and the checkpoints on their way. Brackets: intervals "
-        "over runs (replicates)."
+        "over runs (replicates).",
+        single_note,
     ],
     is_made=has_frontier,
 )

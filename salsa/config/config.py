@@ -107,18 +107,17 @@ class Config(Section):
             return self
         for model, changes in self.models.items():
             for section, values in changes.settings.items():
-                if section in RL_ALGORITHMS and "beta" in values:
+                if section in (*RL_ALGORITHMS, "dpo") and "beta" in values:
                     raise ValueError(
                         f"models.{model}.settings.{section}.beta: a frontier's betas are for all models: remove it"
                     )
         for method in self.frontier.methods:
-            if method not in self.methods or self.methods[method].algorithm not in RL_ALGORITHMS:
-                raise ValueError(
-                    f"frontier.methods: {method} is no method with algorithm {' or '.join(RL_ALGORITHMS)}: correct it"
-                )
-            if self.beta_of(method) in self.frontier.betas:
+            if method not in self.methods or self.methods[method].algorithm == "none":
+                raise ValueError(f"frontier.methods: {method} is no method with training: correct it")
+            betas = self.frontier.betas_of(method)
+            if self.beta_of(method) in betas:
                 raise ValueError(f"frontier.betas: {self.beta_of(method):g} is the beta of {method} already: remove it")
-            names = {at_beta(method, beta): beta for beta in self.frontier.betas}
+            names = {at_beta(method, beta): beta for beta in betas}
             for name in (method, *names) if self.frontier.against else ():
                 self._compare(name, self.frontier.against)
             for name, beta in names.items():
@@ -150,7 +149,8 @@ class Config(Section):
     def beta_of(self, method: str) -> float:
         """The beta of a method of the frontier, in models whose settings do not change it."""
         entry = self.methods[method]
-        return float(entry.settings.get("beta", self.own_section(entry.algorithm).get("beta", self.ppo.beta)))
+        section = dict(self.dpo or {}) if entry.algorithm == "dpo" else self.own_section(entry.algorithm)
+        return float(entry.settings.get("beta", section.get("beta", self.ppo.beta)))
 
     def own_section(self, algorithm: str) -> dict[str, Any]:
         """The section of an algorithm that samples responses; PPO's is what the others share with it."""
@@ -366,6 +366,7 @@ def frontier_runs(config: Config) -> list[FrontierRun]:
         return []
     runs = []
     for method in config.frontier.methods:
-        named = {config.beta_of(method): method} | {beta: at_beta(method, beta) for beta in config.frontier.betas}
+        betas = config.frontier.betas_of(method)
+        named = {config.beta_of(method): method} | {beta: at_beta(method, beta) for beta in betas}
         runs += [FrontierRun(method=method, beta=beta, name=named[beta]) for beta in sorted(named)]
     return runs

@@ -283,11 +283,25 @@ class Frontier(Section):
     With `against`, all runs also answer the benchmarks and are judged against this method.
     """
 
-    methods: list[Name] = Field(min_length=1, description="Methods with algorithm ppo, rloo or grpo")
-    betas: list[NonNegative] = Field(min_length=1, description="Betas beside each method's own")
+    methods: list[Name] = Field(min_length=1, description="Methods with training")
+    betas: list[NonNegative] | dict[Name, list[NonNegative]] = Field(
+        default_factory=list, description="Betas beside each method's own: of all methods, or by method"
+    )
     against: Name | None = Field(
         None, description="A method that all runs are judged against, for win rates at equal KL"
     )
+
+    @model_validator(mode="after")
+    def _betas_are_of_methods(self) -> "Frontier":
+        if isinstance(self.betas, dict) and (others := sorted(self.betas.keys() - {*self.methods})):
+            raise ValueError(
+                f"betas: {others[0]} is not among the methods {', '.join(self.methods)}: add it or remove it"
+            )
+        return self
+
+    def betas_of(self, method: str) -> list[float]:
+        """Betas of a method beside its own."""
+        return self.betas.get(method, []) if isinstance(self.betas, dict) else self.betas
 
 
 class Comparison(Section):

@@ -53,6 +53,19 @@ def test_methods_without_a_common_kl_are_not_compared():
     assert at_equal_kl(a, b) is None
 
 
+def test_single_policy_is_compared_with_the_other_curve_at_its_kl():
+    kl = np.array([0.5, 1.0, 3.0, 6.0])
+    curve = Curve.fit(list(kl), list(gao(kl, 1.2, 0.3)), start=0.0)
+    policy = Curve.fit([2.0], [0.9], start=0.0)
+    found = at_equal_kl(policy, curve)
+    expected = 0.9 - gao(np.array(2.0), 1.2, 0.3)
+    assert (found.low, found.high) == (2.0, 2.0)
+    assert [found.mean, *found.at_parts] == pytest.approx([expected] * 4)
+    assert at_equal_kl(curve, policy).mean == pytest.approx(-expected)
+    assert at_equal_kl(Curve.fit([7.0], [0.9]), curve) is None, "beyond the curve's last policy"
+    assert at_equal_kl(policy, Curve.fit([2.5], [0.8])) is None, "two policies with different KL"
+
+
 def test_too_few_points_give_no_curve():
     assert Curve.fit([1.0, 2.0], [0.1, 0.2]) is None
     assert Curve.fit([1.0, 1.0, 1.0], [0.1, 0.2, 0.3], start=0.0) is None

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from eval.claims.frontier import differences_at_equal_kl
+from eval.figures.differences import equal_kl_figure
 from eval.figures.frontier import frontier_figure
 from eval.grid.aggregate import with_win_rates
 from eval.grid.results import GridResults
@@ -106,6 +107,38 @@ def test_own_rewards_of_methods_are_shown_and_not_compared(results):
     assert list(rows["reward_trained_on"]) == pytest.approx(list(rows["reward"] + 1.0))
     assert "reward_trained_on" not in set(at_equal_kl.equal_kl_rows(results)["measure"])
     assert [panel.get_visible() for panel in frontier_figure(results).axes[2::3]] == [True, False, True, True]
+
+
+def test_methods_with_one_policy_are_compared_at_its_kl(results):
+    """`alone` has PPO's policy at a beta of 0.2 with a reward 0.3 higher. SALSA's curve misses the planted one a little,
+    because it starts at SFT 1's reward.
+    """
+    ended = results.frontier[
+        results.frontier["policy"].fillna("").str.match(r"ppo-r\d") & results.frontier["steps"].isna()
+    ]
+    points = pd.concat([results.frontier, ended.assign(method="alone", reward=ended["reward"] + 0.3)])
+    runs = [*GRID.frontier, GRID.frontier[0].model_copy(update={"method": "alone", "name": "alone"})]
+    grid = GRID.model_copy(
+        update={
+            "frontier": runs,
+            "methods": {**GRID.methods, "alone": GRID.methods["ppo"]},
+            "comparisons": {
+                "alone_vs_ppo": Comparison(a="alone", b="ppo"),
+                "salsa_vs_alone": Comparison(a="salsa", b="alone"),
+                "ppo_vs_sft": Comparison(a="ppo", b="sft"),
+            },
+        }
+    )
+    results = GridResults(results.folder, grid)
+    results.frontier = points
+    rows = at_equal_kl.equal_kl_rows(results)
+    found = rows[(rows["measure"] == "reward") & (rows["model"] == "all")].set_index("comparison")
+    assert found["difference"].to_dict() == pytest.approx({"alone_vs_ppo": 0.3, "salsa_vs_alone": GAIN - 0.3}, abs=0.002)
+    assert (found["kl_low"] == found["kl_high"]).all() and found["kl_low"].iloc[0] == pytest.approx(0.3 / 0.2)
+    assert next(iter(at_equal_kl.single_note(results, rows))).startswith("alone: one policy, which is compared at its KL")
+    assert len(frontier_figure(results).axes) == 2 * 3, "several comparisons have a figure of their own"
+    labels = [label.get_text() for label in equal_kl_figure(results).axes[0].get_yticklabels()]
+    assert labels == ["alone − ppo", "salsa − alone"]
 
 
 def test_combined_reward_models_are_named(results, tmp_path):

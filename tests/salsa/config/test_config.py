@@ -117,7 +117,12 @@ MISTAKES = {
     "a frontier of an untrained method": (
         ("frontier", "methods"),
         ["sft"],
-        r"frontier\.methods: sft is no method with",
+        r"frontier\.methods: sft is no method with training: correct it",
+    ),
+    "betas of a method that is not on the frontier": (
+        ("frontier", "betas"),
+        {"pppo": [0.3]},
+        r"frontier: .*betas: pppo is not among the methods ppo, salsa: add it or remove it",
     ),
     "a frontier with a model's beta": (
         ("models", "llama-mini", "settings"),
@@ -256,6 +261,22 @@ def test_frontier_adds_its_runs_to_the_methods():
         "ppo-b0.5",
         "salsa-b0.5",
     ]
+    assert Config.model_validate(config.model_dump()) == config
+
+
+def test_frontier_has_betas_by_method():
+    """Methods without betas are measured at their own; DPO has its own section's, WARP's runs are not measured."""
+    data = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    data["methods"] |= {
+        "dpo": {"algorithm": "dpo", "init": "sft-1", "reference": "sft-1"},
+        "warp": {"algorithm": "ppo", "init": "sft-1", "reference": {"ema": {"of": "sft-1"}}, "warp": {"rounds": 1}},
+    }
+    data["frontier"] = {"methods": ["ppo", "dpo", "warp"], "betas": {"dpo": [0.3]}}
+    config = Config.model_validate(data)
+    assert [(run.name, run.beta) for run in frontier_runs(config)] == [
+        ("ppo", 0.1), ("dpo", data["dpo"]["beta"]), ("dpo-b0.3", 0.3), ("warp", 0.1),
+    ]  # fmt: skip
+    assert algorithm_settings(config, "llama-mini", "dpo-b0.3").beta == 0.3
     assert Config.model_validate(config.model_dump()) == config
 
 
