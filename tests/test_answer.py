@@ -1,14 +1,11 @@
 """docs/answer.md quotes the committed tables of three grids; its tables and figures are computed from them here."""
 
-import csv
-from pathlib import Path
-
 import pytest
 
 from eval.report.claims import shown
 from eval.tables.formats import number
+from tests.page_tables import ROOT, by_beta, limits, over_all, read, verdicts
 
-ROOT = Path(__file__).parents[1]
 REPLICATED = "replicated"
 GRIDS = {  # results folder, and what the page calls it
     REPLICATED: "one reward model, SFT at a constant rate (above)",
@@ -20,40 +17,18 @@ BETAS = {"ppo": (0.1, 0.2, 0.4), "salsa": (0.1, 0.2, 0.4)}
 MEASURES = {"reward": "learned reward", "reward_held_out": "held-out reward", "gold": "gold reward"}
 
 
-def read(name: str, grid: str = REPLICATED) -> list[dict[str, str]]:
-    with (ROOT / "results" / grid / "mini/tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def limits(row: dict[str, str], name: str) -> str:
-    """An estimate with its interval."""
-    if not row[name]:
-        return "–"
-    return f"{shown(row[name])} [{shown(row['low'])}, {shown(row['high'])}]"
-
-
-def over_all(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [row for row in rows if row["model"] == row["benchmark"] == "all"]
-
-
-def verdicts(families: tuple[str, ...]) -> list[str]:
-    """One line for each condition of each claim."""
-    lines = []
-    for row in over_all(read("claims")):
-        if row["family"] in families:
-            first = row["condition"] == "1"
-            claim, verdict, holm = (row[name] if first else "" for name in ("says", "verdict", "verdict_holm"))
-            figure = f"{row['figure']}: {limits(row, 'estimate')}"
-            lines.append(f"| {claim} | {verdict} | {holm} | {figure} |")
-    return lines
-
-
 def by_model() -> list[str]:
     """SALSA against PPO in each model and over all, over the questions of all benchmarks."""
     wins = {
-        row["model"]: row for row in read("claims") if row["claim"] == "wins_more_often" and row["benchmark"] == "all"
+        row["model"]: row
+        for row in read(REPLICATED, "claims")
+        if row["claim"] == "wins_more_often" and row["benchmark"] == "all"
     }
-    rows = [row for row in read("improvements") if row["comparison"] == "salsa_vs_ppo" and row["benchmark"] == "all"]
+    rows = [
+        row
+        for row in read(REPLICATED, "improvements")
+        if row["comparison"] == "salsa_vs_ppo" and row["benchmark"] == "all"
+    ]
     differences = {(row["model"], row["measure"]): row for row in rows}
     return [
         f"| {model} | {limits(wins[model], 'estimate')} | "
@@ -65,7 +40,7 @@ def by_model() -> list[str]:
 
 def ablations() -> list[str]:
     """SALSA against each other method, over all models and benchmarks."""
-    claims = {row["claim"]: row for row in over_all(read("claims"))}
+    claims = {row["claim"]: row for row in over_all(read(REPLICATED, "claims"))}
     claimed = {
         "salsa_vs_soup_start": "reference_beats_start",
         "salsa_vs_ref_sft2": "average_beats_other_sft",
@@ -73,7 +48,7 @@ def ablations() -> list[str]:
         "salsa_vs_mean_kl": "weights_beat_penalties",
         "salsa_vs_ema": "soup_beats_moving_average",
     }
-    found = {(row["comparison"], row["measure"]): row for row in over_all(read("improvements"))}
+    found = {(row["comparison"], row["measure"]): row for row in over_all(read(REPLICATED, "improvements"))}
     return [
         f"| `{comparison.removeprefix('salsa_vs_').replace('_', '-')}` | {limits(claims[claim], 'estimate')} | "
         + " | ".join(limits(found[comparison, name], "difference") for name in (*MEASURES, "kl_sft"))
@@ -84,7 +59,11 @@ def ablations() -> list[str]:
 
 def equal_kl() -> list[str]:
     """SALSA minus PPO at the same KL, by model."""
-    rows = {(row["model"], row["measure"]): row for row in read("equal_kl") if row["comparison"] == "salsa_vs_ppo"}
+    rows = {
+        (row["model"], row["measure"]): row
+        for row in read(REPLICATED, "equal_kl")
+        if row["comparison"] == "salsa_vs_ppo"
+    }
     models = dict.fromkeys(model for model, _ in rows)
     return [
         f"| {model} | " + " | ".join(limits(rows[model, name], "difference") for name in MEASURES) + " |"
@@ -92,26 +71,13 @@ def equal_kl() -> list[str]:
     ]
 
 
-def by_beta() -> list[str]:
-    """Means over the models and replicates of a method at a beta."""
-    rows = read("frontier")
-    lines = []
-    for method, betas in BETAS.items():
-        for beta in betas:
-            own = [row for row in rows if row["method"] == method and float(row["beta"]) == beta]
-            assert [row["replicates"] for row in own] == ["10"] * 3
-            means = (sum(float(row[name]) for row in own) / len(own) for name in ("kl_sft", *MEASURES))
-            lines.append(f"| {method} | {beta:g} | " + " | ".join(map(number, means)) + " |")
-    return lines
-
-
 def over_all_by_grid() -> list[str]:
     """SALSA against PPO over all models and benchmarks, in each grid."""
     lines = []
     for grid, called in GRIDS.items():
-        wins = next(row for row in over_all(read("claims", grid)) if row["claim"] == "wins_more_often")
+        wins = next(row for row in over_all(read(grid, "claims")) if row["claim"] == "wins_more_often")
         found = {
-            row["measure"]: row for row in over_all(read("improvements", grid)) if row["comparison"] == "salsa_vs_ppo"
+            row["measure"]: row for row in over_all(read(grid, "improvements")) if row["comparison"] == "salsa_vs_ppo"
         }
         differences = (limits(found[name], "difference") for name in (*MEASURES, "kl_sft"))
         lines.append(f"| {called} | {limits(wins, 'estimate')} | " + " | ".join(differences) + " |")
@@ -124,10 +90,10 @@ def equal_kl_by_grid() -> list[str]:
     for grid, called in GRIDS.items():
         found = {
             row["measure"]: row
-            for row in read("equal_kl", grid)
+            for row in read(grid, "equal_kl")
             if row["comparison"] == "salsa_vs_ppo" and row["model"] == "all"
         }
-        soup = next(row for row in over_all(read("claims", grid)) if row["claim"] == "soup_is_better_located")
+        soup = next(row for row in over_all(read(grid, "claims")) if row["claim"] == "soup_is_better_located")
         differences = (limits(found[name], "difference") for name in MEASURES)
         lines.append(f"| {called} | " + " | ".join(differences) + f" | {limits(soup, 'estimate')} |")
     return lines
@@ -135,9 +101,12 @@ def equal_kl_by_grid() -> list[str]:
 
 def sentences() -> list[str]:
     """What the text says of the ten replicates beside the tables."""
-    found = {(row["comparison"], row["measure"]): float(row["difference"]) for row in over_all(read("improvements"))}
-    claims = {row["claim"]: row for row in over_all(read("claims"))}
-    headline = read("headline")
+    found = {
+        (row["comparison"], row["measure"]): float(row["difference"])
+        for row in over_all(read(REPLICATED, "improvements"))
+    }
+    claims = {row["claim"]: row for row in over_all(read(REPLICATED, "claims"))}
+    headline = read(REPLICATED, "headline")
     everywhere = {row["benchmark"]: row for row in headline if row["model"] == "all"}
     cells = [row for row in headline if row["model"] != "all"]
     single = next(row for row in cells if (row["model"], row["benchmark"]) == ("llama-mini", "arena_hard"))
@@ -147,16 +116,21 @@ def sentences() -> list[str]:
     above = sum(float(row["low"]) > 0.5 for row in cells)
     assert all(float(row["low"]) > 0.5 for row in everywhere.values())
     assert all(float(row["high"]) >= 0.5 for row in cells), "none is decided against SALSA"
-    middle = next(row for row in read("equal_kl") if row["model"] == "all" and row["measure"] == "reward")
+    middle = next(row for row in read(REPLICATED, "equal_kl") if row["model"] == "all" and row["measure"] == "reward")
     low, high = (
-        sum(float(row[name]) for row in read("equal_kl") if row["measure"] == "reward" and row["model"] != "all") / 3
+        sum(
+            float(row[name])
+            for row in read(REPLICATED, "equal_kl")
+            if row["measure"] == "reward" and row["model"] != "all"
+        )
+        / 3
         for name in ("kl_low", "kl_high")
     )
     assert middle["comparison"] == "salsa_vs_ppo"
     start = claims["reference_beats_start"]["estimate"]
     at_default = {
         (grid, method): number(
-            sum(float(row["gold"]) for row in read("frontier", grid) if (row["method"], row["beta"]) == (method, "0.2"))
+            sum(float(row["gold"]) for row in read(grid, "frontier") if (row["method"], row["beta"]) == (method, "0.2"))
             / 3
         )
         for grid in GRIDS
@@ -183,12 +157,12 @@ def test_the_text_of_the_answer_has_the_figures_of_the_run():
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert [sentence for sentence in sentences() if sentence not in text] == []
     for claim in ("average_beats_other_sft", "weights_beat_penalties"):
-        row = next(row for row in over_all(read("claims")) if row["claim"] == claim)
+        row = next(row for row in over_all(read(REPLICATED, "claims")) if row["claim"] == claim)
         assert float(row["low"]) >= 0.5 - 0.04 and float(row["high"]) <= 0.5 + 0.04, "more than 0.04 is ruled out"
 
 
 def test_what_the_text_says_of_the_two_further_grids_is_so():
-    found = {grid: {row["claim"]: row["verdict"] for row in over_all(read("claims", grid))} for grid in GRIDS}
+    found = {grid: {row["claim"]: row["verdict"] for row in over_all(read(grid, "claims"))} for grid in GRIDS}
     shared = {name: verdict for name, verdict in found[REPLICATED].items() if name in found["reward-models"]}
     assert len(shared) == 8 and found["reward-models"] == shared
     no_better = ("wins_more_often", "earns_more_reward", "deviates_further", "is_better_in_truth")
@@ -199,12 +173,12 @@ def test_what_the_text_says_of_the_two_further_grids_is_so():
 @pytest.mark.parametrize(
     "lines",
     [
-        lambda: verdicts(("abstract", "ours")),
+        lambda: verdicts(REPLICATED, ("abstract", "ours")),
         by_model,
         equal_kl,
-        by_beta,
+        lambda: by_beta(REPLICATED, BETAS, MEASURES),
         ablations,
-        lambda: verdicts(("ablations",)),
+        lambda: verdicts(REPLICATED, ("ablations",)),
         over_all_by_grid,
         equal_kl_by_grid,
     ],

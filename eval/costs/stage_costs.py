@@ -13,7 +13,6 @@ from eval.costs.sizes import Rows
 from eval.costs.training_costs import TrainingCosts
 from eval.costs.work import Cost, Starting, Waiting, Work
 from eval.grid.layout import alpha_line
-from salsa.config.algorithms import Dpo
 from salsa.config.config import FIRST_ROLE, algorithm_settings
 from salsa.config.naming import Checkpoint
 from salsa.config.sections import VLLM_ROWS
@@ -94,9 +93,8 @@ class Costs(TrainingCosts):
 
     def _kept(self, method: str) -> int:
         """Checkpoints that a policy keeps on its way; averages of runs have none."""
-        settings = algorithm_settings(self.config, self.model, method)
         is_average = self.config.methods[method].warp is not None
-        return 0 if is_average or isinstance(settings, Dpo) else len(settings.checkpoints_at)
+        return 0 if is_average else len(algorithm_settings(self.config, self.model, method).checkpoints_at)
 
     def greedy(self, count: int) -> Cost:
         """A greedy soup of `count` models: the reward of each, and of at most as many soups less one."""

@@ -80,7 +80,7 @@ def draw_mean(axis: Axes, fitted: list[Curve], colour: Any, marker: str, confide
     """
     if not fitted:
         return
-    if all(curve.low == curve.high for curve in fitted):
+    if all(curve.is_single for curve in fitted):
         kl = np.array([curve.low for curve in fitted])
         figures = [curve.mean(curve.low, curve.high) for curve in fitted]
         axis.plot([kl.mean()], [np.mean(figures)], color=colour, marker=marker, ms=7)

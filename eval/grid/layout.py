@@ -40,6 +40,7 @@ class Grid(Section):
     comparisons: dict[str, Comparison]
     frontier: list[FrontierRun] = Field(default_factory=list, description="Methods at several betas")
     frontier_against: str | None = Field(None, description="The method that the frontier's runs are judged against")
+    frontier_curve: str | None = Field(None, description="The method by whose curve single policies are compared")
     held_out: bool = Field(False, description="Whether there is a reward model that no policy is trained against")
     claims: dict[str, Claim]
     judge: str
@@ -59,6 +60,7 @@ def grid_of(config: Config) -> Grid:
         comparisons=config.comparisons,
         frontier=frontier_runs(config),
         frontier_against=config.frontier.against if config.frontier else None,
+        frontier_curve=config.frontier.curve if config.frontier else None,
         held_out=config.reward.held_out is not None,
         claims=load_claims(config.claims),
         judge=f"{config.judge.model} (gold judge)" if config.judge.kind == "gold" else config.judge.model,

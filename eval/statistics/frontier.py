@@ -1,7 +1,8 @@
 """Figures at equal KL: each method's curve of a figure against the KL, and the difference of two curves.
 
 Reward follows d (a - b d) against d = sqrt(KL) in RLHF (Gao et al. 2022), which is a parabola in d. A method with one
-policy has its figure at one KL, and is compared with another method's curve there.
+policy has its figure at one KL, and is compared with another method's curve there. Two such methods are compared by how
+far each is above a third method's curve.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ class Curve:
         roots = np.sqrt(np.maximum(x, 0.0))
         return cls(np.polynomial.polynomial.polyfit(roots, y, DEGREE), float(min(kl)), float(max(kl)))
 
+    @property
+    def is_single(self) -> bool:
+        """Whether this is one policy's figure at its KL."""
+        return self.low == self.high
+
     def at(self, kl: np.ndarray) -> np.ndarray:
         """The curve's values."""
         return np.asarray(np.polynomial.polynomial.polyval(np.sqrt(kl), self.coefficients))
@@ -53,7 +59,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class EqualKl:
-    """Difference of two curves where both are valid: at parts of the range, and its mean over it."""
+    """Difference of two curves where both are valid: at parts of the range, and its mean over it.
+
+    Of two single policies: the range from one's KL to the other's, and one figure.
+    """
 
     low: float
     high: float
@@ -68,3 +77,16 @@ def at_equal_kl(a: Curve, b: Curve) -> EqualKl | None:
         return None
     parts = low + (high - low) * np.array(PARTS)
     return EqualKl(low, high, tuple((a.at(parts) - b.at(parts)).tolist()), a.mean(low, high) - b.mean(low, high))
+
+
+def above_curve(a: Curve, b: Curve, curve: Curve) -> EqualKl | None:
+    """How far the policy a is above the curve at its KL, less how far the policy b is at its own.
+
+    None if the curve does not reach both.
+    """
+    first, second = at_equal_kl(a, curve), at_equal_kl(b, curve)
+    if first is None or second is None:
+        return None
+    low, high = sorted((first.low, second.low))
+    difference = first.mean - second.mean
+    return EqualKl(low, high, (difference,) * len(PARTS), difference)

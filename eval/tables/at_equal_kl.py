@@ -92,11 +92,16 @@ def trained_on_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
 def single_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
     """Which methods have no curve."""
     trained = results.frontier.dropna(subset=["method"])
-    counts = trained.groupby(["method", "model", "replicate"], sort=False).size().groupby("method", sort=False).max()
-    if single := [method for method, count in counts.items() if count == 1]:
+    points = trained[["method", "beta", "steps"]].drop_duplicates().groupby("method", sort=False).size()
+    if single := [method for method, count in points.items() if count == 1]:
+        among = (
+            f"; among each other by how far each is above the curve of {results.grid.frontier_curve} at its own KL"
+            if results.grid.frontier_curve
+            else ""
+        )
         yield (
-            f"{', '.join(single)}: one policy, which is compared at its KL, in the replicates where the other method "
-            "reaches it."
+            f"{', '.join(single)}: one policy, which is compared with a curve at the policy's KL{among}. Only in "
+            "replicates where the curve reaches the KL."
         )
 
 

@@ -1,6 +1,6 @@
 """Save trained models as ordinary checkpoints, and check before training that saving will work.
 
-A policy may keep checkpoints that it passed on its way (`ppo.checkpoints_at`): POLICY/kept/STEPS.
+A policy may keep checkpoints that it passed on its way (`checkpoints_at`): POLICY/kept/STEPS.
 """
 
 import shutil

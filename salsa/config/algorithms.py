@@ -208,6 +208,9 @@ class Dpo(Optimisation):
 
     train: TrainingData
     beta: Positive = Field(description="Strength of the KL constraint to the reference")
+    checkpoints_at: list[Count] = Field(
+        default_factory=list, description="Keep the policy after these numbers of optimiser steps, too, for `frontier`"
+    )
 
 
 # The algorithms that sample responses, by the name in a method.

@@ -37,7 +37,7 @@ from salsa.runtime.errors import UserError
 from salsa.runtime.settings import describe
 
 COMMON_TO_MODELS = {"reward.held_out", "alpha.between", "alpha.points", "alpha.also"}
-COMMON_TO_MODELS |= {f"{algorithm}.checkpoints_at" for algorithm in RL_ALGORITHMS}
+COMMON_TO_MODELS |= {f"{algorithm}.checkpoints_at" for algorithm in (*RL_ALGORITHMS, "dpo")}
 FIRST_ROLE = "sft-1"
 
 

@@ -279,8 +279,11 @@ class Frontier(Section):
     """Reward against KL at several betas, by which methods are compared at equal KL.
 
     Each method is also trained at each beta, as a method METHOD-bBETA. It answers the benchmarks only if a comparison
-    names it. All runs, and the checkpoints that `ppo.checkpoints_at` keeps, are measured on the prompts of `alpha`.
+    names it. All runs, and the checkpoints that `checkpoints_at` keeps, are measured on the prompts of `alpha`.
     With `against`, all runs also answer the benchmarks and are judged against this method.
+
+    A method with one policy has no curve. It is compared with another method's curve at its own KL, and with another
+    such method by how far each is above the curve of the method `curve`.
     """
 
     methods: list[Name] = Field(min_length=1, description="Methods with training")
@@ -290,9 +293,14 @@ class Frontier(Section):
     against: Name | None = Field(
         None, description="A method that all runs are judged against, for win rates at equal KL"
     )
+    curve: Name | None = Field(
+        None, description="A method with several betas, by whose curve methods with one policy each are compared"
+    )
 
     @model_validator(mode="after")
-    def _betas_are_of_methods(self) -> "Frontier":
+    def _methods_agree(self) -> "Frontier":
+        if self.curve is not None and (self.curve not in self.methods or not self.betas_of(self.curve)):
+            raise ValueError(f"curve: {self.curve} is no method with betas of its own: correct it")
         if isinstance(self.betas, dict) and (others := sorted(self.betas.keys() - {*self.methods})):
             raise ValueError(
                 f"betas: {others[0]} is not among the methods {', '.join(self.methods)}: add it or remove it"

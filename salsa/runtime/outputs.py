@@ -89,6 +89,7 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
         yield temporary
         if run is not None:
             (temporary / RUN_FILE).write_text(json.dumps(run.record(), indent=2) + "\n")
+        _apply_umask(temporary)
         if path.exists():
             old = _beside(path)
             path.rename(old)
@@ -98,6 +99,17 @@ def output_folder(path: Path, run: Run | None = None) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _apply_umask(folder: Path) -> None:
+    """Let a group read the folder's files if the umask does: safetensors writes files for their owner alone.
+
+    Symbolic links stay, because they lead to a user's own files.
+    """
+    allowed = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | allowed)
 
 
 @contextlib.contextmanager

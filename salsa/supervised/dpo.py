@@ -5,7 +5,8 @@ models are then freed. With `lora` references that have the policy's base share 
 """
 
 import argparse
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,20 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import add_fused_lm_head
 
+from salsa.checkpoints.adapters import copy_checkpoint
 from salsa.checkpoints.loading import check_vocabularies, load_causal, load_tokenizer
-from salsa.checkpoints.saving import check_saving
+from salsa.checkpoints.saving import KEPT, check_saving, kept_checkpoints
 from salsa.config.algorithms import Dpo
 from salsa.config.arguments import reference_inputs
 from salsa.config.references import Strategy, strategy_data
@@ -29,6 +38,8 @@ from salsa.devices import processes
 from salsa.lora.checkpoint import save_trained
 from salsa.lora.shared import SharedBase
 from salsa.models.frozen import Frozen, FrozenOnDevice
+from salsa.models.sharded import is_sharded
+from salsa.runtime.errors import UserError
 from salsa.runtime.jsonl import write_jsonl
 from salsa.runtime.log import log
 from salsa.runtime.outputs import output_file, output_folder, scratch
@@ -107,6 +118,23 @@ class History(TrainerCallback):
             self.rows.append({"step": state.global_step - 1, **figures})
 
 
+class Keep(TrainerCallback):
+    """Calls `save` after some numbers of steps."""
+
+    def __init__(self, steps: Sequence[int], save: Callable[[int], None]):
+        self.steps, self.save = steps, save
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if late := [step for step in self.steps if step >= state.max_steps]:
+            raise UserError(
+                f"dpo.checkpoints_at: {late[0]} is not before the last of {state.max_steps} steps: remove it"
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.global_step in self.steps:
+            self.save(state.global_step)
+
+
 def split(pair: dict[str, Any]) -> dict[str, list[int]]:
     """Convert a pair to TRL's DPO format: prompt, chosen answer, rejected answer."""
     begin = pair["prompt_length"]
@@ -149,6 +177,16 @@ def train(
         callbacks=[history, Progress("dpo")],
     )
     check_saving(trainer.model, tokenizer, work, settings.dtype)
+
+    def save(step: int) -> None:
+        model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
+        if processes.is_main():
+            # Saving casts whole models in place, and training goes on.
+            own = model if settings.lora is not None or is_sharded(trainer.model) else copy.deepcopy(model)
+            with output_folder(work / KEPT / str(step)) as folder:
+                save_trained(own, tokenizer, folder, settings.dtype)
+
+    trainer.add_callback(Keep(settings.checkpoints_at, save))
     trainer.train()
     return trainer, history.rows, pairs.counts
 
@@ -175,12 +213,14 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.prepared,
             arguments.run,
         )
-    record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
-    log.info("dpo: %s", history[-1])
-    model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
-    if not processes.is_main():
-        return
-    with output_folder(arguments.out, record) as folder, torch.no_grad():
-        save_trained(model, trainer.processing_class, folder, settings.dtype)
-    with output_file(arguments.metrics) as path:
-        write_jsonl(path, history)
+        record.extra = {"data": {"dpo.train": counts}, "last_step": history[-1], "processes": processes.count()}
+        log.info("dpo: %s", history[-1])
+        model = trainer.complete_model(AutoModelForCausalLM, settings.dtype)
+        if not processes.is_main():
+            return
+        with output_folder(arguments.out, record) as folder, torch.no_grad():
+            save_trained(model, trainer.processing_class, folder, settings.dtype)
+            for step, checkpoint in kept_checkpoints(work).items():
+                copy_checkpoint(checkpoint, folder / KEPT / str(step))
+        with output_file(arguments.metrics) as path:
+            write_jsonl(path, history)

@@ -110,8 +110,8 @@ def test_own_rewards_of_methods_are_shown_and_not_compared(results):
 
 
 def test_methods_with_one_policy_are_compared_at_its_kl(results):
-    """`alone` has PPO's policy at a beta of 0.2 with a reward 0.3 higher. SALSA's curve misses the planted one a little,
-    because it starts at SFT 1's reward.
+    """`alone` has PPO's policy at a beta of 0.2 with a reward 0.3 higher. SALSA's curve misses the planted one a
+    little, because it starts at SFT 1's reward.
     """
     ended = results.frontier[
         results.frontier["policy"].fillna("").str.match(r"ppo-r\d") & results.frontier["steps"].isna()
@@ -133,12 +133,42 @@ def test_methods_with_one_policy_are_compared_at_its_kl(results):
     results.frontier = points
     rows = at_equal_kl.equal_kl_rows(results)
     found = rows[(rows["measure"] == "reward") & (rows["model"] == "all")].set_index("comparison")
-    assert found["difference"].to_dict() == pytest.approx({"alone_vs_ppo": 0.3, "salsa_vs_alone": GAIN - 0.3}, abs=0.002)
+    assert found["difference"].to_dict() == pytest.approx(
+        {"alone_vs_ppo": 0.3, "salsa_vs_alone": GAIN - 0.3}, abs=0.002
+    )
     assert (found["kl_low"] == found["kl_high"]).all() and found["kl_low"].iloc[0] == pytest.approx(0.3 / 0.2)
-    assert next(iter(at_equal_kl.single_note(results, rows))).startswith("alone: one policy, which is compared at its KL")
+    [note] = at_equal_kl.single_note(results, rows)
+    assert note.startswith("alone: one policy, which is compared with a curve at the policy's KL. Only in")
     assert len(frontier_figure(results).axes) == 2 * 3, "several comparisons have a figure of their own"
     labels = [label.get_text() for label in equal_kl_figure(results).axes[0].get_yticklabels()]
     assert labels == ["alone − ppo", "salsa − alone"]
+
+
+def test_two_policies_are_compared_by_their_distance_from_a_curve(results):
+    """Both lie above PPO's curve, by 0.3 and 0.1 on average over two RL seeds, at other KLs."""
+    points = results.frontier
+    ended = points[points["steps"].isna()]
+    one = ended[ended["method"].eq("ppo") & ended["beta"].eq(0.2)]
+    other = ended[ended["method"].eq("ppo") & ended["beta"].eq(0.1)]
+    others = [other.assign(method="other", beta=0.2, reward=other["reward"] + lift) for lift in (0.0, 0.2)]
+    runs = [
+        GRID.frontier[0].model_copy(update={"method": name, "name": name, "beta": 0.2}) for name in ("one", "other")
+    ]
+    grid = GRID.model_copy(
+        update={
+            "frontier": [*GRID.frontier, *runs],
+            "frontier_curve": "ppo",
+            "methods": {**GRID.methods, "one": GRID.methods["ppo"], "other": GRID.methods["ppo"]},
+        }
+    )
+    points = pd.concat([points, one.assign(method="one", reward=one["reward"] + 0.3), *others])
+    sides = Comparison(a="one", b="other")
+    found = differences_at_equal_kl(points, grid, sides, "reward")
+    assert list(found["mean"]) == pytest.approx([0.2] * 6)
+    assert (found["low"].iloc[0], found["high"].iloc[0]) == pytest.approx((0.3 / 0.2, 0.3 / 0.1))
+    assert differences_at_equal_kl(points, grid.model_copy(update={"frontier_curve": None}), sides, "reward").empty
+    far = points.assign(kl_sft=points["kl_sft"].where(points["method"] != "other", 100.0))
+    assert differences_at_equal_kl(far, grid, sides, "reward").empty, "PPO's curve does not reach it"
 
 
 def test_combined_reward_models_are_named(results, tmp_path):

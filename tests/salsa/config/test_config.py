@@ -129,6 +129,11 @@ MISTAKES = {
         {"ppo": {"beta": 0.3}},
         r"models\.llama-mini\.settings\.ppo\.beta: a frontier's betas are for all models: remove it",
     ),
+    "a curve without betas": (
+        ("frontier",),
+        {"methods": ["ppo", "salsa"], "betas": {"ppo": [0.5]}, "curve": "salsa"},
+        r"frontier: .*curve: salsa is no method with betas of its own: correct it",
+    ),
     "a frontier against nobody": (
         ("frontier", "against"),
         "sfft",

@@ -2,11 +2,14 @@
 
 import os
 import platform
+import stat
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from salsa.runtime.outputs import output_file, output_folder, scratch
 
@@ -42,3 +45,21 @@ def test_next_writer_removes_a_killed_ones_leftovers(tmp_path, kind):
     with pytest.raises(RuntimeError), output_file(tmp_path / "out"):
         raise RuntimeError
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stay, "out"])
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o027, 0o640), (0o002, 0o664), (0o077, 0o600)])
+def test_files_of_a_folder_can_be_read_by_whom_the_umask_lets(umask, expected, tmp_path):
+    """safetensors writes files for their owner alone; a user's own file, to which a link leads, stays as it is."""
+    own = tmp_path / "model.safetensors"
+    save_file({"x": torch.zeros(1)}, own)
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    before = os.umask(umask)
+    try:
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "kept").mkdir()
+            save_file({"x": torch.zeros(1)}, folder / "kept/model.safetensors")
+            (folder / "linked.safetensors").symlink_to(own)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out/kept/model.safetensors").stat().st_mode) == expected
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600

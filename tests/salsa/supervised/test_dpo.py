@@ -10,6 +10,7 @@ from trl import DPOConfig, DPOTrainer
 
 from salsa.checkpoints.adapters import read_adapter
 from salsa.checkpoints.loading import load_causal, load_tokenizer
+from salsa.checkpoints.saving import kept_checkpoints
 from salsa.config.algorithms import Dpo
 from salsa.config.references import Fixed, MeanKl
 from salsa.lora.shared import SharedBase
@@ -27,6 +28,11 @@ def pairs_file(tmp_path_factory):
         rows.append({"chosen": [asked, said[0]], "rejected": [asked, said[1]], "score_chosen": 2, "score_rejected": 1})
     write_jsonl(path, rows)
     return path
+
+
+def assert_same_weights(one, other) -> None:
+    tensors = load_causal(other).state_dict()
+    assert all(torch.equal(weight, tensors[name]) for name, weight in load_causal(one).state_dict().items())
 
 
 def settings(pairs_file, **keys) -> dict:
@@ -108,6 +114,27 @@ def test_figures_equal_trls_with_a_reference_model(strategy, llamas, pairs_file,
             assert mine["reward_margin"] == pytest.approx(row["rewards/margins"], rel=1e-3)
     else:
         assert rows[0]["reward_margin"] == pytest.approx(theirs[0]["rewards/margins"] / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_kept_checkpoint_is_the_policy_of_a_run_that_ends_there(lora, dpo, llamas, tmp_path):
+    """With a constant learning rate; keeping it changes nothing of the run."""
+    dpo("short", llamas[1], epochs=0.5, lora=lora)
+    plain = dpo("plain", llamas[1], lora=lora)
+    assert dpo("kept", llamas[1], checkpoints_at=[2], lora=lora) == plain and len(plain) == 4
+    assert kept_checkpoints(tmp_path / "plain") == {}
+    [kept] = kept_checkpoints(tmp_path / "kept").values()
+    assert_same_weights(kept, tmp_path / "short")
+    assert_same_weights(tmp_path / "kept", tmp_path / "plain")
+    assert kept.name == "2" and load_tokenizer(kept).chat_template
+
+
+def test_checkpoint_after_the_end_is_refused(command, llamas, pairs_file, tmp_path):
+    options = ["--init", llamas[0], "--reference", llamas[0], "--seed", 1, "--out", tmp_path / "x"]
+    given = json.dumps(settings(pairs_file, checkpoints_at=[2, 4]))
+    status, said = command("salsa", "dpo", *options, "--settings", given)
+    assert status == 1
+    assert said == "error: dpo.checkpoints_at: 4 is not before the last of 4 steps: remove it\n"
 
 
 def test_moving_reference_is_refused(command, llamas, pairs_file, tmp_path):
