@@ -66,6 +66,8 @@ def config(folder: Path, url: str) -> dict:
     grid["benchmarks"]["mt_bench"]["references"] = references
     for section in ("generate", "score", "alpha"):
         grid[section] |= {"batch_size": 16, "dtype": "float32"}
+    grid["generate"]["engine"] = "transformers"
+    grid["policies_together"] = False  # the stages are compared with the plan's, job by job
     grid["alpha"] |= {"points": [0, 0.5, 1], "prompts": small("prompts_test"), "samples": 16, "max_new_tokens": 64}
     grid["judge"] = {"kind": "endpoint", "model": "takes-the-longer", "base_url": url, "api_key_env": "REAL_TEST_KEY"}
     return grid
