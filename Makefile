@@ -162,9 +162,9 @@ test-quantised: .venv-quantised/.ready
 	.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 trl==1.11.0 transformers==5.19.0 peft==0.21.2
 	touch $@
 
-bench-ppo: .venv-trl/.ready $(VENV)/.ready
-	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16
-	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --frozen disk
+bench-ppo: .venv-trl/.ready .venv-vllm/.ready $(VENV)/.ready
+	$(BIN)/python benchmarks/ppo_step.py --shape mini --micro 16 --vllm
+	$(BIN)/python benchmarks/ppo_step.py --shape smollm2-135m --threads 2 --updates 3 --rounds 1 --frozen disk --vllm
 
 trial: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rP tests/trial

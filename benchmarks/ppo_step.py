@@ -96,6 +96,7 @@ def ours(name: str, updates: int, threads: int, micro: int, frozen: str, rollout
             "dtype": shape.dtype,
             "frozen_models": frozen,
             "rollout": rollout,
+            "vllm": {"max_model_len": shape.max_prompt + shape.new_tokens} if rollout == "vllm" else {},
         }
     )
     folder = Path(tempfile.mkdtemp())

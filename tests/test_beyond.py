@@ -7,7 +7,7 @@ import pytest
 
 from eval.tables.at_equal_kl import over_runs
 from eval.tables.formats import number
-from tests.page_tables import ROOT, by_beta, limits, line, read, verdicts
+from tests.page_tables import ROOT, by_beta, limits, line, over_all, read, verdicts
 
 PAGE = ROOT / "docs/beyond.md"
 REWARDS = "over-optimisation"
@@ -19,6 +19,7 @@ METHODS = {  # of the grid of rewards: the reward in words, and the version of i
     "min-reward": ("smallest score of three", "min-3"),
 }
 MEASURES = ("reward_trained_on", "reward_held_out", "gold")
+COMPARED = {"warm": "warm_vs_ppo", "mean-reward": "mean_reward_vs_ppo", "min-reward": "min_reward_vs_ppo"}
 MODELS = ("llama-mini", "mistral-mini", "gemma-mini", "all")
 
 
@@ -42,27 +43,62 @@ def accuracies() -> list[str]:
     return lines
 
 
+def at_one_beta() -> list[str]:
+    """Each combined reward minus one reward model at mini's beta, over the questions of all benchmarks."""
+    rows = {(row["comparison"], row["measure"]): row for row in over_all(read(REWARDS, "improvements"))}
+    measures = ("reward_held_out", "gold", "kl_sft")
+    return [
+        line(METHODS[method][0], *(limits(rows[comparison, name], "difference") for name in measures))
+        for method, comparison in COMPARED.items()
+    ]
+
+
 def equal_kl_of_rewards() -> list[str]:
     """Each combined reward minus one reward model at equal KL, by model."""
     rows = {(row["comparison"], row["model"], row["measure"]): row for row in read(REWARDS, "equal_kl")}
     return [
         line(METHODS[method][0], model, *(limits(rows[comparison, model, name], "difference") for name in MEASURES[1:]))
-        for (method, comparison), model in itertools.product(
-            {"warm": "warm_vs_ppo", "mean-reward": "mean_reward_vs_ppo", "min-reward": "min_reward_vs_ppo"}.items(),
-            MODELS,
-        )
+        for (method, comparison), model in itertools.product(COMPARED.items(), MODELS)
     ]
+
+
+def sentences() -> list[str]:
+    """What the text says beside the tables."""
+    rows = read(REWARDS, "frontier")
+
+    def mean(method: str, beta: str, name: str) -> float:
+        own = [float(row[name]) for row in rows if (row["method"], row["beta"]) == (method, beta)]
+        return sum(own) / len(own)
+
+    rise, fall = (mean("ppo", "0.03", name) - mean("ppo", "0.1", name) for name in ("reward_trained_on", "gold"))
+    falls = [mean(method, "0.1", "gold") - mean(method, "0.03", "gold") for method in METHODS]
+    [soup] = [
+        row
+        for row in read("reward-models", "equal_kl")
+        if (row["comparison"], row["model"], row["measure"]) == ("salsa_vs_ppo", "all", "gold")
+    ]
+    return [
+        f"PPO's reward rises by {rise:.2f}, and the gold reward falls by {-fall:.3f}",
+        f"between {min(falls):.3f} and {max(falls):.3f}",
+        f"was worth {limits(soup, 'difference')}",
+    ]
+
+
+def test_the_text_of_the_page_has_the_figures_of_the_runs():
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert [sentence for sentence in sentences() if sentence not in text] == []
 
 
 @pytest.mark.parametrize(
     "lines",
     [
         accuracies,
+        at_one_beta,
         lambda: by_beta(REWARDS, dict.fromkeys(METHODS, BETAS), MEASURES),
         equal_kl_of_rewards,
         lambda: verdicts(REWARDS, ("rewards",)),
     ],
-    ids=["accuracies", "betas of rewards", "equal KL of rewards", "verdicts on rewards"],
+    ids=["accuracies", "one beta", "betas of rewards", "equal KL of rewards", "verdicts on rewards"],
 )
 def test_the_tables_of_the_page_are_those_of_the_runs(lines):
     block = "\n".join(lines())
