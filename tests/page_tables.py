@@ -24,6 +24,12 @@ def limits(row: Row, name: str) -> str:
     return f"{shown(row[name])} [{shown(row['low'])}, {shown(row['high'])}]"
 
 
+def assert_page_has(page: Path, lines: Iterable[str]) -> None:
+    """Check that these lines stand on a page, together."""
+    block = "\n".join(lines)
+    assert f"\n{block}\n" in page.read_text(encoding="utf-8"), f"{page.name} should have\n{block}"
+
+
 def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 

@@ -4,7 +4,7 @@ import pytest
 
 from eval.report.claims import shown
 from eval.tables.formats import number
-from tests.page_tables import ROOT, by_beta, limits, over_all, read, verdicts
+from tests.page_tables import ROOT, assert_page_has, by_beta, limits, over_all, read, verdicts
 
 REPLICATED = "replicated"
 GRIDS = {  # results folder, and what the page calls it
@@ -185,5 +185,4 @@ def test_what_the_text_says_of_the_two_further_grids_is_so():
     ids=["verdicts", "models", "equal KL", "betas", "ablations", "why", "grids", "equal KL of the grids"],
 )
 def test_the_tables_of_the_answer_are_those_of_the_run(lines):
-    block = "\n".join(lines())
-    assert f"\n{block}\n" in PAGE.read_text(encoding="utf-8"), f"docs/answer.md should have\n{block}"
+    assert_page_has(PAGE, lines())

@@ -7,7 +7,7 @@ import pytest
 
 from eval.tables.at_equal_kl import over_runs
 from eval.tables.formats import number
-from tests.page_tables import ROOT, by_beta, limits, line, over_all, read, verdicts
+from tests.page_tables import ROOT, assert_page_has, by_beta, limits, line, over_all, read, verdicts
 
 PAGE = ROOT / "docs/beyond.md"
 REWARDS = "over-optimisation"
@@ -101,5 +101,4 @@ def test_the_text_of_the_page_has_the_figures_of_the_runs():
     ids=["accuracies", "one beta", "betas of rewards", "equal KL of rewards", "verdicts on rewards"],
 )
 def test_the_tables_of_the_page_are_those_of_the_runs(lines):
-    block = "\n".join(lines())
-    assert f"\n{block}\n" in PAGE.read_text(encoding="utf-8"), f"docs/beyond.md should have\n{block}"
+    assert_page_has(PAGE, lines())

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from salsa.runtime.jsonl import read_jsonl
 from tests.cluster.slurm_node import Slurm, said
 from tests.workflow.elsewhere import FAILS_ONCE, check_like_a_local_run, wait
-from tests.workflow.test_workflow import ROOT
+from tests.workflow.running import ROOT
 
 FAST = Path(__file__).with_name("fast_snakemake.py")
 SLOW = 1200

@@ -28,7 +28,7 @@ from salsa.config.judge import Judge
 from salsa.runtime.jsonl import read_jsonl, write_jsonl
 from tests.eval.archive_case import rated
 from tests.eval.judge_server import Answer, JudgeServer, chat
-from tests.workflow.test_workflow import ROOT, start
+from tests.workflow.running import ROOT, start
 
 KILLS = 30
 CALLS = 200_000

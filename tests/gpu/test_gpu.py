@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from benchmarks.stages import stages
 from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.alignment.small_run import settings
-from tests.workflow.test_workflow import ROOT, snakemake
+from tests.workflow.running import ROOT, snakemake
 
 HALF = {"dtype": "bfloat16", "gradient_checkpointing": True}
 METHODS = ("ppo", "salsa")

@@ -17,7 +17,7 @@ import yaml
 
 from tests.kubernetes.api_server import Cluster, Pod
 from tests.workflow.elsewhere import FAILS_ONCE, check_like_a_local_run, wait
-from tests.workflow.test_workflow import ROOT
+from tests.workflow.running import ROOT
 
 SECONDS = 1200
 

@@ -26,7 +26,7 @@ from eval.statistics.crossed import Components
 from eval.statistics.intervals import rate_estimate
 from eval.tables import claimed
 from salsa.config.config import load_config
-from tests.workflow.test_workflow import ROOT, start
+from tests.workflow.running import ROOT, start
 
 WORK = Path(os.environ.get("TRIAL", ROOT / "data/trial"))
 REPLICATES, TAKEN, DRAWS = 6, 3, 300

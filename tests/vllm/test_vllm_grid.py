@@ -5,7 +5,7 @@ import json
 import yaml
 
 from salsa.runtime.jsonl import read_jsonl
-from tests.workflow.test_workflow import ROOT, finished_jobs, snakemake
+from tests.workflow.running import ROOT, finished_jobs, snakemake
 
 
 def test_smoke_grid(tmp_path, python):

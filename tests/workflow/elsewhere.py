@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.workflow.test_workflow import snakemake
+from tests.workflow.running import snakemake
 
 # A launcher as a profile may name one: what it is given fails when it is run first.
 FAILS_ONCE = """\

@@ -13,51 +13,16 @@ import subprocess
 import sys
 import termios
 import time
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
 
-from eval.costs.assumed import assumed
-from eval.planning.plan import Plan
-from salsa.config.config import load_config
 from salsa.runtime.jsonl import read_jsonl
 from tests import documented
+from tests.workflow.running import ROOT, SLOW, finished_jobs, planned, snakemake, start
 
-ROOT = Path(__file__).parents[2]
 CELL = "results/smoke/judgments/llama-mini/mt_bench/salsa_vs_ppo.jsonl"
-SLOW = 900
-
-
-def start(folder: Path, *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("COLUMNS", None)  # a worker of pytest sets it, and it would be the terminal's width
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-    return subprocess.Popen(
-        [*command, "--workflow-profile", str(ROOT / "profiles/default"), *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-SMOKE = ("config/smoke.yaml",)
-
-
-def snakemake(folder: Path, *arguments: str, config: tuple[Path | str, ...] = SMOKE) -> tuple[int, str]:
-    process = start(folder, *arguments, "--configfile", *[str(ROOT / path) for path in config])
-    said, _ = process.communicate(timeout=SLOW)
-    return process.returncode, said
-
-
-def finished_jobs(said: str) -> Counter[str]:
-    """Finished jobs by rule, from a run's lines."""
-    return Counter(re.findall(r"^[\d:]{8} +\d+/\d+ +[\d:]+  (\w+)", said, re.M))
 
 
 @pytest.fixture(scope="module")
@@ -240,12 +205,6 @@ def test_policy_by_hand_equals_the_workflows(smoke, tmp_path):
     assert (tmp_path / "hand.jsonl").read_bytes() == metrics.read_bytes()
 
 
-def planned(status: int, said: str) -> dict[str, str]:
-    """Number of jobs by rule in a dry run."""
-    assert status == 0, said
-    return dict(line.split() for line in said.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
-
-
 @pytest.mark.parametrize(
     "block",
     [block for page in documented.PAGES for block in documented.blocks(page) if block.of_a_grid and not block.needs],
@@ -260,139 +219,6 @@ def test_docs_commands_on_a_finished_grid_run(block, smoke, tmp_path):
     text = re.sub(r"(?<=[/ ])mini(?=[/.\s])", "smoke", block.text).replace("8123", port)
     text = re.sub(r"-r1(?=[-. ])", "", text)
     documented.run(replace(block, text=text), documented.checkout(tmp_path))
-
-
-def test_policies_together_share_the_jobs_of_answers_and_scores(tmp_path):
-    config = yaml.safe_load((ROOT / "config/mini.yaml").read_text())
-    (tmp_path / "together.yaml").write_text(yaml.safe_dump({**config, "policies_together": True}))
-    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "together.yaml",)))
-    assert (int(jobs["generate"]), int(jobs["score"])) == (9, 9), "one job per model and replicate"
-    assert jobs == counted_by_plan(tmp_path / "together.yaml")
-
-
-def test_runs_of_the_frontier_are_judged_against_a_method(tmp_path):
-    config = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
-    config["frontier"]["against"] = "sft"
-    (tmp_path / "judged.yaml").write_text(yaml.safe_dump(config))
-    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(tmp_path / "judged.yaml",)))
-    benchmarks, runs, others = 3, 4, 1  # comparisons: of each run with SFT 1, and of SALSA with PPO
-    assert (int(jobs["generate"]), int(jobs["judge"])) == (runs + 1, benchmarks * (runs + others))
-    assert jobs == counted_by_plan(tmp_path / "judged.yaml")
-
-
-@pytest.mark.parametrize("grid", ["paper", "smollm2"])
-def test_plan_counts_the_jobs_of_hub_grids(grid, tmp_path):
-    found = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml",)))
-    assert found == counted_by_plan(ROOT / f"config/{grid}.yaml")
-
-
-def test_ten_replicates_have_the_settings_of_the_mini_grid(tmp_path):
-    names = ("config/mini.yaml", "config/replicated.yaml")
-    mini, replicated = load_config(ROOT / names[0]), load_config(*(ROOT / name for name in names))
-    replicated.benchmarks["mt_bench"].grade = True
-    sections = ("world", "base", "models", "sft", "reward", "ppo", "benchmarks", "generate", "score", "judge", "seed")
-    assert all(getattr(mini, section) == getattr(replicated, section) for section in sections)
-    assert all(replicated.methods[name] == method for name, method in mini.methods.items())
-    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=names))
-    assert (jobs["sft"], jobs["align"], jobs["score"]) == ("60", "330", "30")
-    assert jobs == counted_by_plan(*(ROOT / name for name in names))
-
-
-def counted_by_plan(*config: Path) -> dict[str, str]:
-    """Number of jobs by rule according to salsa plan, like `planned` for Snakemake."""
-    runs = Plan.of(load_config(*config), assumed().devices["h100"], 8).runs.values()
-    jobs = Counter(run.job.rule for run in runs)
-    return {rule: str(number) for rule, number in (jobs | {"total": len(runs)}).items()}
-
-
-@pytest.mark.parametrize(("grid", "dpo", "ppo"), [("smoke", 3, 18), ("mini", 27, 144), ("paper", 27, 144)])
-def test_ablations_merge_over_each_grid(grid, dpo, ppo, tmp_path):
-    status, said = snakemake(
-        tmp_path, "--dry-run", "--quiet", "rules", config=(f"config/{grid}.yaml", "config/ablations.yaml")
-    )
-    jobs = planned(status, said)
-    assert (int(jobs["dpo"]), int(jobs["align"])) == (dpo, ppo)
-    assert int(jobs["perturb"]) == (1 if grid == "smoke" else 9)
-    assert jobs == counted_by_plan(ROOT / f"config/{grid}.yaml", ROOT / "config/ablations.yaml")
-
-
-AVERAGES = """
-methods:
-  on-arc: {algorithm: rloo, init: sft-1, reference: {slerp: {sft-1: 0.5, sft-2: 0.5}}}
-  drawn-back: {algorithm: ppo, init: {slerp: {sft-1: 0.3, sft-2: 0.3, base: 0.4}}, reference: base}
-  half-tuned: {algorithm: none, init: {soup: {base: 0.5, sft-1: 0.5}}}
-  chosen: {algorithm: none, init: {greedy: [sft-2, sft-1]}}
-comparisons: {on_arc_vs_drawn_back: {a: on-arc, b: drawn-back}, half_tuned_vs_ppo: {a: half-tuned, b: ppo}}
-"""
-
-
-def test_averages_on_an_arc_and_with_the_base(tmp_path):
-    (tmp_path / "averages.yaml").write_text(AVERAGES)
-    names = (ROOT / "config/smoke.yaml", tmp_path / "averages.yaml")
-    jobs = planned(*snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=names))
-    assert (jobs["slerp"], jobs["sft"], jobs["soup"], jobs["greedy"]) == ("2", "2", "2", "1")
-    assert jobs == counted_by_plan(*names)
-
-
-WARP = """
-methods:
-  warp:
-    {algorithm: rloo, init: sft-1, reference: {ema: {of: sft-1}}, warp: {rounds: 3, runs: 2, eta: 0.4, last_eta: 0.5}}
-comparisons: {warp_vs_ppo: {a: warp, b: ppo}}
-"""
-
-
-def test_warp_is_rounds_of_runs_and_averages(tmp_path):
-    """Each run starts where its round does, and has random draws of its own."""
-    (tmp_path / "warp.yaml").write_text(WARP)
-    names = (ROOT / "config/smoke.yaml", tmp_path / "warp.yaml")
-    status, said = snakemake(tmp_path, "--dry-run", "--printshellcmds", config=names)
-    jobs = planned(status, said)
-    assert (jobs["warp"], jobs["warp_start"], jobs["align"]) == ("1", "2", "10")
-    counted = counted_by_plan(*names)
-    assert {rule: jobs[rule] for rule in counted} == counted
-    [last] = [line for line in said.splitlines() if "--out checkpoints/smoke/policy/llama-mini/warp.3.2-s1 " in line]
-    root = "checkpoints/smoke"
-    start = f"{root}/warp/llama-mini/warp-s1/start-3"
-    assert f"--init {start} --reference {start} " in last and "--run llama-mini.3.2 " in last
-    [policy] = [line for line in said.splitlines() if " salsa warp " in line]
-    for run in ("3.1", "3.2"):
-        assert f"--ingredient={root}/policy/llama-mini/warp.{run}-s1=0.25 " in policy
-    assert f"--ingredient={start}=0.5 --slerp-from {start} " in policy
-    assert "training/llama-mini/warp.1.1-s1.jsonl" in policy and policy.count(".jsonl") == 7
-
-
-COMBINED = """
-replicates:
-  r1: {sft: {sft-1: 1, sft-2: 2}}
-  r2: {sft: {sft-1: 3, sft-2: 4}, reward_seed: 7}
-methods:
-  warm: {algorithm: ppo, init: sft-1, reference: sft-1, reward: {models: 3, combine: weights}}
-  careful: {algorithm: rloo, init: sft-1, reference: sft-1, reward: {models: 2, combine: min}}
-comparisons: {warm_vs_careful: {a: warm, b: careful}}
-"""
-
-
-def test_reward_models_are_combined_in_each_replicate(tmp_path):
-    """Their numbers, seeds and starts are those of the replicate's reward model."""
-    (tmp_path / "combined.yaml").write_text(COMBINED)
-    names = (ROOT / "config/smoke.yaml", tmp_path / "combined.yaml")
-    status, said = snakemake(tmp_path, "--dry-run", "--printshellcmds", config=names)
-    jobs = planned(status, said)
-    assert (jobs["reward"], jobs["combine"]) == ("7", "4"), "three for each replicate, and the held-out one"
-    counted = counted_by_plan(*names)
-    assert {rule: jobs[rule] for rule in counted} == counted
-    models = "checkpoints/smoke/reward/llama-mini"
-    [warm] = [line for line in said.splitlines() if f"--out {models}-r2.weights-3 " in line]
-    assert (
-        f"--reward {models}-r2 {models}-r2.2 {models}-r2.3 --by weights --sft checkpoints/smoke/sft/llama-mini/3"
-        in warm
-    )
-    assert "--reward-seed=7 --run llama-mini-r2 " in warm
-    [third] = [line for line in said.splitlines() if f"--out {models}-r2.3 " in line]
-    assert "--reward-seed=7 --order=3 --run llama-mini-r2 " in third
-    [careful] = [line for line in said.splitlines() if "policy/llama-mini/careful-r1-s1 " in line and "align" in line]
-    assert f"--reward {models}.min-2 " in careful
 
 
 ENDS = {"tables", "figures", "report", "all"}
@@ -659,11 +485,3 @@ def test_mistake_in_the_config_is_one_line(change, expected, tmp_path):
     assert expected in line
     assert "change.yaml" in line
     assert "Traceback" not in said
-
-
-def test_full_grid_is_planned_in_five_seconds(tmp_path):
-    began = time.monotonic()
-    status, said = snakemake(tmp_path, "--dry-run", "--quiet", "rules", config=("config/paper.yaml",))
-    assert status == 0, said
-    assert time.monotonic() - began < 5
-    assert "align" in said
