@@ -1,7 +1,7 @@
 # The workflow, from base models to tables. docs/protocol.md says what each stage does and why.
 from snakemake.utils import min_version
 
-from eval.workflow.start import begin, lift_default_rate
+from eval.workflow.start import begin, lift_default_rate, start_fork_server
 
 min_version("9.19")
 
@@ -29,6 +29,8 @@ include: "rules/prepare.smk"
 
 onstart:
     begin(PATHS, SETTINGS, workflow.rules)
+    if workflow.local_exec and GRID.world is not None:
+        start_fork_server(PATHS)
     lift_default_rate(workflow.scheduler)
 
 

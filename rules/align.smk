@@ -33,7 +33,7 @@ rule align:
         ENVIRONMENT
     # Resources and not params, because a profile sets them (set-resources) and a change reruns nothing.
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
         checkpoint_minutes=30,
         report_to="none",
     params:
@@ -68,7 +68,7 @@ rule dpo:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         strategy=OPTIONS.strategy,
         settings=SETTINGS.path("{model}/methods/{method}"),

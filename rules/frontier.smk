@@ -16,7 +16,7 @@ rule frontier:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         policies=OPTIONS.frontier,
         held_out_reward=OPTIONS.held_out_reward,

@@ -15,7 +15,7 @@ rule generate:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         policies=OPTIONS.answering_policies,
         benchmarks=SETTINGS.path("questions"),
@@ -46,7 +46,7 @@ rule score:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         policies=OPTIONS.answering_policies,
         references=OPTIONS.final_references,

@@ -31,6 +31,8 @@ JUDGMENTS = str(judgment_file(Path(RESULTS), "{model}", "{benchmark}", "{compari
 METRICS = str(training_file(Path(RESULTS), "{model}", "{method}{replicate}-s{seed}"))
 LOGS = PATHS.logs
 GOLD = "--gold" if GRID.world is not None else ""
+# Stages of a generated world take less time than their imports. Resources name the launcher, so a profile can change it.
+LAUNCHER = "python -m salsa.workflow.forked" if GRID.world is not None else "python"
 # Every rule needs it. It names files beside it, which Snakemake's own copy of it would not find.
 ENVIRONMENT = f"{workflow.basedir}/environment.yml"
 

@@ -16,7 +16,7 @@ rule reward:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         settings=SETTINGS.path("{model}/reward"),
         content=SETTINGS.content("{model}/reward"),
@@ -45,7 +45,7 @@ rule combine:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         by=lambda wildcards: wildcards.combined.split("-")[0],
         settings=SETTINGS.path("{model}/reward"),

@@ -12,7 +12,7 @@ rule sft:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         settings=SETTINGS.path("{model}/sft"),
         content=SETTINGS.content("{model}/sft"),

@@ -51,7 +51,7 @@ rule greedy:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         models=OPTIONS.tried,
         settings=SETTINGS.path("{model}/alpha"),
@@ -97,7 +97,7 @@ rule alpha:
     conda:
         ENVIRONMENT
     resources:
-        launcher="python",
+        launcher=LAUNCHER,
     params:
         points=OPTIONS.alpha_line,
         settings=SETTINGS.path("{model}/alpha"),

@@ -14,9 +14,20 @@ from eval.workflow.paths import GridPaths
 from eval.workflow.settings_files import SettingsFiles
 from salsa.config.config import Config, parse_config, with_local_copies
 from salsa.runtime.errors import UserError, disk_fault
+from salsa.workflow import fork_server
 from salsa.workflow.grid_lock import hold
 
 DEFAULT_RATE = (100, 1)  # jobs, seconds
+PRELOADED = (  # what most jobs import that use torch
+    "salsa.alignment.align",
+    "salsa.supervised.dpo",
+    "salsa.supervised.reward",
+    "salsa.supervised.sft",
+    "eval.generation.generate",
+    "eval.scoring.alpha",
+    "eval.scoring.frontier",
+    "eval.scoring.score",
+)
 GPU = "h100"  # in the plan; measured durations replace it as soon as jobs finish
 
 
@@ -56,6 +67,11 @@ def lift_default_rate(scheduler: Any) -> None:
     limiter = getattr(scheduler, "job_rate_limiter", None)
     if limiter and (limiter.max_jobs, limiter.timespan) == DEFAULT_RATE:
         scheduler.job_rate_limiter = None
+
+
+def start_fork_server(paths: GridPaths) -> None:
+    """Let the jobs that this process starts begin as forks."""
+    fork_server.start(Path(paths.logs) / "fork_server.log", PRELOADED)
 
 
 def lock_grid(paths: GridPaths) -> None:
