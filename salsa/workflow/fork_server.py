@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -43,7 +44,8 @@ class Request:
         """Receive what `forked` sends."""
         _, files, _, _ = socket.recv_fds(connection, 1, 3)
         with connection.makefile(encoding="utf-8") as lines:
-            return cls(*json.loads(lines.readline()), files)
+            words, folder, environment = json.loads(lines.readline())
+        return cls(words, folder, environment, files)
 
 
 def shared(environment: Mapping[str, str]) -> dict[str, str]:
@@ -90,7 +92,7 @@ def keep(connection: socket.socket, request: Request) -> None:
     with contextlib.suppress(OSError):
         connection.sendall(FORKED)
     watched = os.pidfd_open(stage)
-    ended, _, _ = select.select([watched, connection], [], [])
+    ended, _, _ = select.select([watched, connection.fileno()], [], [])
     if watched not in ended:
         signal.pidfd_send_signal(watched, signal.SIGTERM)
     _, status = os.waitpid(stage, 0)
@@ -106,8 +108,8 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper
     environment: dict[str, str] | None = None
     while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([listener.fileno(), sys.stdin.fileno()], [], [])
+        if sys.stdin.fileno() in ready:
             return
         connection, _ = listener.accept()
         with connection:
@@ -120,9 +122,13 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
             if environment is None:
                 environment = shared(request.environment)
                 preload(request.environment, modules)
-            if shared(request.environment) != environment:
+            changed = sorted({name for name, _ in environment.items() ^ shared(request.environment).items()})
+            command = shlex.join(request.words[1:3])
+            print(f"not forked: {command}: other {', '.join(changed)}" if changed else f"forked: {command}", flush=True)
+            if changed:
                 connection.sendall(REFUSED)
             elif os.fork() == 0:
+                listener.close()  # or launchers would still find it when the server has ended
                 keep(connection, request)
             for file in request.files:
                 os.close(file)
@@ -130,6 +136,8 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
 
 def start(log: Path, modules: Sequence[str]) -> None:
     """Start a server, which ends with this process, for the jobs that this process starts.
+
+    `log` has a line for each job that asks. `modules` are imported when the first one does.
 
     Not on a machine with GPUs, because a process that has used CUDA must not fork. Sockets without a file and pidfd are
     Linux's.

@@ -55,7 +55,8 @@ def main(words: Sequence[str]) -> int:
     if status is None:
         os.execv(sys.executable, [sys.executable, *words])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status != signal.SIGKILL:  # which has no handler
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
