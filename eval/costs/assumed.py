@@ -81,6 +81,9 @@ class DeviceSources(Section):
     start: str
 
 
+Start = Engine | Literal["forked"]
+
+
 class Device(Section):
     """One device. Memory is in GB (10^9 bytes): its own, None for a CPU core, and the host's per device."""
 
@@ -91,7 +94,7 @@ class Device(Section):
     peak: dict[Dtype, Positive]  # operations per second
     efficiency: Fraction
     layer_seconds: dict[Engine, Positive]
-    start_seconds: dict[Engine, Positive]
+    start_seconds: dict[Start, Positive]
     sources: DeviceSources
 
 
@@ -152,12 +155,13 @@ def device_notes(device: Device) -> dict[str, str]:
     figures, own, sources = assumed(), device.sources, assumed().sources
     peak = ", ".join(f"{rate / 1e12:g} TFLOP/s in {dtype}" for dtype, rate in sorted(device.peak.items()))
     launch, start = device.layer_seconds, device.start_seconds
+    forks = f", in {start['forked']:g} s as a fork" if start["forked"] < start["transformers"] else ""
     notes = {
         f"{device.title}: {peak}, {device.bytes / 1e12:g} TB/s": own.peak,
         f"passes reach {device.efficiency:.0%} of these operations, decoding as much of the bandwidth": own.speed,
         f"a layer's pass takes at least {launch['transformers'] * 1e3:g} ms": own.speed,
         f"with vLLM a layer's pass takes at least {launch['vllm'] * 1e3:g} ms": own.vllm_speed,
-        f"a job starts in {start['transformers']:g} s with torch, in {start['vllm']:g} s with vLLM": own.start,
+        f"a job starts in {start['transformers']:g} s with torch, in {start['vllm']:g} s with vLLM{forks}": own.start,
         f"tokenising: {figures.tokenised_per_second:,.0f} tokens/s": sources.tokenised_per_second,
         f"downloads: {figures.download_bytes_per_second / 1e9:g} GB/s": sources.download_bytes_per_second,
         f"disks: {figures.disk_bytes_per_second / 1e9:g} GB/s": sources.disk_bytes_per_second,

@@ -3,7 +3,7 @@
 import math
 
 from eval.costs import memory
-from eval.costs.assumed import Dtype, Engine, assumed
+from eval.costs.assumed import Dtype, Engine, Start, assumed
 from eval.costs.memory import PROCESS, Memory, Phase
 from eval.costs.sizes import Rows, Sizes
 from eval.costs.work import CHECKPOINTED, FORWARD, TRAINING, Decoding, Passes, Starting
@@ -40,7 +40,12 @@ class ModelCosts:
 
     def _start(self, models: int) -> Starting:
         """The start of a process that loads `models` models."""
-        return Starting("transformers", models * self._weights("bfloat16"), self.disk_rate)
+        return Starting(self._launched, models * self._weights("bfloat16"), self.disk_rate)
+
+    @property
+    def _launched(self) -> Start:
+        """How the rules' launcher starts a process."""
+        return "transformers" if self.config.world is None else "forked"
 
     def _weights(self, dtype: Dtype) -> float:
         return memory.weights(self.shape, dtype)

@@ -29,7 +29,11 @@ class Costs(TrainingCosts):
         dtype, engine, batch = settings.dtype, settings.engine, settings.batch_size
         if engine == "vllm":
             batch = int(settings.vllm.get("max_num_seqs", VLLM_ROWS))
-        work: list[Work] = [Starting(engine, policies * self._weights(dtype), self.disk_rate)]
+        work: list[Work] = [
+            Starting(
+                self._launched if engine == "transformers" else engine, policies * self._weights(dtype), self.disk_rate
+            )
+        ]
         longest = longest_prompt = 0.0
         for name, benchmark in self.settings.benchmarks.items():
             limit = benchmark.max_new_tokens

@@ -47,10 +47,13 @@ class TrainingCosts(ModelCosts):
         """The base checkpoint: checked in its folder, downloaded, or pretrained in the mini world."""
         entry = self.config.models[self.model]
         if entry.local is not None:
-            return Cost(work=(self._start(0),))
+            return Cost(work=(Starting("transformers", 0, self.disk_rate),))
         if entry.hub is not None:
             size = self._weights("bfloat16")
-            return Cost(work=(self._start(0), Waiting(size / assumed().download_bytes_per_second)), disk=size)
+            return Cost(
+                work=(Starting("transformers", 0, self.disk_rate), Waiting(size / assumed().download_bytes_per_second)),
+                disk=size,
+            )
         world, base = self.config.world, self.config.base
         assert world is not None and base is not None, "load_config checks this"
         rows = Rows(world.pretrain_documents, assumed().world.tokens["pretraining"])
@@ -58,12 +61,15 @@ class TrainingCosts(ModelCosts):
         work = self._passes("float32", rows, base.epochs, 1, updates, TRAINING, updates)
         tokens = base.batch_size * rows.tokens
         footprint = memory.training(self.shape, "float32", tokens, tokens)
-        return Cost((self._start(0), work), footprint, disk=self._weights("float32"))
+        return Cost((Starting("transformers", 0, self.disk_rate), work), footprint, disk=self._weights("float32"))
 
     def data(self) -> Cost:
         """Tokenisation of all training and test sets."""
         tokens = sum(rows.count * rows.tokens for rows in self.sets.values())
-        return Cost(work=(self._start(0), Waiting(tokens / assumed().tokenised_per_second)), disk=PREPARED * tokens)
+        return Cost(
+            work=(Starting("transformers", 0, self.disk_rate), Waiting(tokens / assumed().tokenised_per_second)),
+            disk=PREPARED * tokens,
+        )
 
     def soup(self, count: int) -> Cost:
         """A weight average of `count` models."""

@@ -6,7 +6,7 @@ All of it is arithmetic on shapes, rows and tokens. Several devices divide the r
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from eval.costs.assumed import Device, Dtype, Engine, Shape, assumed
+from eval.costs.assumed import Device, Dtype, Engine, Shape, Start, assumed
 from eval.costs.memory import BYTES, VLLM_OVERHEAD, Memory, cache, weights
 
 GIGABYTE = 1e9
@@ -119,14 +119,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Starting:
-    """The start of a process that imports torch, or vLLM, and reads weights."""
+    """The start of a process that imports torch or vLLM, or is forked from one that did, and reads weights."""
 
-    engine: Engine
+    kind: Start
     weights: float  # bytes
     disk: float  # bytes per second
 
     def seconds(self, device: Device, count: int) -> float:
-        return device.start_seconds[self.engine] + self.weights / self.disk
+        return device.start_seconds[self.kind] + self.weights / self.disk
 
 
 Work = Passes | Decoding | Waiting | Starting

@@ -18,6 +18,7 @@ from salsa.runtime.provenance import RUN_FILE, input_id, run_file
 
 TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own file in an output folder; its time stands for the folder's
 SLACK_SECONDS = 2.0  # records hold whole seconds
+TOUCHED_SECONDS = 10.0  # Snakemake sets an output's time when it notices that the job has ended
 Record = dict[str, Any]
 
 
@@ -82,7 +83,7 @@ def restore_times(folders: Iterable[Path]) -> list[Path]:
             if completed is None or (str(recorded), entry["id"]) in seen or not recorded.exists():
                 continue
             clock = _clock(path)
-            late = clock.stat().st_mtime > completed + SLACK_SECONDS
+            late = clock.stat().st_mtime > completed + TOUCHED_SECONDS
             if late and completed <= began(record) + SLACK_SECONDS and input_id(recorded) == entry["id"]:
                 # Without permission to set the time, Snakemake uses the one that is there.
                 with contextlib.suppress(OSError):

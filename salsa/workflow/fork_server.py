@@ -147,7 +147,7 @@ def start(log: Path, modules: Sequence[str]) -> None:
     name = f"salsa-{uuid.uuid4().hex}"
     log.parent.mkdir(parents=True, exist_ok=True)
     stdin, _ = os.pipe()  # nobody closes the other end until this process ends
-    with socket.socket(socket.AF_UNIX) as listener, log.open("wb") as output:
+    with socket.socket(socket.AF_UNIX) as listener, log.open("ab") as output:
         listener.bind(f"\0{name}")
         listener.listen(socket.SOMAXCONN)
         command = [sys.executable, "-m", __name__, str(listener.fileno()), *modules]

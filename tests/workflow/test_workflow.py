@@ -387,6 +387,13 @@ def test_copy_without_file_times_reruns_nothing(smoke, tmp_path):
     assert {line.split()[0] for line in said.splitlines() if re.search(r" \d+$", line)} == {"all", "total"}, said
 
 
+def test_stages_that_import_torch_are_forked(smoke):
+    log = (smoke[0] / "logs/smoke/fork_server.log").read_text().split("\n")
+    training, measuring = ("align", "reward", "sft"), ("alpha", "frontier", "generate", "score")
+    expected = {*(f"forked: salsa {stage}" for stage in training), *(f"forked: eval {stage}" for stage in measuring)}
+    assert {*log} == expected | {""}
+
+
 def test_jobs_use_one_thread_and_record_their_inputs(smoke):
     folder, _ = smoke
     runs = {path: json.loads(path.read_text()) for path in (folder / "checkpoints").rglob("run.json")}
