@@ -134,8 +134,13 @@ def gemma_2b(folder: Path) -> Path:
     ],
 )
 def test_plan_is_near_measurements(grid, config_of, device, count, tmp_path):
-    """Runs recorded in measured_runs.json; assumed.yaml has a core's speed from docs/benchmarks.md."""
-    plan = Plan.of(load_config(config_of(tmp_path)), assumed().devices[device], count)
+    """Runs recorded in measured_runs.json; assumed.yaml has a core's speed from docs/benchmarks.md.
+
+    They were recorded before stages of a generated world were forked.
+    """
+    one = assumed().devices[device]
+    starts = one.start_seconds | {"forked": one.start_seconds["transformers"]}
+    plan = Plan.of(load_config(config_of(tmp_path)), one.model_copy(update={"start_seconds": starts}), count)
     measured, ratios = MEASURED[grid], {}
     for rule, figures in measured["stages"].items():
         runs = [run for run in plan.runs.values() if run.job.rule == rule]
