@@ -126,7 +126,8 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
             command = shlex.join(request.words[1:3])
             print(f"not forked: {command}: other {', '.join(changed)}" if changed else f"forked: {command}", flush=True)
             if changed:
-                connection.sendall(REFUSED)
+                with contextlib.suppress(OSError):
+                    connection.sendall(REFUSED)
             elif os.fork() == 0:
                 listener.close()  # or launchers would still find it when the server has ended
                 keep(connection, request)
