@@ -30,6 +30,12 @@ def assert_page_has(page: Path, lines: Iterable[str]) -> None:
     assert f"\n{block}\n" in page.read_text(encoding="utf-8"), f"{page.name} should have\n{block}"
 
 
+def assert_page_says(page: Path, sentences: Iterable[str]) -> None:
+    """Check that a page's text has these sentences, wherever its lines break."""
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert [sentence for sentence in sentences if sentence not in text] == []
+
+
 def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 

@@ -4,7 +4,7 @@ import pytest
 
 from eval.report.claims import shown
 from eval.tables.formats import number
-from tests.page_tables import ROOT, assert_page_has, by_beta, limits, over_all, read, verdicts
+from tests.page_tables import ROOT, assert_page_has, assert_page_says, by_beta, limits, over_all, read, verdicts
 
 REPLICATED = "replicated"
 GRIDS = {  # results folder, and what the page calls it
@@ -154,8 +154,7 @@ def sentences() -> list[str]:
 
 
 def test_the_text_of_the_answer_has_the_figures_of_the_run():
-    text = " ".join(PAGE.read_text(encoding="utf-8").split())
-    assert [sentence for sentence in sentences() if sentence not in text] == []
+    assert_page_says(PAGE, sentences())
     for claim in ("average_beats_other_sft", "weights_beat_penalties"):
         row = next(row for row in over_all(read(REPLICATED, "claims")) if row["claim"] == claim)
         assert float(row["low"]) >= 0.5 - 0.04 and float(row["high"]) <= 0.5 + 0.04, "more than 0.04 is ruled out"

@@ -7,7 +7,7 @@ import pytest
 
 from eval.tables.at_equal_kl import over_runs
 from eval.tables.formats import number
-from tests.page_tables import ROOT, assert_page_has, by_beta, limits, line, over_all, read, verdicts
+from tests.page_tables import ROOT, assert_page_has, assert_page_says, by_beta, limits, line, over_all, read, verdicts
 
 PAGE = ROOT / "docs/beyond.md"
 REWARDS = "over-optimisation"
@@ -85,8 +85,7 @@ def sentences() -> list[str]:
 
 
 def test_the_text_of_the_page_has_the_figures_of_the_runs():
-    text = " ".join(PAGE.read_text(encoding="utf-8").split())
-    assert [sentence for sentence in sentences() if sentence not in text] == []
+    assert_page_says(PAGE, sentences())
 
 
 @pytest.mark.parametrize(

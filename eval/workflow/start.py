@@ -18,7 +18,7 @@ from salsa.workflow import fork_server
 from salsa.workflow.grid_lock import hold
 
 DEFAULT_RATE = (100, 1)  # jobs, seconds
-PRELOADED = (  # what most jobs import that use torch
+PRELOADED = (  # modules of the stages that import torch, but for a few jobs of a grid
     "salsa.alignment.align",
     "salsa.supervised.dpo",
     "salsa.supervised.reward",

@@ -41,7 +41,7 @@ class Request:
 
     @classmethod
     def receive(cls, connection: socket.socket) -> "Request":
-        """Receive what `forked` sends."""
+        """Receive what `run_in_fork` sends."""
         _, files, _, _ = socket.recv_fds(connection, 1, 3)
         with connection.makefile(encoding="utf-8") as lines:
             words, folder, environment = json.loads(lines.readline())

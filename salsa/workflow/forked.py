@@ -22,7 +22,7 @@ def has_same_user(connection: socket.socket) -> bool:
     return struct.unpack("3i", credentials)[1] == os.getuid()
 
 
-def forked(name: str, words: Sequence[str]) -> int | None:
+def run_in_fork(name: str, words: Sequence[str]) -> int | None:
     """Let the server of this name run `python WORDS`, and wait for its exit status: negative if a signal ended it.
 
     None if there is no such server, or it does not run this.
@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> int:
     """Run `python WORDS`; returns its exit status, or ends by the signal that ended it."""
     # Ctrl-C reaches the stage, too, which ends in its own way. This process ends with it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = forked(os.environ[NAME], words) if NAME in os.environ else None
+    status = run_in_fork(os.environ[NAME], words) if NAME in os.environ else None
     signal.signal(signal.SIGINT, before)
     if status is None:
         os.execv(sys.executable, [sys.executable, *words])

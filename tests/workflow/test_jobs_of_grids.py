@@ -65,9 +65,9 @@ def test_ten_replicates_have_the_settings_of_the_mini_grid(tmp_path):
     assert (jobs["sft"], jobs["align"], jobs["score"]) == ("60", "330", "30")
 
 
-def test_other_algorithms_soups_and_averages_have_ten_replicates(tmp_path):
+def test_other_algorithms_soups_and_averages_have_ten_replicates():
     """PPO at three betas and eight other RL methods, WARP's four runs, and DPO twice; in 30 pairs of SFT models."""
-    jobs, _ = dry_run(tmp_path, CONFIG / "mini.yaml", CONFIG / "beyond.yaml")
+    jobs = counted_by_plan(CONFIG / "mini.yaml", CONFIG / "beyond.yaml")
     assert (jobs["align"], jobs["warp"], jobs["dpo"]) == (str(30 * (3 + 8 + 4)), "30", "60")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval.workflow.start import PRELOADED
-from salsa.workflow.forked import NAME
+from salsa.workflow.forked import NAME, has_same_user
 
 ROOT = Path(__file__).parents[3]
 STAGE = """
@@ -128,7 +129,7 @@ def test_stage_ends_with_its_launcher(runner):
     wait_for((runner.folder / "ended").exists)
 
 
-def test_ctrl_c_reaches_the_stage_once(runner):
+def test_ctrl_c_ends_the_stage_and_not_the_server(runner):
     """The terminal sends it to the server, the keeper, the launcher and the stage."""
     launcher = runner.forked("waits")
     assert launcher.stdout.readline() == "began\n"
@@ -167,6 +168,15 @@ def test_keepers_death_is_an_error(runner):
     os.kill(stage, signal.SIGTERM)  # it holds stderr
     said = "error: the process that waits for this stage was killed: rerun the same command\n"
     assert launcher.stderr.read() == said
+
+
+def test_other_users_are_refused(monkeypatch):
+    """The names of the sockets are public."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert has_same_user(ours)
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        assert not has_same_user(ours)
 
 
 def test_preloading_starts_no_thread():
