@@ -76,6 +76,7 @@ def training_figure(results: GridResults) -> Figure:
         if key in training and not training[key].isna().all()
     }
     methods = list(dict.fromkeys(training["method"]))
+    algorithms = dict.fromkeys(results.grid.methods[method].algorithm.upper() for method in methods)
     colour = colours_of(methods)
 
     def draw(axis: Axes, key: str, steps: pd.DataFrame) -> None:
@@ -91,7 +92,8 @@ def training_figure(results: GridResults) -> Figure:
             mean = by_step.mean()
             axis.plot(mean.index, mean, color=colour[method], lw=1.6, label=method)
 
-    figure, axes = panels_by_model(training, results.grid.models, curves, 1.7, draw, "PPO step", {"fontsize": 8})
+    x_label = f"{' or '.join(algorithms)} step"
+    figure, axes = panels_by_model(training, results.grid.models, curves, 1.7, draw, x_label, {"fontsize": 8})
     figure.align_ylabels()
     add_legend(figure, axes)
     return figure

@@ -39,6 +39,18 @@ def test_many_runs_are_drawn_as_one(results):
         assert len(panel.containers) == models * (1 if is_many else replicates)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "label"), [("ppo", "PPO step"), ("rloo", "PPO or RLOO step")], ids=["one", "two algorithms"]
+)
+def test_steps_are_those_of_the_algorithms(tmp_path, algorithm, label):
+    settings = REPLICATED.model_dump()
+    settings["methods"]["salsa"]["algorithm"] = algorithm
+    grid = Grid.model_validate(settings)
+    figure = training_figure(GridResults(write_results(tmp_path, grid=grid), grid))
+    assert {panel.get_xlabel() for panel in figure.axes} == {label, ""}
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("results", [MANY_REPLICATES], indirect=True)
 def test_mean_of_many_soups_has_its_standard_error(results):
     rewards = results.soups.query("model == 'one-mini' and alpha == 0.5")["reward"]
