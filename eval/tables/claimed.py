@@ -14,7 +14,7 @@ from eval.grid.claims import PER_QUESTION, Claim, Condition
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 from eval.statistics.intervals import NO_INTERVAL
-from eval.tables.formats import NOTHING, with_interval
+from eval.tables.formats import NOTHING, counted, with_interval
 from eval.tables.table import Column, Table, copied
 
 ALL = ALL_MODELS  # of models or benchmarks
@@ -166,17 +166,19 @@ def notes(results: GridResults, frame: pd.DataFrame) -> Iterable[str]:
         yield "The config names no claims."
         return
     grid = results.grid
+    sizes = {"model": grid.models, "benchmark": grid.benchmarks, "replicate": grid.replicates}
+    models, benchmarks, replicates = (counted(len(names), noun) for noun, names in sizes.items())
     yield (
         f"Verdicts by {grid.tables.confidence:.0%} intervals over other training runs and other questions, from "
-        f"{len(grid.models)} models, {len(grid.benchmarks)} benchmarks and {len(grid.replicates)} replicates "
-        "(docs/statistics.md). Supported: each interval is on the claimed side. Contradicted: one is on the other "
-        "side. Not measured: this grid lacks a figure. One replicate decides nothing about other runs."
+        f"{models}, {benchmarks} and {replicates} (docs/statistics.md). Supported: each interval is on the claimed "
+        "side. Contradicted: one is on the other side. Not measured: this grid lacks a figure. One replicate decides "
+        "nothing about other runs."
     )
     yield (
-        "With Holm's correction: the verdict if a wrong one among all claims of the family (the abstract's, ours) may "
-        f"occur in {1 - grid.tables.confidence:.0%} of cases. Cells: verdicts of single models and benchmarks without "
-        "correction; claims.csv has each. To settle: how many replicates would find the observed difference with a "
-        "probability of 80%, if it is the true one."
+        "With Holm's correction: the verdict if a wrong one among all claims of its family "
+        f"({', '.join(frame['family'].unique())}) may occur in {1 - grid.tables.confidence:.0%} of cases. Cells: "
+        "verdicts of single models and benchmarks without correction; claims.csv has each. To settle: how many "
+        "replicates would find the observed difference with a probability of 80%, if it is the true one."
     )
 
 

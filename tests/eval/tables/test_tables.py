@@ -18,6 +18,7 @@ from eval.grid.layout import Grid
 from eval.grid.results import GridResults
 from eval.report.headline import read_table, sentence
 from eval.report.page import SCRIPT, markdown_table
+from eval.tables import claimed
 from eval.tables.formats import latex, markdown, number, with_interval
 from eval.tables.judged import judge_note, overlap_note
 from eval.tables.table import Table, copied, figure, has, interval, only_if
@@ -134,6 +135,14 @@ def test_replicates_that_share_sft_runs_are_named(tmp_path):
         "Replicates r1 and r3 share SFT run 1: they are not independent.",
         "Replicates r2 and r3 share SFT run 4: they are not independent.",
     ]
+
+
+def test_verdicts_name_the_size_of_the_grid_and_its_families(tmp_path):
+    grid = Grid.model_validate({**GRID.model_dump(), "replicates": THREE, "benchmarks": GRID.benchmarks[:1]})
+    results = GridResults(tmp_path, grid)
+    size, correction = claimed.notes(results, pd.DataFrame({"family": ["rewards", "soups", "rewards"]}))
+    assert "from 2 models, 1 benchmark and 3 replicates" in size
+    assert "its family (rewards, soups)" in correction
 
 
 def test_hosted_judge_has_dates_and_reported_model_in_the_tables(results):
