@@ -18,7 +18,7 @@ from eval.grid.layout import Grid
 from eval.grid.results import GridResults
 from eval.report.headline import read_table, sentence
 from eval.report.page import SCRIPT, markdown_table
-from eval.tables import claimed
+from eval.tables import claimed as claims_table
 from eval.tables.formats import latex, markdown, number, with_interval
 from eval.tables.judged import judge_note, overlap_note
 from eval.tables.table import Table, copied, figure, has, interval, only_if
@@ -140,7 +140,7 @@ def test_replicates_that_share_sft_runs_are_named(tmp_path):
 def test_verdicts_name_the_size_of_the_grid_and_its_families(tmp_path):
     grid = Grid.model_validate({**GRID.model_dump(), "replicates": THREE, "benchmarks": GRID.benchmarks[:1]})
     results = GridResults(tmp_path, grid)
-    size, correction = claimed.notes(results, pd.DataFrame({"family": ["rewards", "soups", "rewards"]}))
+    size, correction = claims_table.notes(results, pd.DataFrame({"family": ["rewards", "soups", "rewards"]}))
     assert "from 2 models, 1 benchmark and 3 replicates" in size
     assert "its family (rewards, soups)" in correction
 
