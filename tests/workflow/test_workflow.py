@@ -463,10 +463,10 @@ def test_real_questions_go_through_generation_judging_and_tables(smoke, shared_d
     }
     config["benchmarks"]["arena_hard"]["questions"] = {"path": str(arena / "question.v0.1.orig.jsonl"), "limit": 12}
     (tmp_path / "real.yaml").write_text(yaml.safe_dump(config))
-    status, said = snakemake(folder, config=(tmp_path / "real.yaml",))
+    status, said = snakemake(folder, "tables", config=(tmp_path / "real.yaml",))
     assert status == 0, said
     finished = finished_jobs(said)
-    assert finished["generate"] == finished["score"] == 1
+    assert finished["generate"] == finished["score"] == finished["tables"] == 1
     assert not finished.keys() & {"base", "sft", "soup", "reward", "align", "alpha"}
     rows = [json.loads(line) for line in (folder / CELL).read_text().splitlines()]
     assert len(rows) == 24

@@ -29,7 +29,8 @@ if word == "waits":
         sys.exit(130)
 print("an error message", file=sys.stderr)
 facts = [__name__, sys.argv[1:], os.getcwd(), os.environ.get("COLOUR"), sys.stdin.readline()]
-print(json.dumps([*facts, sorted(str(handler) for handler in map(signal.getsignal, (signal.SIGINT, signal.SIGCHLD)))]))
+handlers = sorted(str(handler) for handler in map(signal.getsignal, (signal.SIGINT, signal.SIGCHLD)))
+print(json.dumps([*facts, handlers]), flush=True)
 if word == "forked":
     sys.exit("fractions" in sys.modules)
 if word == "raises":
