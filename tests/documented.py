@@ -6,10 +6,13 @@ that looks like a checkout, where snakemake and make only plan (`-n`).
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import forks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -19,12 +22,13 @@ LINKED = (
     *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock"),
     *("benchmarks", "config", "eval", "profiles", "rules", "salsa", "scripts"),
 )
-SALSA = "from eval.commands.main import main; main()"
+# Commands that start in a fork do so with the tests' PATH: all forks need the same environment.
+FORKED = f'PATH="$OLD_PATH" exec {shlex.join(forks.PYTHON)}'
 PROGRAMS = {
-    "snakemake": 'exec {python} -m snakemake --quiet rules -n "$@"',
+    "snakemake": f'{FORKED} -m snakemake --quiet rules -n "$@"',
     "make": 'exec /usr/bin/env -i PATH="$OLD_PATH" make -n "$@"',
-    "python": 'exec {python} "$@"',
-    "salsa": '[ "$1" = run ] && set -- "$@" --quiet rules -n; exec {python} -c "{salsa}" "$@"',
+    "python": f'exec {shlex.quote(sys.executable)} "$@"',
+    "salsa": f'[ "$1" = run ] && set -- "$@" --quiet rules -n; {FORKED} -m eval.commands.main "$@"',
 }
 
 
@@ -67,7 +71,7 @@ def checkout(folder: Path) -> Path:
     programs = folder / ".programs"
     programs.mkdir()
     for name, line in PROGRAMS.items():
-        (programs / name).write_text("#!/bin/sh\n" + line.format(python=sys.executable, salsa=SALSA) + "\n")
+        (programs / name).write_text("#!/bin/sh\n" + line + "\n")
         (programs / name).chmod(0o755)
     return folder
 
@@ -78,12 +82,12 @@ def run(block: Block, folder: Path) -> str:
     """
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     text = stop + re.sub(r"^(salsa doctor .*)$", r"{ \1\n} || [ $? = 1 ]", block.text, flags=re.MULTILINE)
-    hidden = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    path = f"{folder / '.programs'}{os.pathsep}{os.environ['PATH']}"
+    environment = forks.environment()
+    path = environment["PATH"]
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
-        env={**os.environ, **hidden, "PATH": path, "OLD_PATH": os.environ["PATH"]},
+        env={**environment, "PATH": f"{folder / '.programs'}{os.pathsep}{path}", "OLD_PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

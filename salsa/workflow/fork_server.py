@@ -135,7 +135,7 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
                 os.close(file)
 
 
-def start(log: Path, modules: Sequence[str]) -> None:
+def start(log: Path, modules: Sequence[str]) -> "subprocess.Popen[bytes] | None":
     """Start a server, which ends with this process, for the jobs that this process starts.
 
     `log` has a line for each job that asks. `modules` are imported when the first one does.
@@ -144,7 +144,7 @@ def start(log: Path, modules: Sequence[str]) -> None:
     Linux's.
     """
     if sys.platform != "linux" or gpu_uuids():
-        return
+        return None
     name = f"salsa-{uuid.uuid4().hex}"
     log.parent.mkdir(parents=True, exist_ok=True)
     stdin, _ = os.pipe()  # nobody closes the other end until this process ends
@@ -152,9 +152,10 @@ def start(log: Path, modules: Sequence[str]) -> None:
         listener.bind(f"\0{name}")
         listener.listen(socket.SOMAXCONN)
         command = [sys.executable, "-m", __name__, str(listener.fileno()), *modules]
-        subprocess.Popen(command, stdin=stdin, stdout=output, stderr=output, pass_fds=[listener.fileno()])
+        server = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=output, pass_fds=[listener.fileno()])
     os.close(stdin)
     os.environ[NAME] = name
+    return server
 
 
 if __name__ == "__main__":

@@ -1,20 +1,50 @@
-"""Run a stage in several processes, as accelerate's launcher starts them."""
+"""Run stages in one or several processes, as accelerate's launcher starts them.
+
+The processes are forks of one that has imported torch and the stages: imports would take most of these tests' time.
+"""
 
 import contextlib
+import multiprocessing
 import os
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
+from tests.salsa.launched_process import run
+
 PROFILES = Path(__file__).parents[2] / "profiles/accelerate"
 PROCESSES = 2
-Processes = list["subprocess.Popen[str]"]
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload([run.__module__])
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A process, and the file that its stderr goes to."""
+
+    process: BaseProcess
+    output: Path
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+    def wait(self) -> int | None:
+        """Wait until the process ends; returns its exit status: negative if a signal ended it."""
+        self.process.join(timeout=120)
+        return self.process.exitcode
 
 
 def launched_by(profile: str) -> dict[str, str]:
@@ -38,47 +68,51 @@ def free_ports(count: int) -> str:
 
 
 @contextlib.contextmanager
-def launching() -> Iterator[Callable[..., Processes]]:
+def launching(folder: Path) -> Iterator[Callable[..., list[Launched]]]:
     """Yields launch(profile, stage, *arguments, …) -> its processes. Without a profile: one, without a launcher.
 
-    "++" among the arguments begins another stage, which runs when the one before has ended.
+    "++" among the arguments begins another stage, which runs when the one before has ended. `folder` is for output.
     """
-    begun: Processes = []
+    begun: list[Launched] = []
 
-    def start(profile: str | None, *arguments: object) -> Processes:
-        program = [sys.executable, Path(__file__).with_name("launched_process.py"), *arguments]
-        environment = {**(launched_by(profile) if profile else os.environ), "OMP_NUM_THREADS": "1"}
-        meet = {"MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(1 + arguments.count("++"))}
-        meet |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES), "ACCELERATE_USE_CPU": "true"}
-        mine = [
-            subprocess.Popen(
-                list(map(str, program)),
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment | (meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if profile else {}),
-            )
-            for rank in range(PROCESSES if profile else 1)
-        ]
-        begun.extend(mine)
+    def start(profile: str | None, *arguments: object) -> list[Launched]:
+        environment = dict(os.environ)
+        threads = torch.get_num_threads()  # sums depend on it
+        if profile:
+            threads = 1
+            environment = launched_by(profile) | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(1 + arguments.count("++"))}
+            environment |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES)}
+        mine = []
+        for rank in range(PROCESSES if profile else 1):
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if profile else {}
+            output = folder / f"stderr-{len(begun)}"
+            output.touch()
+            given = (list(map(str, arguments)), environment | ranks, threads, output)
+            mine.append(Launched(forks.Process(target=run, args=given), output))
+            begun.append(mine[-1])
+            mine[-1].process.start()
         return mine
 
     try:
         yield start
     finally:
-        for process in begun:
-            process.kill()
-            process.communicate()
+        for launched in begun:
+            launched.process.kill()
+            launched.process.join()
+            launched.process.close()
 
 
 @pytest.fixture
-def launch() -> Iterator[Callable[..., Processes]]:
-    with launching() as start:
+def launch(tmp_path_factory) -> Iterator[Callable[..., list[Launched]]]:
+    with launching(tmp_path_factory.mktemp("launched")) as start:
         yield start
 
 
-def ended(processes: Processes, status: int = 0) -> list[str]:
+def ended(processes: list[Launched], status: int = 0) -> list[str]:
     """Output of each process, once all have ended with that exit status and without a traceback."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [status] * len(processes), said
+    statuses = [launched.wait() for launched in processes]
+    said = [launched.said for launched in processes]
+    assert statuses == [status] * len(processes), said
     assert "Traceback" not in "".join(said), said
     return said

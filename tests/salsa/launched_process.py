@@ -1,12 +1,15 @@
-"""One process of stages on CPUs: `python tests/salsa/launched_process.py STAGE … [++ STAGE …]`.
+"""What a process of tests/salsa/launched.py runs.
 
-accelerate shards models only over GPUs (FSDP, DeepSpeed). This script makes it do the same on CPUs, and nothing else.
+accelerate shards models only over GPUs (FSDP, DeepSpeed). Here it does the same on CPUs.
 """
 
+import importlib
 import itertools
 import os
 import sys
+from pathlib import Path
 
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DeepSpeedPlugin, DistributedType, FullyShardedDataParallelPlugin
 
@@ -14,6 +17,8 @@ from salsa.__main__ import COMMANDS
 from salsa.runtime.command import main
 
 plain = AcceleratorState.__init__
+for stage in ("align", "sft", "reward", "dpo"):
+    importlib.import_module(COMMANDS[stage][0])
 
 
 def with_shards(self: AcceleratorState, *arguments: object, **options: object) -> None:
@@ -45,6 +50,12 @@ def run_all(words: list[str]) -> int:
     return next((status for status in statuses if status), 0)
 
 
-if __name__ == "__main__":
+def run(words: list[str], environment: dict[str, str], threads: int, output: Path) -> None:
+    """Run stages in this process, which ends with their exit status. Its stderr goes to `output`."""
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    with output.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     AcceleratorState.__init__ = with_shards
-    sys.exit(run_all(sys.argv[1:]))
+    sys.exit(run_all(words))

@@ -1,26 +1,28 @@
 """Run Snakemake on the project's workflow in another folder, and read what it prints."""
 
-import os
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+from tests import forks
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ("config/smoke.yaml",)
 SLOW = 900  # seconds; no command of a test takes as long
 
 
-def start(folder: Path, *arguments: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, *arguments: str, output: int = subprocess.PIPE, python: Sequence[str] = (sys.executable,)
+) -> "subprocess.Popen[str]":
     """Snakemake in `folder`, in a process group of its own."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("COLUMNS", None)  # a worker of pytest sets it, and it would be the terminal's width
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command = [*python, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     return subprocess.Popen(
         [*command, "--workflow-profile", str(ROOT / "profiles/default"), *arguments],
         cwd=folder,
-        env=environment,
+        env=forks.environment(),
         stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
@@ -30,7 +32,7 @@ def start(folder: Path, *arguments: str, output: int = subprocess.PIPE) -> "subp
 
 def snakemake(folder: Path, *arguments: str, config: tuple[Path | str, ...] = SMOKE) -> tuple[int, str]:
     """Exit status and what Snakemake says."""
-    process = start(folder, *arguments, "--configfile", *[str(ROOT / path) for path in config])
+    process = start(folder, *arguments, "--configfile", *[str(ROOT / path) for path in config], python=forks.PYTHON)
     said, _ = process.communicate(timeout=SLOW)
     return process.returncode, said
 

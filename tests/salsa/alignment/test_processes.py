@@ -14,7 +14,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from salsa.runtime.errors import RESUBMIT
 from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.alignment.small_run import GROUPED, settings
-from tests.salsa.launched import PROCESSES, Processes, ended
+from tests.salsa.launched import PROCESSES, Launched, ended
 
 EMA = json.dumps({"ema": {"rate": 0.1}})
 ZERO = ["zero3.yaml"] if find_spec("deepspeed") else []  # make test-deepspeed
@@ -37,7 +37,7 @@ def words(llamas, reward_model, prompts_file, tmp_path):
 def start(launch, words):
     """start(name, profile, *options, **settings) -> its processes."""
 
-    def run(name: str, profile: str | None, *options, **keys) -> Processes:
+    def run(name: str, profile: str | None, *options, **keys) -> list[Launched]:
         return launch(profile, "align", *words(name, *options, **keys))
 
     return run
@@ -114,9 +114,9 @@ def test_two_processes_stop_together_and_resume(start, in_this_process, tmp_path
         ended(start("one", None, steps=6, rollout=rollout))
     both = start("two", profile, steps=6, rollout=rollout)
     while not any(path.read_bytes().count(b"\n") == 2 for path in (tmp_path / "two.training").glob("*/metrics.jsonl")):
-        assert both[0].poll() is None, both[0].communicate()
+        assert both[0].process.is_alive(), both[0].said
         time.sleep(0.005)
-    both[1].send_signal(signal.SIGTERM)
+    both[1].signal(signal.SIGTERM)
     main, other = ended(both, RESUBMIT)
     assert " salsa: ppo 1/6 " in main and " salsa: ppo 1/6 " not in other
     [state] = (tmp_path / "two.training").glob("*/step-*")

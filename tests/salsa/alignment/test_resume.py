@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -29,6 +28,7 @@ from salsa.runtime import trackers
 from salsa.runtime.errors import RESUBMIT
 from salsa.runtime.jsonl import read_jsonl
 from tests.salsa.alignment.small_run import load_run, settings, weights
+from tests.salsa.launched import Launched, ended
 
 EVERY_STEP = ("--checkpoint-minutes", 0)
 EMA = {"ema": {"rate": 0.1}}
@@ -115,17 +115,15 @@ def test_kept_checkpoint_is_the_policy_of_a_run_that_ends_there(align, llamas, t
     assert weights(kept_checkpoints(tmp_path / "resumed")[1]) == weights(tmp_path / "short")
 
 
-def test_kill_9_changes_nothing(align, llamas, reward_model, prompts_file, tmp_path):
+def test_kill_9_changes_nothing(align, launch, llamas, reward_model, prompts_file, tmp_path):
     """A real process is killed again and again, each time after it has written another step's metrics."""
 
-    def start(name: str) -> subprocess.Popen:
+    def start(name: str) -> Launched:
         given = json.dumps(settings(prompts_file, steps=6))
-        command = f"-m salsa align --init {llamas[0]} --reference {llamas[1]} --sft {llamas[0]} --reward {reward_model}"
-        out = ["--out", str(tmp_path / name), "--settings", given, *map(str, EVERY_STEP)]
-        # Sums depend on the number of threads.
-        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        arguments = [sys.executable, *command.split(), "--seed", "1", "--gold", *out]
-        return subprocess.Popen(arguments, stderr=subprocess.PIPE, env=environment)
+        models = ("--init", llamas[0], "--reference", llamas[1], "--sft", llamas[0], "--reward", reward_model)
+        out = ("--out", tmp_path / name, "--settings", given, *EVERY_STEP)
+        [started] = launch(None, "align", *models, "--seed", 1, "--gold", *out)
+        return started
 
     def lines() -> int:
         return sum(path.read_bytes().count(b"\n") for path in (tmp_path / "killed.training").glob("*/metrics.jsonl"))
@@ -134,15 +132,14 @@ def test_kill_9_changes_nothing(align, llamas, reward_model, prompts_file, tmp_p
     killed = start("killed")
     for goal in (1, 4):
         while lines() < goal:
-            assert killed.poll() is None, killed.communicate()[1]
+            assert killed.process.is_alive(), killed.said
             time.sleep(0.005)
-        killed.kill()
-        killed.communicate()
-        assert killed.returncode == -signal.SIGKILL
+        killed.signal(signal.SIGKILL)
+        assert killed.wait() == -signal.SIGKILL
         assert not (tmp_path / "killed").exists()
         killed = start("killed")
-    said = killed.communicate()[1]
-    assert killed.returncode == 0 and b"ppo: resuming after" in said
+    [said] = ended([killed])
+    assert "ppo: resuming after" in said
     assert the_same(tmp_path, "killed", "whole")
 
 

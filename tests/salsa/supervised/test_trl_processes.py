@@ -89,7 +89,7 @@ def trained_by_two(request, llamas, rows, prepared, tmp_path_factory):
     words: list[object] = []
     for run in RUNS | (LORA if request.param == "ddp.yaml" else {}):
         words += [*(["++"] if words else []), *arguments_of(run, llamas, rows, prepared, folder)]
-    with launching() as launch:
+    with launching(folder) as launch:
         return folder, ended(launch(request.param, *words))
 
 
