@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from eval.costs.assumed import assumed
-from eval.planning.plan import Plan
+from eval.planning.grid_plan import Plan
 from salsa.config.config import load_config
 
 sys.path.insert(0, str(Path(__file__).parent))

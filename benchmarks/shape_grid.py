@@ -39,14 +39,16 @@ def config(folder: Path, tokens: int, batch: int, frozen: str) -> dict[str, Any]
     grid |= {"grid": "shape", "models": {"model": {"local": local}}, "rl_seeds": [1]}
     del grid["assumptions"]
     few = {"batch_size": batch, "max_length": 2 * tokens}
-    grid["sft"] |= {**few, "train": named("sft"), "test": named("sft", limit=batch)}
+    # Here and below: micro-batches, checkpointing and rollouts of the runs that docs/benchmarks.md records.
+    grid["sft"] |= {**few, "micro_batch_size": 4, "gradient_checkpointing": True}
+    grid["sft"] |= {"train": named("sft"), "test": named("sft", limit=batch)}
     grid["reward"] |= {**few, "train": named("prefs"), "test": named("prefs", limit=batch)}
     grid["reward"] |= {"normalisation_prompts": named("prompts"), "normalisation_samples": batch}
     grid["reward"] |= {"max_new_tokens": tokens // 4}
     grid["ppo"] |= {"prompts": named("prompts"), "steps": 2, "rollout_batch_size": 4 * batch, "train_batch_size": batch}
     grid["ppo"] |= {"max_prompt_length": tokens, "max_new_tokens": tokens // 4, "frozen_models": frozen}
-    # As in the runs that docs/benchmarks.md records.
     grid["ppo"] |= {"rollout": "transformers", "micro_batch_size": 4, "sampling_batch_size": 32}
+    grid["ppo"] |= {"micro_batch_tokens": 8192, "gradient_checkpointing": True}
     asked = {"kind": "mt_bench", "questions": named("questions"), "max_new_tokens": tokens // 4}
     grid["benchmarks"] = {"mt_bench": asked}
     grid["generate"] |= {"engine": "transformers", "batch_size": batch}

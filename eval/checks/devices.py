@@ -9,7 +9,9 @@ from functools import partial
 from eval.checks.check import Check, NotChecked
 from eval.costs.assumed import Device, assumed
 from eval.costs.work import GIGABYTE
-from eval.planning.plan import Plan, largest, misfit, size
+from eval.planning.fitting import largest, misfit
+from eval.planning.formats import size
+from eval.planning.grid_plan import Plan
 from eval.planning.schedule import Run
 from salsa.config.config import Config, for_model
 from salsa.runtime.errors import UserError

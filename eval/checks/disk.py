@@ -12,7 +12,8 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from eval.checks.check import Check
-from eval.planning.plan import Plan, size
+from eval.planning.formats import size
+from eval.planning.grid_plan import Plan
 from salsa.config import layout
 from salsa.config.config import Config
 from salsa.runtime.errors import UserError

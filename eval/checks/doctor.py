@@ -16,7 +16,8 @@ from pathlib import Path
 from eval.checks import cluster, devices, disk, files, hub, judge, software
 from eval.checks.check import Check, NotChecked
 from eval.costs.assumed import assumed
-from eval.planning.plan import Plan, align_columns
+from eval.planning.formats import align_columns
+from eval.planning.grid_plan import Plan
 from salsa.config.config import Config, load_config
 from salsa.runtime.errors import UserError
 from salsa.runtime.texts import visible

@@ -19,7 +19,7 @@ from eval.compare.settings import (
 )
 from eval.grid.layout import Grid, measured_files
 from eval.grid.results import GridResults
-from eval.planning.plan import align_columns
+from eval.planning.formats import align_columns
 from salsa.runtime.errors import UserError
 from salsa.runtime.outputs import output_file
 from salsa.runtime.settings import load_settings

@@ -77,7 +77,7 @@ class DeviceSources(Section):
     peak: str
     memory: str
     speed: str
-    vllm_speed: str
+    decoding: str
     start: str
 
 
@@ -92,7 +92,8 @@ class Device(Section):
     host_memory: Positive | None = None
     bytes: Positive  # per second
     peak: dict[Dtype, Positive]  # operations per second
-    efficiency: Fraction
+    efficiency: Fraction  # of the peak
+    reading: Fraction  # of the bandwidth
     layer_seconds: dict[Engine, Positive]
     start_seconds: dict[Start, Positive]
     sources: DeviceSources
@@ -140,7 +141,7 @@ class Assumed(Section):
     without_torch_seconds: Positive
     analysis_seconds: Positive
     devices: dict[str, Device]
-    together: Fraction = Field(description="Efficiency of several devices that train one model")
+    together: Fraction = Field(description="Efficiency of passes on several devices that train one model")
     sources: Sources
 
 
@@ -158,9 +159,10 @@ def device_notes(device: Device) -> dict[str, str]:
     forks = f", in {start['forked']:g} s as a fork" if start["forked"] < start["transformers"] else ""
     notes = {
         f"{device.title}: {peak}, {device.bytes / 1e12:g} TB/s": own.peak,
-        f"passes reach {device.efficiency:.0%} of these operations, decoding as much of the bandwidth": own.speed,
+        f"passes reach {device.efficiency:.0%} of these operations": own.speed,
         f"a layer's pass takes at least {launch['transformers'] * 1e3:g} ms": own.speed,
-        f"with vLLM a layer's pass takes at least {launch['vllm'] * 1e3:g} ms": own.vllm_speed,
+        f"decoding reads with {device.reading:.0%} of the bandwidth": own.decoding,
+        f"with vLLM a layer's pass takes at least {launch['vllm'] * 1e3:g} ms": own.decoding,
         f"a job starts in {start['transformers']:g} s with torch, in {start['vllm']:g} s with vLLM{forks}": own.start,
         f"tokenising: {figures.tokenised_per_second:,.0f} tokens/s": sources.tokenised_per_second,
         f"downloads: {figures.download_bytes_per_second / 1e9:g} GB/s": sources.download_bytes_per_second,
@@ -171,7 +173,7 @@ def device_notes(device: Device) -> dict[str, str]:
     copies, drawing = figures.host_to_device_bytes_per_second / 1e9, figures.drawing_bytes_per_logit
     return notes | {
         f"{device.memory:g} GB of memory per device": own.memory,
-        f"each of several devices that train one model reaches {figures.together:.0%} of its speed": sources.together,
+        f"passes on each of several devices reach {figures.together:.0%} of their speed on one": sources.together,
         f"copies to a device: {copies:g} GB/s": sources.host_to_device_bytes_per_second,
         f"drawing a token with vLLM moves {drawing:g} bytes per logit": sources.drawing_bytes_per_logit,
         f"waking the vLLM engine takes {figures.engine_wakes_seconds:g} s per rollout": sources.engine_wakes_seconds,

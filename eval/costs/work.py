@@ -51,7 +51,8 @@ class Passes:
         updating = self.updates * ADAM_BYTES * self.shape.parameters / device.bytes
         # Not divided by `count`: under DDP each device updates all weights (under FSDP its shard, so this is an upper
         # bound).
-        return passing / count + updating
+        devices = 1.0 if count == 1 else count * assumed().together
+        return passing / devices + updating
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Decoding:
         if not self.rows:
             return 0.0
         s, rows = self.shape, self.rows / count
-        rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.efficiency
+        rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.reading
         batches = self.rounds * max(1.0, rows / self.rounds / self.at_once(device))
         # A batch of transformers runs until its longest answer ends, which is nearly always the limit. vLLM replaces
         # each answer that ends by the next request.

@@ -6,26 +6,25 @@ rows and tokens. Measured runs were within a factor of 1.5 of it (docs/plan.md);
 
 import argparse
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eval.claims.settle import POWER
-from eval.costs.assumed import Device, assumed, device_notes
+from eval.costs.assumed import assumed, device_notes
 from eval.costs.sizes import Sizes
-from eval.costs.work import GIGABYTE, Calls
+from eval.costs.work import Calls
 from eval.endpoints.costs import price
+from eval.planning.fitting import checkpointing_lines, misfit_lines
+from eval.planning.formats import align_columns, duration, size
 from eval.planning.frozen_models import frozen_lines
-from eval.planning.jobs import Jobs
-from eval.planning.judge_calls import JudgeCosts, judge_prices
+from eval.planning.grid_plan import Plan, sum_calls
+from eval.planning.judge_calls import judge_prices
 from eval.planning.power import FINISHED, claims_file, finished_claims, powers, with_another_replicate
-from eval.planning.schedule import Run, Span, critical_path, ends, place, spans
+from eval.planning.schedule import Run, critical_path
 from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
 from salsa.runtime.outputs import output_file
 
-SHARED = "all models"
 HEAD = (
     "model",
     "stage",
@@ -39,85 +38,6 @@ HEAD = (
     "calls",
     "cost",
 )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A grid's jobs on `count` devices. `runs` maps job names to runs; each comes after the runs that it needs."""
-
-    config: Config
-    device: Device
-    count: int
-    runs: dict[str, Run]
-    notes: dict[str, str]
-
-    @staticmethod
-    def of(config: Config, device: Device, count: int) -> "Plan":
-        sizes = Sizes(config)
-        jobs = Jobs(sizes, JudgeCosts(sizes)).by_name
-        runs = {name: place(job, device) for name, job in jobs.items()}
-        return Plan(config, device, count, runs, sizes.notes)
-
-    def by_stage(self) -> dict[tuple[str, str], list[Run]]:
-        """Runs by (model, rule): models in the config's order, rules in the order of the workflow."""
-        stages = defaultdict(list)
-        for run in self.runs.values():
-            stages[run.job.model or SHARED, run.job.rule].append(run)
-        models = [*self.config.models, SHARED]
-        return dict(sorted(stages.items(), key=lambda item: models.index(item[0][0])))
-
-    def device_hours(self) -> float:
-        return sum(run.device_seconds for run in self.runs.values()) / 3600
-
-    def ends(self) -> dict[str, float]:
-        """When each job ends, in seconds from the start."""
-        return ends(self.runs, self.count)
-
-    def spans(self) -> dict[str, Span]:
-        """When each job runs."""
-        return spans(self.runs, self.count)
-
-    def wall_seconds(self) -> float:
-        return max(self.ends().values())
-
-    def calls(self) -> Calls:
-        return sum_calls(self.runs.values())
-
-    def disk(self) -> float:
-        """Bytes of the grid's outputs."""
-        return sum(run.job.cost.disk for run in self.runs.values())
-
-    def scratch(self) -> float:
-        """The most bytes that unfinished jobs take on disk: the jobs with most scratch, on all devices at once."""
-        free, total = self.count, 0.0
-        for run in sorted(self.runs.values(), key=lambda run: -run.job.cost.scratch):
-            devices = min(run.count, self.count)
-            if devices and devices <= free:
-                free, total = free - devices, total + run.job.cost.scratch
-        return total
-
-
-def duration(seconds: float) -> str:
-    """A time in days, hours, minutes or seconds."""
-    for unit, length, minimum in (("d", 86400, 2), ("h", 3600, 1), ("min", 60, 1)):
-        if seconds >= minimum * length:
-            value = seconds / length
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def size(count: float) -> str:
-    """A number of bytes in decimal units."""
-    for unit, length in (("TB", 1e12), ("GB", GIGABYTE), ("MB", 1e6)):
-        if count >= length:
-            return f"{count / length:.3g} {unit}"
-    return "0" if not count else "< 1 MB"
-
-
-def sum_calls(runs: Iterable[Run]) -> Calls:
-    """The judge calls of all runs."""
-    calls = [run.job.cost.calls for run in runs]
-    return Calls(sum(c.number for c in calls), sum(c.prompt_tokens for c in calls), sum(c.reply_tokens for c in calls))
 
 
 def table_row(model: str, stage: str, runs: Sequence[Run], done: float, judge: Judge) -> tuple[str, ...]:
@@ -139,17 +59,6 @@ def table_row(model: str, stage: str, runs: Sequence[Run], done: float, judge: J
         f"{calls.number:,.0f}" if calls.number else "-",
         f"{cost:,.2f}" if cost is not None else "-",
     )
-
-
-def align_columns(rows: Iterable[tuple[str, ...]], left: int = 2) -> list[str]:
-    """Rows as lines of text; the first `left` columns are aligned left, the others right."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def pad(text: str, column: int) -> str:
-        return text.ljust(widths[column]) if column < left else text.rjust(widths[column])
-
-    return ["  ".join(pad(text, column) for column, text in enumerate(row)).rstrip() for row in rows]
 
 
 def judge_lines(plan: Plan) -> list[str]:
@@ -240,42 +149,12 @@ def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> 
     lines.append(f"disk       {size(plan.disk())}{scratch}")
     lines += judge_lines(plan)
     lines += frozen_lines(plan.config, device, count)
+    lines += checkpointing_lines(plan)
     lines += misfit_lines(plan)
     lines += power
     notes = {**plan.notes, **device_notes(device)}
     lines += ["", "assumed, with the source of each:", *(f"- {note} [{source}]" for note, source in notes.items())]
     return lines
-
-
-def misfit_lines(plan: Plan) -> list[str]:
-    """One line per stage that does not fit the devices, with the remedy."""
-    reasons = {stage: misfit(runs, plan.count, plan.device) for stage, runs in plan.by_stage().items()}
-    return [f"too small  {rule} of {model}: {reason}" for (model, rule), reason in reasons.items() if reason]
-
-
-def largest(runs: Iterable[Run]) -> Run:
-    """The run with most devices; among those, the one with most memory per device."""
-    return max(runs, key=lambda run: (run.count, run.memory))
-
-
-def misfit(runs: Iterable[Run], count: int, device: Device) -> str | None:
-    """Why a stage's runs do not fit `count` devices, with the remedy; None if they fit."""
-    most = largest(runs)
-    memory = most.job.cost.memory
-    if memory and (share := memory.least_share((device.memory or 0.0) * GIGABYTE)):
-        return (
-            f"vLLM needs {share:.2f} of each device's memory: raise ppo.vllm.gpu_memory_utilization, or use a larger "
-            "device"
-        )
-    if not most.fits:
-        devices = "one device" if most.count == 1 else f"each of {most.count} devices"
-        return (
-            f"needs {size(most.memory)} on {devices}: lower its micro_batch_size or batch_size, shorten its sequences, "
-            "or use a larger device"
-        )
-    if most.count > count:
-        return f"needs {most.count} devices for its memory, of {count}: use more"
-    return None
 
 
 def cuts(config: Config) -> Iterator[tuple[str, Config]]:

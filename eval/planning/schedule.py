@@ -42,8 +42,7 @@ def place(job: Job, device: Device) -> Run:
     usable = USABLE * device_bytes if device.memory else float("inf")
     counts = COUNTS if job.cost.spreads else (1,)
     count = next((count for count in counts if job.cost.memory.on(count, device_bytes) <= usable), counts[-1])
-    efficiency = 1.0 if count == 1 else assumed().together
-    seconds = sum(work.seconds(device, count) for work in job.cost.work) / efficiency
+    seconds = sum(work.seconds(device, count) for work in job.cost.work)
     memory = job.cost.memory.on(count, device_bytes)
     return Run(job, count, seconds, memory, memory <= usable and job.cost.memory.least_share(device_bytes) is None)
 

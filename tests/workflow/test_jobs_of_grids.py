@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eval.costs.assumed import assumed
-from eval.planning.plan import Plan
+from eval.planning.grid_plan import Plan
 from salsa.config.config import load_config
 from tests.workflow.running import ROOT, planned, snakemake
 

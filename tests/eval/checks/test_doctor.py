@@ -19,7 +19,7 @@ import eval.checks.doctor
 from eval.checks import cluster, devices, disk, files, hub, judge, software
 from eval.checks.check import Check, NotChecked
 from eval.costs.assumed import assumed
-from eval.planning.plan import Plan
+from eval.planning.grid_plan import Plan
 from salsa.config.config import Config, parse_config
 from salsa.config.judge import Judge
 from salsa.runtime.errors import UserError

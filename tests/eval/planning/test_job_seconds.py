@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from eval.costs.assumed import assumed
-from eval.planning.plan import Plan
+from eval.planning.grid_plan import Plan
 from eval.planning.schedule import job_seconds
 from eval.workflow.start import GPU, offer_plan
 from salsa.config.config import load_config

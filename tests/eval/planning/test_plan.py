@@ -15,10 +15,12 @@ from eval.costs.memory import Memory
 from eval.costs.training_costs import VLLM_ASLEEP
 from eval.costs.work import CHECKPOINTED, FORWARD, Cost, Decoding, Passes, Waiting
 from eval.figures.gantt import HOUR, Bar, devices_in_use, save_gantt
+from eval.planning.formats import duration, size
 from eval.planning.frozen_models import frozen_lines
+from eval.planning.grid_plan import Plan
 from eval.planning.jobs import Job
 from eval.planning.judge_calls import judge_prices
-from eval.planning.plan import Plan, cut_lines, duration, format_plan, size
+from eval.planning.plan import cut_lines, format_plan
 from eval.planning.schedule import Run, Span, critical_path, ends, place, spans
 from salsa.__main__ import COMMANDS
 from salsa.config.config import all_replicates, load_config
@@ -187,7 +189,6 @@ def test_plan_of_the_full_grid_lists_what_does_not_fit():
     plan = plan_of("paper", device="a100-40", count=8)
     text = "\n".join(format_plan(plan, None))
     assert "too small  score of llama2-7b: needs 43.7 GB on one device: " in text and "use a larger device" in text
-    assert "too small  sft of " not in text, "SFT is sharded over enough devices"
     assert "too small  reward of llama2-7b: needs 47.4 GB on each of 32 devices" in text, (
         "the finished reward model is gathered as a whole"
     )
@@ -220,7 +221,7 @@ def test_weekend_plan():
     assert len(all_replicates(plan.config)) == 3
     assert plan.wall_seconds() < 72 * 3600 and plan.device_hours() < 600
     cut = [line.split()[:2] for line in cut_lines(plan, 24)[3:]]
-    assert cut == [["replicate", "r3"], ["model", "mistral-7b"], ["model", "llama2-7b"]]
+    assert cut == [["replicate", "r3"], ["model", "mistral-7b"]]
     assert cut_lines(plan, 100)[-1].split()[0] == "nothing"
     assert "what is left still takes more than 1 h" in cut_lines(plan, 1)[-1]
     costs, calls = judge_prices().costs(plan.calls()), plan.calls()

@@ -10,7 +10,8 @@ from scipy import stats
 from eval.claims.settle import VARIANCE
 from eval.costs.assumed import assumed
 from eval.costs.sizes import Sizes
-from eval.planning.plan import Plan, power_lines
+from eval.planning.grid_plan import Plan
+from eval.planning.plan import power_lines
 from eval.planning.power import finished_claims, powers, with_another_replicate
 from eval.statistics.crossed import Cells, Components, crossed_variance
 from salsa.config.config import load_config
