@@ -48,10 +48,10 @@ class Passes:
         launching = self.batches * self.factor * self.shape.layers * device.layer_seconds["transformers"]
         # A GPU computes while the host starts the next operations.
         passing = computing + launching if device.memory is None else max(computing, launching)
-        updating = self.updates * ADAM_BYTES * self.shape.parameters / device.bytes
-        # Not divided by `count`: under DDP each device updates all weights (under FSDP its shard, so this is an upper
-        # bound).
         devices = 1.0 if count == 1 else count * assumed().together
+        # The same for any number of devices: under DDP each updates all weights (under FSDP its shard, so this is an
+        # upper bound).
+        updating = self.updates * ADAM_BYTES * self.shape.parameters / device.bytes
         return passing / devices + updating
 
 

@@ -1,5 +1,6 @@
 """Which stages do not fit the devices' memory, and which would be faster with more of it."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,7 +8,7 @@ from eval.costs.assumed import Device
 from eval.costs.work import GIGABYTE
 from eval.planning.formats import size
 from eval.planning.grid_plan import Plan
-from eval.planning.schedule import Run
+from eval.planning.schedule import USABLE, Run
 from salsa.config.config import Config
 
 TRAINING = ("sft", "reward", "align", "dpo")  # rules
@@ -23,11 +24,16 @@ def largest(runs: Iterable[Run]) -> Run:
 def misfit(runs: Iterable[Run], count: int, device: Device) -> str | None:
     """Why a stage's runs do not fit `count` devices, with the remedy; None if they fit."""
     most = largest(runs)
-    memory = most.job.cost.memory
-    if memory and (share := memory.least_share((device.memory or 0.0) * GIGABYTE)):
+    memory, device_bytes = most.job.cost.memory, (device.memory or 0.0) * GIGABYTE
+    if memory and (share := memory.least_share(device_bytes)):
         return (
             f"vLLM needs {share:.2f} of each device's memory: raise ppo.vllm.gpu_memory_utilization, or use a larger "
             "device"
+        )
+    if memory and not most.fits and (left := memory.share_left(count, device_bytes, USABLE * device_bytes)):
+        return (
+            f"on {count} devices {math.floor(100 * left) / 100:.2f} of their memory is left for vLLM: lower "
+            "ppo.vllm.gpu_memory_utilization to that, or use a larger device"
         )
     if not most.fits:
         devices = "one device" if most.count == 1 else f"each of {most.count} devices"

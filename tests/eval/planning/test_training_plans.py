@@ -80,3 +80,22 @@ def test_a_step_at_7b_is_what_the_docs_say(paper, monkeypatch):
         assert step < 75
         rate = settings.rollout_batch_size * 512 / step / 8
         assert rows[model] == " | ".join(f"{value:.0f}" for value in (*seconds.values(), step, rate))
+
+
+def test_what_the_plan_advises_makes_a_stage_fit(paper):
+    """A moving reference at 7B is a whole float32 model on each GPU. Each advice is followed until all stages fit."""
+    ablations = yaml.safe_load((ROOT / "config/ablations.yaml").read_text())
+    ppo = {"gradient_checkpointing": False, "vllm": {"gpu_memory_utilization": 0.5}}
+    models = {"gemma-2b": None, "llama2-7b": None}
+    methods = {"ema": ablations["methods"]["ema"]}
+
+    def advice() -> str:
+        return "\n".join(misfit_lines(Plan.of(paper({"models": models, "methods": methods, "ppo": ppo}), H100, 8)))
+
+    assert "set gradient_checkpointing, " in advice()
+    ppo["gradient_checkpointing"] = True
+    found = re.search(r"on 8 devices (0\.\d\d) of their memory is left for vLLM: lower ppo.vllm.gpu_mem", advice())
+    ppo["vllm"] = {"gpu_memory_utilization": float(found[1]) + 0.02}
+    assert advice()
+    ppo["vllm"] = {"gpu_memory_utilization": float(found[1])}
+    assert not advice()
