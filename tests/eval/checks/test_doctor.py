@@ -457,7 +457,7 @@ def test_stages_must_fit_the_memory_of_their_jobs(monkeypatch):
     assert (device.title, device.memory, count) == ("A GPU", 40, 2), "the smallest GPU counts"
     checks = devices.stages(Plan.of(config, H100, 8))
     assert message(checks, "align of llama2-7b").endswith("on each of 8 devices, of 84.9 GB")
-    assert message(checks, "sft of llama2-7b").endswith("on each of 2 devices, of 84.9 GB")
+    assert message(checks, "sft of llama2-7b").endswith("on each of 4 devices, of 84.9 GB")
     smaller = devices.stages(Plan.of(config, H100.model_copy(update={"memory": 40}), 8))
     assert message(smaller, "score of llama2-7b").startswith(
         "FAILED needs 43.7 GB on one device: lower its micro_batch_size"
