@@ -18,7 +18,7 @@ MODULES = (
     *("eval.workflow.start", "eval.commands.main", "eval.planning.plan", "eval.checks.doctor"),
 )
 PYTHON = (sys.executable, "-m", "salsa.workflow.forked")  # in place of `python`
-SET = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+WITHOUT_KEYS = {"HF_TOKEN": "", "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 OF_PYTEST = ("PYTEST_CURRENT_TEST", "COLUMNS")  # COLUMNS would be the terminal's width
 
 
@@ -39,5 +39,5 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 def environment() -> dict[str, str]:
     """The environment of commands: that of a user without keys, who has activated the virtual environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    given = os.environ | SET | server()[1] | {"PATH": path}
+    given = os.environ | WITHOUT_KEYS | server()[1] | {"PATH": path}
     return {name: value for name, value in given.items() if name not in OF_PYTEST}

@@ -11,6 +11,7 @@ from typing import Any
 
 from eval.checks.check import Check, NotChecked
 from salsa.runtime.errors import UserError
+from salsa.runtime.texts import counted
 
 BUILT_IN_EXECUTORS = ("local", "dryrun", "touch")
 SLURM = "snakemake-executor-plugin-slurm"
@@ -122,4 +123,4 @@ def check_partition(name: str, gpu_rules: list[str]) -> str:
     if gpu_rules and not any("gpu" in gres for *_, gres in rows):
         raise UserError(f"the partition has no GPUs, but {', '.join(gpu_rules)} request them: use another")
     nodes = sum(int(count) for _, count, *_ in rows)
-    return f"up, {nodes} node{'s' * (nodes > 1)}, jobs of up to {rows[0][2]}"
+    return f"up, {counted(nodes, 'node')}, jobs of up to {rows[0][2]}"

@@ -15,6 +15,7 @@ from eval.planning.grid_plan import Plan
 from eval.planning.schedule import Run
 from salsa.config.config import Config, for_model
 from salsa.runtime.errors import UserError
+from salsa.runtime.texts import counted
 
 FREE_SHARE = 0.95  # a GPU with less of its memory free is in use by another process
 BFLOAT16_CAPABILITY = (8, 0)
@@ -82,7 +83,7 @@ def check_cuda(gpus: list[Gpu], device: Device | None) -> str:
 
     built, driver = f"torch {torch.__version__}", driver_gpus()
     if gpus:
-        return f"{built}, {len(gpus)} GPU{'s' * (len(gpus) > 1)}"
+        return f"{built}, {counted(len(gpus), 'GPU')}"
     if device is assumed().devices[CPU]:
         raise NotChecked("jobs run on the CPU" + (f"; {built} does not see {driver}" if driver else ""))
     if torch.version.cuda is None and torch.version.hip is None:

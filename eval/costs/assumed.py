@@ -93,7 +93,7 @@ class Device(Section):
     bytes: Positive  # per second
     peak: dict[Dtype, Positive]  # operations per second
     efficiency: Fraction  # of the peak
-    reading: Fraction  # of the bandwidth
+    bandwidth_efficiency: Fraction  # of the bandwidth
     layer_seconds: dict[Engine, Positive]
     start_seconds: dict[Start, Positive]
     sources: DeviceSources
@@ -161,7 +161,7 @@ def device_notes(device: Device) -> dict[str, str]:
         f"{device.title}: {peak}, {device.bytes / 1e12:g} TB/s": own.peak,
         f"passes reach {device.efficiency:.0%} of these operations": own.speed,
         f"a layer's pass takes at least {launch['transformers'] * 1e3:g} ms": own.speed,
-        f"decoding reads with {device.reading:.0%} of the bandwidth": own.decoding,
+        f"decoding reads with {device.bandwidth_efficiency:.0%} of the bandwidth": own.decoding,
         f"with vLLM a layer's pass takes at least {launch['vllm'] * 1e3:g} ms": own.decoding,
         f"a job starts in {start['transformers']:g} s with torch, in {start['vllm']:g} s with vLLM{forks}": own.start,
         f"tokenising: {figures.tokenised_per_second:,.0f} tokens/s": sources.tokenised_per_second,

@@ -54,14 +54,14 @@ class Memory:
     def share_left(self, count: int, device: float, usable: float) -> float | None:
         """The share of a device's memory that is left for vLLM, if `usable` bytes of it may be used.
 
-        None if it cannot hold what vLLM needs, or no less of vLLM would help: another phase does not fit.
+        None if vLLM needs more, or if a phase without vLLM does not fit.
         """
+        sampling = [phase for phase in self.phases if phase.vllm_share]
         others = [phase.on(count, device) for phase in self.phases if not phase.vllm_share]
-        mine = [phase for phase in self.phases if phase.vllm_share]
-        if not mine or max(others, default=0.0) > usable:
+        if not sampling or max(others, default=0.0) > usable:
             return None
-        left = min(usable - phase.sharded / count - phase.per_device for phase in mine)
-        return left / device if left >= max(phase.vllm_least for phase in mine) else None
+        left = min(usable - phase.sharded / count - phase.per_device for phase in sampling)
+        return left / device if left >= max(phase.vllm_least for phase in sampling) else None
 
     def least_share(self, device: float) -> float | None:
         """The share that vLLM needs of a device with `device` bytes; None if it gets that."""

@@ -16,6 +16,7 @@ from salsa.data.rows import Row, Unusable, conversation, demonstration, load_row
 from salsa.data.training_sets import DataSet, all_sets, training_sets
 from salsa.runtime.errors import UserError
 from salsa.runtime.provenance import run_file
+from salsa.runtime.texts import counted
 
 WORLD_ROWS = {
     "sft_train": "sft_train",
@@ -197,7 +198,7 @@ class Sizes:
 
     def _note_questions(self, name: str, count: float, turns: int, tokens: float, source: str) -> None:
         """Note what is assumed of a benchmark's questions."""
-        length = f"{turns * tokens:g} tokens in {turns} turn{'s' * (turns > 1)}"
+        length = f"{turns * tokens:g} tokens in {counted(turns, 'turn')}"
         self.note(f"{name}: {count:g} questions of {length}", source)
 
 

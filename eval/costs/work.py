@@ -85,7 +85,7 @@ class Decoding:
         if not self.rows:
             return 0.0
         s, rows = self.shape, self.rows / count
-        rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.reading
+        rate, reading = device.peak[self.dtype] * device.efficiency, device.bytes * device.bandwidth_efficiency
         batches = self.rounds * max(1.0, rows / self.rounds / self.at_once(device))
         # A batch of transformers runs until its longest answer ends, which is nearly always the limit. vLLM replaces
         # each answer that ends by the next request.

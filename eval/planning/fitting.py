@@ -10,6 +10,7 @@ from eval.planning.formats import size
 from eval.planning.grid_plan import Plan
 from eval.planning.schedule import USABLE, Run
 from salsa.config.config import Config
+from salsa.runtime.texts import counted
 
 TRAINING = ("sft", "reward", "align", "dpo")  # rules
 CHECKPOINTING = "gradient_checkpointing"
@@ -32,7 +33,7 @@ def misfit(runs: Iterable[Run], count: int, device: Device) -> str | None:
         )
     if memory and not most.fits and (left := memory.share_left(count, device_bytes, USABLE * device_bytes)):
         return (
-            f"on {count} devices {math.floor(100 * left) / 100:.2f} of their memory is left for vLLM: lower "
+            f"{math.floor(100 * left) / 100:.2f} of the memory is left for vLLM on {counted(count, 'device')}: lower "
             "ppo.vllm.gpu_memory_utilization to that, or use a larger device"
         )
     if not most.fits:
@@ -72,7 +73,7 @@ def checkpointing_lines(plan: Plan) -> list[str]:
         before, after = (sum(run.device_seconds for run in part) / 3600 for part in (runs, other))
         if after < WORTH * before and misfit(other, plan.count, plan.device) is None:
             most = largest(other)
-            devices = f"{most.count} device{'s' * (most.count != 1)}"
+            devices = counted(most.count, "device")
             text = f"{size(most.memory)} on {devices}, {after:,.1f} device hours instead of {before:,.1f}"
             lines.append(f"           {rule} of {model}: {text}")
     head = f"faster     stages that fit without {CHECKPOINTING}, too, and then take fewer device hours"

@@ -12,6 +12,7 @@ from eval.planning.schedule import Run, place
 from salsa.config.algorithms import Grpo, Ppo, Rl, Rloo
 from salsa.config.config import Config, algorithm_settings
 from salsa.config.sections import FrozenPlace
+from salsa.runtime.texts import counted
 
 PLACES: tuple[FrozenPlace, ...] = get_args(FrozenPlace)
 ALIKE = 1.15  # a plan does not tell device hours apart that differ by less
@@ -94,7 +95,7 @@ def frozen_lines(config: Config, device: Device, count: int) -> list[str]:
 def described(choice: Choice, device: Device, count: int) -> str:
     """What a place takes, in words."""
     run = choice.largest
-    devices = "1 device" if run.count == 1 else f"{run.count} devices"
+    devices = counted(run.count, "device")
     if not run.fits:
         return f"{choice.place} does not fit: {run.memory / GIGABYTE:.0f} GB on {devices}"
     host = f" and {choice.host / GIGABYTE:.0f} GB of host memory for each" if choice.host else ""

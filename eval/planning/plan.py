@@ -24,6 +24,7 @@ from eval.planning.schedule import Run, critical_path
 from salsa.config.config import Config, all_replicates, load_config
 from salsa.config.judge import Judge
 from salsa.runtime.outputs import output_file
+from salsa.runtime.texts import counted
 
 HEAD = (
     "model",
@@ -141,7 +142,7 @@ def format_plan(plan: Plan, hourly: float | None, power: Sequence[str] = ()) -> 
     lines = [f"grid {plan.config.grid} on {count} x {device.title}{memory}", "", *align_columns([HEAD, *table]), ""]
     hours = plan.device_hours()
     replicates = len(all_replicates(plan.config))
-    lines.append(f"jobs       {len(plan.runs):,} for {replicates} replicate{'s' * (replicates != 1)}")
+    lines.append(f"jobs       {len(plan.runs):,} for {counted(replicates, 'replicate')}")
     paid = f", {hours * hourly:,.0f} at {hourly:g} per hour" if hourly is not None else ""
     lines.append(f"hours      {hours:,.2f} device hours{paid}")
     lines.append(f"wall time  {duration(max(ended.values()))} on {count}, if each job starts as soon as it can")

@@ -14,8 +14,9 @@ from eval.grid.claims import PER_QUESTION, Claim, Condition
 from eval.grid.layout import ALL_MODELS
 from eval.grid.results import GridResults
 from eval.statistics.intervals import NO_INTERVAL
-from eval.tables.formats import NOTHING, counted, with_interval
+from eval.tables.formats import NOTHING, with_interval
 from eval.tables.table import Column, Table, copied
+from salsa.runtime.texts import counted
 
 ALL = ALL_MODELS  # of models or benchmarks
 Row = dict[str, Any]

@@ -28,11 +28,6 @@ def number(value: Any, digits: int = 3) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 model`, `3 models`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def with_interval(
     frame: pd.DataFrame, estimate: str, low: str = "low", high: str = "high", digits: int = 3
 ) -> list[str]:

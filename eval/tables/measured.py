@@ -12,6 +12,7 @@ from eval.tables.formats import NOTHING, number, with_interval
 from eval.tables.judged import interval_note
 from eval.tables.table import Column, Table, copied, figure, has, interval, only_if
 from salsa.data.rows import CHOICES, FAULTS
+from salsa.runtime.texts import counted
 
 CELL = ["model", "benchmark", "method"]
 
@@ -210,7 +211,7 @@ def runs_note(results: GridResults, rows: pd.DataFrame) -> Iterable[str]:
     """On how many kinds of processor the grid ran, and why that matters."""
     kinds = len(results.made_with.get("processor", {}))
     yield (
-        f"The runs behind the tables, on {kinds} kind{'s' * (kinds != 1)} of processor. Besides the machines, only "
+        f"The runs behind the tables, on {counted(kinds, 'kind')} of processor. Besides the machines, only "
         "properties that differ between runs are shown. Another processor, other vector instructions or another number "
         "of threads round sums differently, and training amplifies that: every figure changes, as with another seed. "
         "See docs/howto-resume.md."

@@ -1,4 +1,4 @@
-"""Sanitize text from models, judges and data files: lone surrogates, terminal escapes, bidirectional controls."""
+"""Counts with their nouns; text from models, judges and data files without lone surrogates or terminal escapes."""
 
 import logging
 import re
@@ -7,6 +7,11 @@ from typing import Any
 # Control characters except tab and line feed, and the controls of bidirectional text.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 model`, `3 models`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def without_lone_surrogates(value: Any) -> Any:

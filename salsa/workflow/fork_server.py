@@ -136,12 +136,12 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> None:
 
 
 def start(log: Path, modules: Sequence[str]) -> "subprocess.Popen[bytes] | None":
-    """Start a server, which ends with this process, for the jobs that this process starts.
+    """Start a server for the jobs that this process starts, and return it. It ends with this process.
 
     `log` has a line for each job that asks. `modules` are imported when the first one does.
 
-    Not on a machine with GPUs, because a process that has used CUDA must not fork. Sockets without a file and pidfd are
-    Linux's.
+    None, and no server, on a machine with GPUs, because a process that has used CUDA must not fork; and outside Linux,
+    which alone has sockets without a file and pidfd.
     """
     if sys.platform != "linux" or gpu_uuids():
         return None

@@ -83,16 +83,17 @@ def launching(folder: Path) -> Iterator[Callable[..., list[Launched]]]:
             environment = launched_by(profile) | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
             environment |= {"MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(1 + arguments.count("++"))}
             environment |= {"WORLD_SIZE": str(PROCESSES), "LOCAL_WORLD_SIZE": str(PROCESSES)}
-        mine = []
+        started = []
         for rank in range(PROCESSES if profile else 1):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if profile else {}
             output = folder / f"stderr-{len(begun)}"
             output.touch()
             given = (list(map(str, arguments)), environment | ranks, threads, output)
-            mine.append(Launched(forks.Process(target=run, args=given), output))
-            begun.append(mine[-1])
-            mine[-1].process.start()
-        return mine
+            process = forks.Process(target=run, args=given)
+            process.start()
+            started.append(Launched(process, output))
+            begun.append(started[-1])
+        return started
 
     try:
         yield start

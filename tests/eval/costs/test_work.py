@@ -89,7 +89,7 @@ GPU = Device(
     bytes=1e12,
     peak={"float32": 1e13, "bfloat16": 1e14},
     efficiency=0.5,
-    reading=0.5,
+    bandwidth_efficiency=0.5,
     layer_seconds={"transformers": 1e-3, "vllm": 1e-4},
     start_seconds={"transformers": 10, "forked": 1, "vllm": 60},
     sources=DeviceSources(peak="assumed", memory="assumed", speed="assumed", decoding="assumed", start="assumed"),

@@ -94,7 +94,7 @@ def test_what_the_plan_advises_makes_a_stage_fit(paper):
 
     assert "set gradient_checkpointing, " in advice()
     ppo["gradient_checkpointing"] = True
-    found = re.search(r"on 8 devices (0\.\d\d) of their memory is left for vLLM: lower ppo.vllm.gpu_mem", advice())
+    found = re.search(r"(0\.\d\d) of the memory is left for vLLM on 8 devices: lower ppo.vllm.gpu_mem", advice())
     ppo["vllm"] = {"gpu_memory_utilization": float(found[1]) + 0.02}
     assert advice()
     ppo["vllm"] = {"gpu_memory_utilization": float(found[1])}
